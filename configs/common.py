@@ -1,0 +1,100 @@
+"""Every key of a config, one comment each. A system's config starts from here and states what differs.
+
+    config = common.get_config('ferplus')
+
+The config is locked: a key that is not here is an error. Options of a component (backbone, head, loss, attribution) are
+the keyword arguments of its function; they are checked when a run starts.
+"""
+
+from ml_collections import ConfigDict
+
+from fer_jax.errors import UserError, nearest
+
+# What a data set decides: its splits, the side its images are stored and fed at, and the backbone that fits that side.
+DATASETS = {
+    'synthetic_faces': {'variant': 'default', 'train': 'train', 'holdout': 'valid', 'test': 'test', 'size': 64},
+    # RAN's protocol: the published validation images are trained on, so nothing is left to select on.
+    'ferplus': {'variant': 'majority', 'train': 'train+valid', 'holdout': '', 'test': 'test', 'size': 48},
+}
+
+
+def get_config(dataset: str) -> ConfigDict:
+  """The plain classifier on ``dataset``, with every key there is."""
+  if dataset not in DATASETS:
+    raise UserError(f"unknown data set '{dataset}'{nearest(dataset, DATASETS)} "
+                    'Name it behind a colon: --config=configs/pal.py:ferplus')
+  sets = DATASETS[dataset]
+  config = ConfigDict()
+  config.name = 'baseline'  # Names the run in reports and tables.
+  config.seed = 0  # Decides initial parameters, order and augmentation.
+
+  config.data = ConfigDict()
+  config.data.dataset = dataset  # A folder of fer_jax/data/builders.
+  config.data.variant = sets['variant']  # The builder's own configuration (a label rule, a size).
+  config.data.dir = ''  # Where prepared data sets lie; '' is TFDS's default (TFDS_DATA_DIR or ~/tensorflow_datasets).
+  config.data.train = sets['train']  # TFDS split(s) to train on, joined by '+'.
+  config.data.holdout = sets['holdout']  # Split evaluated during training and selected on; '' for none.
+  config.data.test = sets['test']  # Split evaluated once, at the end.
+  config.data.size = sets['size']  # Side in pixels at which images are sent to the device.
+  config.data.target = 'label'  # 'label' (one-hot), 'target' (the builder's distribution), 'votes', 'drawn' (from 'target').
+  config.data.threads = 4  # Threads that read and decode.
+
+  config.batch_size = 128  # Examples per step over all devices.
+  config.eval_batch_size = 256  # Examples per evaluation step over all devices; does not change any number.
+  config.epochs = 20.0  # Length of training in passes over the training split.
+  config.image_size = sets['size']  # Side in pixels of what the backbone sees.
+
+  config.augment = ConfigDict()  # Keyword arguments of fer_jax.data.augment.augment.
+  config.augment.flip = 0.5  # Probability of a mirror image.
+  config.augment.rotation = 10.0  # Degrees, uniform in both directions.
+  config.augment.scale = (0.85, 1.05)  # Side of the random crop as a share of the image side.
+  config.augment.brightness = 0.2  # Factor on the pixel values, uniform in 1 +- this.
+  config.augment.contrast = 0.2  # The same for the distance from the mean value.
+  config.augment.erasing = 0.0  # Probability that a random rectangle is filled.
+  config.augment.erasing_area = (0.02, 0.1)  # Its area as a share of the image.
+
+  config.normalise = ConfigDict()  # Mean and standard deviation of pixel values in [0, 1], per channel.
+  config.normalise.mean = (0.5, 0.5, 0.5)
+  config.normalise.std = (0.25, 0.25, 0.25)
+
+  config.model = ConfigDict()
+  config.model.dtype = 'float32'  # Of the computation: 'float32' or 'bfloat16'; parameters are float32 always.
+  # A file of fer_jax/models/backbones and its options.
+  config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 18, 'width': 64, 'stem': 'small'})
+  # A file of fer_jax/models/heads and its options.
+  config.model.head = ConfigDict({'name': 'linear', 'dropout': 0.0})
+
+  # Loss terms by name: a file of fer_jax/losses, a weight (a number, or pairs (share of training, weight)), the examples
+  # it speaks of (step.MASKS), and its options.
+  config.losses = ConfigDict()
+  config.losses.cross_entropy = ConfigDict({
+      'loss': 'cross_entropy', 'weight': 1.0, 'mask': 'labelled', 'smoothing': 0.0, 'class_weights': ()})
+
+  config.optimizer = ConfigDict()  # Keyword arguments of fer_jax.optim.make_optimizer.
+  config.optimizer.name = 'sgd'  # 'sgd', 'adam' (coupled L2) or 'adamw'.
+  config.optimizer.learning_rate = 0.1  # Peak.
+  config.optimizer.schedule = 'cosine'  # 'constant', 'cosine', 'step', 'exponential' or 'polynomial'.
+  config.optimizer.warmup = 0.05  # Linear rise at the start, as a share of training.
+  config.optimizer.momentum = 0.9
+  config.optimizer.nesterov = True
+  config.optimizer.weight_decay = 5e-4  # Not on biases and normalisation parameters.
+  config.optimizer.clip_norm = 0.0  # Largest gradient norm; 0 for no clipping.
+  config.optimizer.accumulate = 1  # Steps whose gradients are averaged into one update.
+  config.optimizer.rules = ()  # (regex on parameter paths, {'learning_rate', 'weight_decay', 'frozen'}), first match wins.
+
+  config.ema = 0.0  # Decay of a moving average of the variables; 0 keeps none.
+  # Which variables are tested: 'last'; 'ema'; 'holdout' (best on data.holdout); 'best_on_test' (leaky: only to replicate
+  # papers that did so, and marked wherever its number is shown).
+  config.select = 'last'
+  config.parallel = 'jit'  # 'jit' (one global program, split by the compiler) or 'pmap' (one program per device).
+  config.log_every = 50  # Steps between lines of metrics.jsonl.
+  config.evaluate_every = 1.0  # Epochs between evaluations of data.holdout.
+  config.checkpoint_every = 1.0  # Epochs between checkpoints.
+
+  # Attribution maps measured and drawn in evaluations: keyword arguments of attribution.maps.attribution_map.
+  config.explain = ConfigDict()
+  config.explain.logit_sum = ConfigDict({
+      'attribution': 'grad_input', 'target': 'logit_sum', 'tap': 'stage4', 'channels': 'mean'})
+  config.explain.predicted = ConfigDict({
+      'attribution': 'grad_input', 'target': 'predicted', 'tap': 'stage4', 'channels': 'mean'})
+  return config.lock()

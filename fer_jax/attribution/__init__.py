@@ -1,0 +1,1 @@
+"""Where the evidence lies: maps from activations and gradients, shared by losses, metrics and pictures."""

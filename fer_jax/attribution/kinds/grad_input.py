@@ -1,0 +1,15 @@
+"""Gradient times input: a = x * ds/dx at a tap (PAL, arXiv 2203.12905).
+
+With global average pooling and a linear head W it is v_c x / (h w), v = W s', with no backward pass left after XLA has
+simplified it; it does not change across a ReLU.
+"""
+
+from typing import Any
+
+import jax
+
+
+def grad_input(context: Any, tap: str, cotangent: jax.Array, steps: int) -> jax.Array:
+  """Activation times the pulled-back ``cotangent`` (B, K) at the tap: (B, h, w, c)."""
+  del steps
+  return context.outputs.taps[tap] * context.gradient(cotangent)[tap]

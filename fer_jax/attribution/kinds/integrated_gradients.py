@@ -1,0 +1,24 @@
+"""Integrated gradients from a zero activation: a = x * mean over t of ds/dx at (t / S) x, t = 1..S.
+
+Sundararajan et al., "Axiomatic attribution for deep networks", section 3; the layer form of PAL (arXiv 2203.12905).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def integrated_gradients(context: Any, tap: str, cotangent: jax.Array, steps: int) -> jax.Array:
+  """Integrates the pulled-back ``cotangent`` (B, K) along ``steps`` points of a straight path: (B, h, w, c).
+
+  Only the part of the net above the tap is evaluated ``steps`` times.
+  """
+  x = context.outputs.taps[tap]
+
+  def gradient(fraction: jax.Array) -> jax.Array:
+    # The tap is a perturbation point: adding (fraction - 1) x moves its value to fraction * x.
+    return jax.vjp(lambda p: context.logits({tap: p}), (fraction - 1.0) * x)[1](cotangent)[0]
+
+  fractions = (jnp.arange(steps, dtype=x.dtype) + 1) / steps
+  return x * jax.vmap(gradient)(fractions).mean(axis=0)

@@ -1,0 +1,1 @@
+"""Faces: the record, the builders, the order of rows and the augmentation."""

@@ -1,0 +1,1 @@
+"""TFDS builders, one folder each; the folder name is the data set name."""

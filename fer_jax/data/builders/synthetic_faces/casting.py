@@ -1,0 +1,117 @@
+"""Who is drawn, doing what, seen how: everything random about a face, drawn once so that it can be rendered twice.
+
+Angles are in radians, lengths in head units (half the width of the face) unless said otherwise; colours are RGB in
+[0, 255].
+"""
+
+import dataclasses
+
+import numpy as np
+
+from fer_jax.data.builders.synthetic_faces import anatomy
+from fer_jax.landmarks.action_units import CODEBOOK
+
+_SKINS = np.array([(255, 219, 196), (240, 194, 162), (224, 172, 132), (198, 138, 98), (150, 98, 66), (104, 66, 46)], float)
+_HAIRS = np.array([(28, 22, 20), (58, 38, 26), (100, 66, 38), (168, 122, 66), (214, 180, 120), (140, 58, 32),
+                   (170, 168, 166)], float)
+_IRISES = np.array([(60, 38, 24), (96, 62, 34), (74, 104, 66), (70, 112, 156), (98, 108, 116)], float)
+
+# Lips cannot be pressed together and open, so a face that should do both does one of the two.
+_CLOSING, _OPENING = {23, 24}, {10, 16, 25, 26, 27}
+
+OCCLUDERS = ('none', 'hand', 'scarf', 'hat', 'strands', 'sunglasses', 'mask')
+_OCCLUDER_ODDS = (.78, .05, .03, .06, .04, .02, .02)
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+  """An identity."""
+  face: np.ndarray  # (68, 3) neutral face in head coordinates
+  skull: np.ndarray  # (11, 3)
+  skin: np.ndarray
+  hair: np.ndarray
+  iris: np.ndarray
+  lips: np.ndarray
+  cloth: np.ndarray
+  hairline: np.ndarray  # (7,) height of the hairline from left to right
+  hair_length: float  # y to which hair falls beside the face
+  bald: bool
+  brow_width: float
+  brow_shade: float
+  wrinkles: float  # how deep lines are
+  stubble: float
+  glasses: int  # width of the frame in pixels of a 64 px face; 0 without
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """Pose, light and camera."""
+  rotation: np.ndarray  # (3, 3)
+  scale: float  # head units to fractions of the image
+  centre: np.ndarray  # (2,) fraction of the image where the middle of the face is seen
+  gaze: np.ndarray  # (2,)
+  light: np.ndarray  # (3,) unit vector towards the light
+  ambient: float
+  diffuse: float
+  tint: np.ndarray  # (3,) gain of the colour channels
+  blur: float  # standard deviation in pixels of a 64 px image
+  noise: float  # standard deviation in grey levels
+  saturation: float
+
+
+def draw_person(rng: np.random.Generator) -> Person:
+  """Draws an identity."""
+  u = rng.uniform
+  face, skull = anatomy.shape(rng)
+  tone = u(0, len(_SKINS) - 1)
+  low = int(tone)
+  skin = _SKINS[low] + (tone - low) * (_SKINS[min(low + 1, len(_SKINS) - 1)] - _SKINS[low]) + u(-9, 9, 3)
+  hair = _HAIRS[rng.choice(len(_HAIRS) if tone < 2.5 else 2)] * u(.8, 1.15)
+  makeup = u(0, 1) ** 2
+  part = u(-.6, .6)
+  across = np.linspace(-1, 1, 7)
+  return Person(
+      face=face, skull=skull, skin=skin, hair=hair, iris=_IRISES[rng.choice(len(_IRISES) if tone < 2.5 else 2)],
+      lips=skin * (.86 - .08 * makeup, .60 - .22 * makeup, .58 - .14 * makeup),
+      cloth=u(20, 235, 3), hairline=u(-1.0, -.72) + u(-.08, .25) * (across - part) ** 2 + u(-.05, .05, 7),
+      hair_length=rng.choice([-.2, .2, u(.6, 2.2)], p=[.35, .2, .45]), bald=rng.random() < .07,
+      brow_width=u(.075, .14), brow_shade=u(.55, .9), wrinkles=u(.55, 1.1), stubble=max(0.0, u(-.4, .3)),
+      glasses=int(rng.choice([0, 1, 2], p=[.84, .1, .06])))
+
+
+def draw_view(rng: np.random.Generator) -> View:
+  """Draws pose, light and camera."""
+  u = rng.uniform
+  light = np.array([u(-1, 1), u(-.9, .35), u(.35, 1)])
+  return View(
+      rotation=anatomy.rotation(np.deg2rad(u(-30, 30)), np.deg2rad(u(-13, 13)), np.deg2rad(u(-18, 18))),
+      scale=u(.32, .385), centre=.5 + u(-.07, .07, 2), gaze=u(-1, 1, 2) * (.05, .02), light=light / np.linalg.norm(light),
+      ambient=u(.5, .8), diffuse=u(.25, .6), tint=u(.82, 1.12) * u(.92, 1.08, 3), blur=max(0.0, u(-.4, .8)),
+      noise=u(1, 8), saturation=rng.choice([0, u(.5, 1), 1], p=[.12, .4, .48]))
+
+
+def draw_action_units(rng: np.random.Generator, expression: str) -> tuple[dict[int, float], float]:
+  """Draws what a face does.
+
+  Args:
+    rng: source of randomness.
+    expression: a key of the codebook; 'neutral' gives a trace of a few random action units.
+
+  Returns:
+    (strength in (0, 1] by action unit, intensity): intensity is in [0.5, 1], 0 for neutral. Each unit has its own
+    strength around the intensity, and some are left out.
+  """
+  if not CODEBOOK[expression]:
+    units = rng.choice(sorted(anatomy.SHIFTS), size=rng.integers(0, 4), replace=False)
+    return {int(unit): float(rng.uniform(.03, .14)) for unit in units}, 0.0
+  intensity = float(rng.uniform(.5, 1))
+  units = [unit for unit in CODEBOOK[expression] if rng.random() > .1] or list(CODEBOOK[expression])
+  if _CLOSING & set(units) and _OPENING & set(units):
+    dropped = _CLOSING if rng.random() < .5 else _OPENING
+    units = [unit for unit in units if unit not in dropped]
+  return {unit: float(np.clip(intensity * rng.uniform(.75, 1.25), 0, 1)) for unit in units}, intensity
+
+
+def draw_occluder(rng: np.random.Generator) -> str:
+  """Draws one of ``OCCLUDERS``; most faces have none."""
+  return str(rng.choice(OCCLUDERS, p=_OCCLUDER_ODDS))

@@ -1,0 +1,184 @@
+"""Draws one face: the same person twice, with and without expression, from back to front."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+from fer_jax.data.builders.synthetic_faces import anatomy, casting, surroundings
+from fer_jax.data.builders.synthetic_faces.canvas import curve, disc, fill, ribbon, stroke
+from fer_jax.data.builders.synthetic_faces.relief import head_light, relief
+
+_MIDDLE = np.array([0, .42, .2])  # The point of the head that lies in the middle of the image, in head coordinates.
+_CAMERA = 7.0  # Distance of the camera in head units: weak perspective.
+_OVERSAMPLING = 2
+_CHANGED = 8  # Grey levels by which a pixel must change to belong to the causal mask.
+
+_BROWS = (np.arange(17, 22), np.arange(26, 21, -1))  # outer to inner
+_EYES = (np.array([36, 37, 38, 39, 40, 41]), np.array([45, 44, 43, 42, 47, 46]))  # outer, upper, inner, lower
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+  """A drawn face.
+
+  Attributes:
+    image: uint8 (size, size, 3), RGB.
+    landmarks: float32 (68, 2), x and y in pixels in the order of iBUG-68; 0 is the left (top) edge of the image.
+    causal_mask: uint8 (size, size), 255 where the image differs from that of the same face at neutral, else 0.
+    action_units: strength in (0, 1] by number of the unit.
+    intensity: of the expression, in [0.5, 1]; 0 for neutral.
+  """
+  image: np.ndarray
+  landmarks: np.ndarray
+  causal_mask: np.ndarray
+  action_units: dict[int, float]
+  intensity: float
+
+
+def draw_face(rng: np.random.Generator, expression: str, size: int = 64) -> Face:
+  """Draws a random face.
+
+  Args:
+    rng: the only source of randomness.
+    expression: a key of ``CODEBOOK`` in ``fer_jax.landmarks.action_units``.
+    size: side of the image in pixels.
+
+  Returns:
+    The face. The causal mask compares two renderings without noise in which only the action units differ; that of a
+    neutral face is empty.
+  """
+  person, view = casting.draw_person(rng), casting.draw_view(rng)
+  action_units, intensity = casting.draw_action_units(rng, expression)
+  asymmetry = rng.uniform(-.15, .15)
+  occluder, occluder_seed = casting.draw_occluder(rng), rng.integers(2**32)
+  side = size * _OVERSAMPLING
+  behind = surroundings.background(rng, side)
+  noise = rng.standard_normal((size, size, 3), np.float32) * view.noise
+
+  def project(points: np.ndarray) -> np.ndarray:
+    """(n, 3) head coordinates to (n, 2) pixels of the drawing, where 0 is the middle of the first pixel."""
+    turned = (points - _MIDDLE) @ view.rotation.T
+    near = _CAMERA / (_CAMERA - turned[:, 2:])
+    return side * (view.centre + view.scale * near * turned[:, :2]) - .5
+
+  def render(face: np.ndarray, strengths: dict[int, float]) -> np.ndarray:
+    image = _head(behind.copy(), face, strengths, person, view, project)
+    surroundings.occlude(image, occluder, np.random.default_rng(occluder_seed), person, project, view.scale * side)
+    return _develop(image, view, size)
+
+  face = anatomy.express(person.face, action_units, asymmetry)
+  image = render(face, action_units)
+  changed = np.zeros((size, size), np.uint8)
+  if intensity:
+    difference = np.abs(image - render(person.face, {})).max(-1)
+    changed = np.where(difference > _CHANGED, 255, 0).astype(np.uint8)
+  landmarks = (project(face) + .5) / _OVERSAMPLING
+  return Face((image + noise).clip(0, 255).astype(np.uint8), landmarks.astype(np.float32), changed, action_units,
+              intensity)
+
+
+def _develop(image: np.ndarray, view: casting.View, size: int) -> np.ndarray:
+  """The camera: blur, pixels of the final size, saturation and tint; float32 (size, size, 3)."""
+  if view.blur > .2:
+    image = cv2.GaussianBlur(image, (0, 0), view.blur * len(image) / 64)
+  image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+  colour = view.saturation * np.eye(3) + (1 - view.saturation) / 3
+  return cv2.transform(image.astype(np.float32), view.tint[:, None] * colour)
+
+
+def _head(image: np.ndarray, face: np.ndarray, strengths: dict[int, float], person, view, project) -> np.ndarray:
+  """Draws the head over ``image``, from back to front."""
+  side = len(image)
+  unit = view.scale * side
+  p = project(face)
+  surroundings.hair_behind(image, person.skull, person, project)
+  neck = np.array([(-.62, .9, -.5), (.62, .9, -.5), (.68, 1.9, -.5), (1.9, 2.4, -.6), (2, 3.2, -.6), (-2, 3.2, -.6),
+                   (-1.9, 2.4, -.6), (-.68, 1.9, -.5)])
+  neck = project(neck)
+  fill(image, neck[[0, 1, 2, 7]], person.skin * .62)
+  fill(image, neck[2:], person.cloth * .8)
+  for ear in ((-1.02, .2, -.5), (1.02, .2, -.5)):
+    disc(image, project(np.array([ear]))[0], .19 * unit, person.skin * .72)
+  outline = cv2.convexHull(np.concatenate([p[:17], project(person.skull)]).astype(np.float32))[:, 0]
+  skin = np.zeros((side, side), np.uint8)
+  fill(skin, outline, 255)
+  fill(image, outline, person.skin)
+  if person.stubble:
+    _stubble(image, face, person, project)
+  _mouth(image, p, person, unit)
+  for k in range(2):
+    _eye(image, p[_EYES[k]], project(face[_EYES[k]].mean(0, keepdims=True) + (*view.gaze, 0))[0], person, unit)
+    _brow(image, p[_BROWS[k]], person, unit)
+  for k in (32, 34):
+    disc(image, p[k] - (0, .01 * unit), .045 * unit, person.skin * .35)
+  middle = project(np.array([(0, .1, 0)]))[0]
+  light = cv2.resize(head_light(side // 2, middle / 2, np.array([1.15, 1.55]) * unit / 2, view.rotation, view),
+                     (side, side), interpolation=cv2.INTER_LINEAR)
+  light *= relief(side, unit, face, strengths, person, view, project)
+  amount = cv2.merge([1 + (light - 1) * (skin * np.float32(1 / 255))] * 3)
+  image = cv2.multiply(image, amount, dtype=cv2.CV_8U)
+  surroundings.hair_in_front(image, person, project)
+  if person.glasses:
+    surroundings.glasses(image, person.face, project, person.hair * .5, person.glasses * side / 128, dark=False)
+  return image
+
+
+def _stubble(image, face, person, project) -> None:
+  """Darkens jaw and upper lip."""
+  jaw = face[[2, 4, 6, 8, 10, 12, 14]]
+  inner = np.array([(.62, .75, .3), (.3, .70, .45), (-.3, .70, .45), (-.62, .75, .3)])
+  fill(image, curve(project(np.concatenate([jaw, inner])), closed=True), person.skin * (1 - person.stubble)
+       + person.hair * person.stubble)
+
+
+def _mouth(image, p: np.ndarray, person, unit: float) -> None:
+  """Draws lips, and the cavity with teeth and tongue where they part."""
+  top, bottom = curve(p[48:55]), curve(p[[54, 55, 56, 57, 58, 59, 48]])
+  fill(image, np.concatenate([top, bottom]), person.lips)
+  upper, lower = curve(p[60:65]), curve(p[[60, 67, 66, 65, 64]])
+  fill(image, np.concatenate([top, upper[::-1]]), person.lips * .86)
+  gap = np.linalg.norm(p[66] - p[62])
+  cavity = np.concatenate([upper, lower[::-1]])
+  if gap > .03 * unit:
+    mask = np.zeros(image.shape[:2], np.uint8)
+    fill(mask, cavity, 255)
+    inside = image.copy()
+    inside[:] = (62, 22, 24)
+    down = (p[66] - p[62]) / gap
+    disc(inside, p[66] + .02 * unit * down, min(.2 * unit, .5 * gap), (168, 76, 78))
+    edge = p[62] + min(.11 * unit, .6 * gap) * down + .8 * (p[[64, 60]] - p[[64, 60]].mean(0))
+    fill(inside, np.concatenate([upper, edge]), (236, 232, 222))
+    cv2.copyTo(inside, mask, image)
+  stroke(image, upper, person.lips * .42, .035 * unit)
+  if gap > .03 * unit:
+    stroke(image, lower, person.lips * .7, .02 * unit)
+
+
+def _eye(image, p: np.ndarray, gaze: np.ndarray, person, unit: float) -> None:
+  """Draws an eye from its six points (outer corner, upper lid, inner corner, lower lid)."""
+  upper, lower = curve(p[:4]), curve(p[[3, 4, 5, 0]])
+  low, high = np.floor(p.min(0) - .1 * unit).astype(int), np.ceil(p.max(0) + .1 * unit).astype(int)
+  low, high = low.clip(0, len(image)), high.clip(0, len(image))
+  patch = image[low[1]:high[1], low[0]:high[0]]
+  if patch.size == 0:
+    return
+  inside = np.empty_like(patch)
+  inside[:] = (232, 228, 224)
+  mask = np.zeros(patch.shape[:2], np.uint8)
+  fill(mask, np.concatenate([upper, lower]) - low, 255)
+  disc(inside, gaze - low, .125 * unit, person.iris * .6)
+  disc(inside, gaze - low, .105 * unit, person.iris)
+  disc(inside, gaze - low, .055 * unit, (12, 10, 10))
+  disc(inside, gaze - low + (.04 * unit, -.04 * unit), .028 * unit, (250, 250, 250))
+  cv2.copyTo(inside, mask, patch)
+  stroke(image, upper, person.skin * .18, .05 * unit)
+  stroke(image, lower, person.skin * .55, .025 * unit)
+
+
+def _brow(image, p: np.ndarray, person, unit: float) -> None:
+  """Draws a brow from its five points, outer to inner."""
+  line = curve(p)
+  widths = person.brow_width * unit * np.interp(np.linspace(0, 1, len(line)), [0, .35, .85, 1], [.35, .9, 1.15, .9])
+  shade = person.brow_shade
+  fill(image, ribbon(line, widths), person.skin * (1 - shade) * .6 + person.hair * shade * .8)

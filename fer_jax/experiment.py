@@ -1,0 +1,197 @@
+"""The training loop, readable top to bottom."""
+
+import functools
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from fer_jax import checkpoint, cluster, evaluation, run, step
+from fer_jax.data import stream
+from fer_jax.errors import UserError
+from fer_jax.metrics import confusion
+from fer_jax.reports.page import write_report
+from fer_jax.reports.table import print_evaluation
+
+PREEMPTED = 75  # Exit status after SIGTERM: try again later.
+
+
+def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+  """Trains, evaluates the test split once and writes the report; goes on where an interrupted run stopped.
+
+  Args:
+    config: the whole run.
+    workdir: where everything about the run is written: config.json, run.json, parameters.txt, metrics.jsonl,
+      checkpoints, evaluation/<split>.json, panel.npz and report.html.
+    overrides: the command line's changes to the config, for the record.
+
+  Returns:
+    The evaluation of the test split.
+
+  Raises:
+    UserError: bad config, data set or workdir, or a loss that is not finite.
+    SystemExit: status 75 after SIGTERM, with the state saved.
+  """
+  workdir = Path(workdir)
+  mesh = cluster.make_mesh()
+  cluster.check_batch(config.batch_size, mesh)
+  cluster.check_batch(config.eval_batch_size, mesh, 'eval_batch_size')
+  source = run.open_source(config, config.data.train)
+  holdout_split = config.data.test if config.select == 'best_on_test' else config.data.holdout
+  holdout = run.open_source(config, holdout_split) if holdout_split else None
+  test = run.open_source(config, config.data.test)
+  steps_per_epoch = len(source) / config.batch_size
+  total = max(1, round(config.epochs * steps_per_epoch))
+  every = lambda epochs: max(1, round(epochs * steps_per_epoch))
+  setup = run.make_setup(config, source.classes, total)
+
+  record = run.open_workdir(config, workdir, overrides)
+  log = MetricsLog(workdir / 'metrics.jsonl')
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
+  best = checkpoint.Checkpoints(workdir / 'best', keep=1, best='accuracy')
+  state = setup.initial()
+  record |= {'classes': list(source.classes), 'fingerprint': source.fingerprint, 'steps': total,
+             'hardware': cluster.hardware(), 'devices': mesh.size, 'processes': jax.process_count(),
+             'parameters': int(sum(p.size for p in jax.tree.leaves(state.params)))}
+  run.write_json(workdir / 'run.json', record)
+  (workdir / 'parameters.txt').write_text(run.parameter_table(state.params))
+  first = checkpoints.latest()
+  state = cluster.replicate(state, mesh) if first is None else checkpoints.restore(first, state, mesh)
+  start = first or 0
+  log.forget_after(start)
+  print(f'{config.name}: {record["parameters"]:,} parameters, {len(source):,} faces of {config.data.dataset} '
+        f'({config.data.train}), {total:,} steps of {config.batch_size} on {cluster.hardware()}'
+        + (f', from step {start:,}' if start else ''))
+
+  train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
+  evaluator = evaluation.make_evaluator(setup, mesh, explained=False)
+  fresh_meter = lambda: cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
+  batches = stream.training_batches(
+      source, seed=config.seed, batch_size=config.batch_size, start_step=start, process_index=jax.process_index(),
+      process_count=jax.process_count(), threads=config.data.threads)
+  meter, since, waited, meter_from = fresh_meter(), time.perf_counter(), 0.0, start
+  progress = tqdm(total=total, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
+                  mininterval=0.5 if sys.stderr.isatty() else 30.0)
+
+  with Preemption() as preemption:
+    for at in range(start, total + 1):
+      # Log, evaluate, save, leave if asked to, and only then draw the next batch: state and step are everything.
+      save = at > start and (at % every(config.checkpoint_every) == 0 or at == total or preemption.asked)
+      if at > start and (at % config.log_every == 0 or save):
+        values = {name: float(value) for name, value in jax.device_get(meter).items()}
+        values = {name: value / values['steps'] for name, value in values.items() if name != 'steps'}
+        check_finite(values, meter_from, at)
+        elapsed = time.perf_counter() - since
+        values |= {'learning_rate': float(setup.recipe.learning_rate(at - 1)), 'data_wait': waited / elapsed,
+                   'images_per_second': (at - meter_from) * config.batch_size / elapsed}
+        log.write(at, 'train', values)
+        progress.set_postfix({'loss': f"{values['loss']:.3f}", 'accuracy': f"{values['accuracy']:.3f}"}, refresh=False)
+        meter, since, waited, meter_from = fresh_meter(), time.perf_counter(), 0.0, at
+      if holdout and at > start and (at % every(config.evaluate_every) == 0 or at == total):
+        began = time.perf_counter()
+        table = evaluation.collect(evaluator, state.variables(config.select == 'ema'), holdout,
+                                   config.eval_batch_size, mesh)
+        counts = confusion.confusion_matrix(table['label'], table['prediction'], len(holdout.classes))
+        scores = {'accuracy': confusion.accuracy(counts), 'nll': float(np.nanmean(table['nll'])),
+                  'mean_class_accuracy': confusion.mean_class_accuracy(counts)}
+        log.write(at, holdout_split, scores)
+        if config.select in ('holdout', 'best_on_test'):
+          best.save(at, state, {'accuracy': scores['accuracy']})
+        since += time.perf_counter() - began  # images_per_second is about training alone.
+      if save:
+        checkpoints.save(at, state)
+      if preemption.asked and at < total:
+        checkpoints.close()
+        best.close()
+        progress.close()
+        print(f'SIGTERM: saved step {at:,}; the same command goes on from here.')
+        sys.exit(PREEMPTED)
+      if at == total:
+        break
+      asked_at = time.perf_counter()
+      batch = next(batches)
+      waited += time.perf_counter() - asked_at
+      state, meter = train_step(state, meter, cluster.place(batch, mesh))
+      progress.update()
+  progress.close()
+  checkpoints.close()
+  best.close()
+
+  variables, chosen = run.selected_variables(config, setup, workdir, mesh)
+  result = evaluation.evaluate_split(config, setup, variables, chosen, test, config.data.test, workdir, mesh)
+  evaluation.draw_panel(setup, cluster.replicate(setup.initial(), mesh).variables(), variables, test, workdir, mesh)
+  run.write_json(workdir / 'run.json', run.read_run(workdir) | {'finished': run.now()})
+  print_evaluation(result)
+  print(f'Report: {write_report(workdir)}')
+  return result
+
+
+def check_finite(values: dict[str, float], after: int, at: int) -> None:
+  """Raises UserError naming the terms where a value logged for steps ``after`` + 1 to ``at`` is not finite."""
+  bad = [name for name, value in values.items() if not np.isfinite(value)]
+  terms = [name.removeprefix('loss/') for name in bad if name.startswith('loss/')] or bad
+  if bad:
+    raise UserError(f"{', '.join(terms)} became {values[bad[-1]]} between steps {after + 1} and {at}; the last checkpoint "
+                    'is from before. Lower optimizer.learning_rate or the term\'s weight, or set optimizer.clip_norm.')
+
+
+class MetricsLog:
+  """metrics.jsonl: one JSON object per line with 'step', 'kind' and scalars; TensorBoard too where it is installed."""
+
+  def __init__(self, path: Path):
+    self._path = path
+    try:
+      from tensorboardX import SummaryWriter  # The extra 'tensorboard'.
+      self._board = SummaryWriter(str(path.parent / 'tensorboard'))
+    except ImportError:
+      self._board = None
+
+  def write(self, at: int, kind: str, values: dict[str, float]) -> None:
+    """Appends a line of scalars about step ``at``."""
+    with self._path.open('a') as file:
+      file.write(json.dumps({'step': at, 'kind': kind, **values}) + '\n')
+    if self._board:
+      for name, value in values.items():
+        self._board.add_scalar(f'{kind}/{name}', value, at)
+
+  def forget_after(self, at: int) -> None:
+    """Drops lines after step ``at``, and one that was cut off: the steps will be taken again."""
+    if not self._path.exists():
+      return
+    kept = []
+    for line in self._path.read_text().splitlines():
+      try:
+        if json.loads(line)['step'] <= at:
+          kept.append(line + '\n')
+      except json.JSONDecodeError:
+        pass
+    beside = self._path.with_suffix('.part')
+    beside.write_text(''.join(kept))
+    beside.replace(self._path)
+
+
+class Preemption:
+  """Remembers a SIGTERM until the loop asks; the handler before it is put back at the end."""
+
+  def __init__(self):
+    self.asked = False
+
+  def __enter__(self):
+    # Signals reach the main thread only; elsewhere (a test, a notebook's worker) there is nothing to listen to.
+    self._listening = threading.current_thread() is threading.main_thread()
+    if self._listening:
+      self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, 'asked', True))
+    return self
+
+  def __exit__(self, *_):
+    if self._listening:
+      signal.signal(signal.SIGTERM, self._before)

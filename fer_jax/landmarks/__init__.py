@@ -1,0 +1,1 @@
+"""Landmarks and the maps drawn from them. numpy only: nothing here imports JAX."""

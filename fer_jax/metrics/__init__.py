@@ -1,0 +1,1 @@
+"""Numbers about predictions and maps. numpy only."""

@@ -1,0 +1,68 @@
+"""How well an attribution map agrees with an anatomical prior: cosine and Pearson, and the constant maps to beat.
+
+A cosine of non-negative maps is far above 0 for any map, even a uniform one; Pearson's correlation is 0 there. Print
+both, beside the constant maps of ``trivial_maps``.
+"""
+
+import cv2
+import numpy as np
+
+# Below this share of a map's largest magnitude, its variation is rounding noise, and the map is taken for constant.
+_FLAT = 1e-6
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Bilinear resize of one map (h, w) to ``size`` = (H, W), half-pixel centres, edges repeated, not antialiased.
+
+  Returns:
+    (H, W) float64.
+  """
+  height, width = size
+  return cv2.resize(np.asarray(image, np.float64), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def cosine(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
+  """Cosine similarity of each map with its prior, <m, p> / (|m| |p|) (AU cues, arXiv 2402.00281, CAM-COS and ATT-COS).
+
+  Args:
+    maps: (N, h, w) real, of any scale and sign.
+    priors: (N, H, W) non-negative; the map is resized bilinearly to H x W.
+
+  Returns:
+    (N,) float64 in [-1, 1]; 0 where either is all zero, or the map is not finite.
+  """
+  return np.array([_similarity(*pair, centre=False) for pair in zip(maps, priors, strict=True)], np.float64)
+
+
+def pearson(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
+  """Pearson correlation over pixels of each map with its prior; arguments and result as in ``cosine``.
+
+  Where either is constant over space, up to rounding, the correlation is 0.
+  """
+  return np.array([_similarity(*pair, centre=True) for pair in zip(maps, priors, strict=True)], np.float64)
+
+
+def trivial_maps(size: tuple[int, int]) -> dict[str, np.ndarray]:
+  """The maps that know nothing of the image, each (H, W) float64 with values in [0, 1].
+
+  'uniform' is 1 everywhere. 'centred_gaussian' lies where faces lie in a crop: its centre at 0.5 of the width and 0.58
+  of the height, its standard deviation 0.27 of the side (60 px at 224).
+  """
+  height, width = size
+  y = ((np.arange(height) + 0.5) / height - 0.58) / 0.27
+  x = ((np.arange(width) + 0.5) / width - 0.5) / 0.27
+  return {'uniform': np.ones(size), 'centred_gaussian': np.exp(-0.5 * (y[:, None]**2 + x[None, :]**2))}
+
+
+def _similarity(image: np.ndarray, prior: np.ndarray, centre: bool) -> float:
+  image, prior = resize(image, prior.shape).ravel(), np.asarray(prior, np.float64).ravel()
+  scales = np.abs(image).max(), np.abs(prior).max()
+  if not np.isfinite(scales[0]) or min(scales) == 0:
+    return 0.0
+  # To unit scale first: squares of gradients of 1e-170 would vanish.
+  image, prior = image / scales[0], prior / scales[1]
+  if centre:
+    image, prior = image - image.mean(), prior - prior.mean()
+    if min(np.abs(image).max(), np.abs(prior).max()) < _FLAT:
+      return 0.0
+  return float(np.clip(image @ prior / np.sqrt((image @ image) * (prior @ prior)), -1, 1))

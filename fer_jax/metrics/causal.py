@@ -1,0 +1,64 @@
+"""How well an attribution map finds the pixels that truly carry the expression, where a drawn face lets us know them.
+
+The causal mask marks the pixels that change between a face and the same face at neutral. The share of mass asks how much
+of the explanation lies there; the area under the ROC curve asks whether pixels inside are ranked above those outside,
+whatever the map's scale, offset and sign.
+"""
+
+import numpy as np
+from scipy import stats
+
+from fer_jax.metrics.alignment import resize
+
+
+def usable(masks: np.ndarray) -> np.ndarray:
+  """(N,) bool: which of the masks (N, H, W) are neither empty (a neutral face) nor full; only these can be scored."""
+  inside = _inside(masks).reshape(len(masks), -1)
+  return inside.any(axis=1) & ~inside.all(axis=1)
+
+
+def mass_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+  """Share of each map's positive mass that lies inside its mask.
+
+  Args:
+    maps: (N, h, w) real; resized bilinearly to the mask, then clipped at 0.
+    masks: (N, H, W) bool, or uint8 whose pixels are inside from 128 up.
+
+  Returns:
+    (N,) float64 in [0, 1]; 0 for a map without positive mass or not finite, which explains nothing. A uniform map scores
+    the share of the image that the mask covers.
+  """
+  shares = np.zeros(len(maps))
+  for i, (image, inside) in enumerate(zip(maps, _inside(masks), strict=True)):
+    positive = np.maximum(resize(image, inside.shape), 0)
+    if 0 < (peak := positive.max()) < np.inf:
+      positive /= peak  # A sum of denormals, or of values near the largest float, would not be one.
+      shares[i] = positive[inside].sum() / positive.sum()
+  return shares
+
+
+def area_under_curve(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+  """ROC AUC of map values as a detector of mask pixels, per image: the chance that a pixel inside outranks one outside.
+
+  Args:
+    maps: (N, h, w) real; resized bilinearly to the mask. Ties count half, so a constant map scores 0.5.
+    masks: (N, H, W) as in ``mass_inside``.
+
+  Returns:
+    (N,) float64 in [0, 1]; NaN where the mask is empty or full (see ``usable``) or the map is not finite.
+  """
+  areas = np.full(len(maps), np.nan)
+  for i, (image, inside) in enumerate(zip(maps, _inside(masks), strict=True)):
+    positives = int(inside.sum())
+    negatives = inside.size - positives
+    image = resize(image, inside.shape).astype(np.float32)  # Resizing rounds: equal values must stay ties.
+    if positives and negatives and np.isfinite(image).all():
+      # Mann-Whitney: the mean rank inside, less the least it could be, over the number of pixels outside.
+      ranks = stats.rankdata(image)[inside.ravel()]
+      areas[i] = (ranks.mean() - (positives + 1) / 2) / negatives
+  return areas
+
+
+def _inside(masks: np.ndarray) -> np.ndarray:
+  masks = np.asarray(masks)
+  return masks if masks.dtype == bool else masks >= 128

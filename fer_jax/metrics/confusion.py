@@ -1,0 +1,46 @@
+"""The confusion matrix and the rates read off it: accuracy, recall per class, mean class accuracy."""
+
+import numpy as np
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+  """Counts (true class, predicted class) pairs.
+
+  Args:
+    labels: (N,) int, true classes; examples labelled -1 (unknown) are left out.
+    predictions: (N,) int in [0, num_classes).
+    num_classes: K.
+
+  Returns:
+    (K, K) int64; row = true class, column = predicted class.
+
+  Raises:
+    ValueError: shapes differ, or a class is outside its range.
+  """
+  labels, predictions = np.asarray(labels), np.asarray(predictions)
+  if labels.shape != predictions.shape or labels.ndim != 1:
+    raise ValueError(f'labels {labels.shape} and predictions {predictions.shape} must be vectors of one length')
+  known = labels != -1
+  labels, predictions = labels[known].astype(np.int64), predictions[known].astype(np.int64)
+  for what, values in (('labels', labels), ('predictions', predictions)):
+    if values.size and not (0 <= values.min() and values.max() < num_classes):
+      raise ValueError(f'{what} lie in [{values.min()}, {values.max()}] but there are {num_classes} classes')
+  pairs = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+  return pairs.reshape(num_classes, num_classes)
+
+
+def accuracy(confusion: np.ndarray) -> float:
+  """Share of examples on the diagonal of a (K, K) confusion matrix, in [0, 1]; NaN where there are no examples."""
+  return float(np.trace(confusion) / total) if (total := confusion.sum()) else float('nan')
+
+
+def recall(confusion: np.ndarray) -> np.ndarray:
+  """(K,) float64 share of each class that was recognised; NaN for a class without examples."""
+  counts = confusion.sum(axis=1)
+  return np.divide(np.diag(confusion), counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+
+def mean_class_accuracy(confusion: np.ndarray) -> float:
+  """Mean recall over the classes that have examples (unweighted average recall); NaN where there are none."""
+  rates = recall(confusion)
+  return float(rates[np.isfinite(rates)].mean()) if np.isfinite(rates).any() else float('nan')

@@ -1,0 +1,84 @@
+"""Turns a table with one row per evaluated face into the numbers that are printed and written as JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fer_jax.metrics import alignment, causal
+from fer_jax.metrics import confusion as rates
+from fer_jax.metrics.intervals import wilson
+
+
+def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+  """Summarises an evaluation.
+
+  Args:
+    table: ``label`` (N,) int, -1 unknown; ``prediction`` (N,) int; optionally ``nll`` (N,) negative log-likelihoods;
+      optionally ``maps`` {name: (N, h, w) float} with ``prior`` (N, H, W), ``landmarks_valid`` (N,) bool, and
+      ``causal_mask`` (N, H, W) bool or uint8 where the data set knows it.
+    classes: the K class names.
+
+  Returns:
+    A dict that JSON can hold; undefined numbers are None, never NaN. Rates are in [0, 1].
+      count: labelled examples; accuracy, accuracy_interval (Wilson, 95 %), mean_class_accuracy, recall {class: rate},
+      absent_classes (without examples: left out of recall and of the mean), confusion (K x K, row = true), classes,
+      nll (mean over labelled examples),
+      alignment {map: {cosine, pearson, count} and, with causal masks, {mass_inside_causal_mask, causal_auc,
+      causal_count, causal_left_out}}; the trivial maps 'uniform' and 'centred_gaussian' are rows too. ``count`` is the
+      number of faces with landmarks; causal_left_out that of the faces whose mask is empty (neutral) or full.
+  """
+  label = np.asarray(table['label'])
+  confusion = rates.confusion_matrix(label, table['prediction'], len(classes))
+  count, recall = int(confusion.sum()), rates.recall(confusion)
+  present = np.isfinite(recall)
+  result = {
+      'count': count,
+      'accuracy': _number(rates.accuracy(confusion)),
+      'accuracy_interval': list(wilson(int(np.trace(confusion)), count)),
+      'mean_class_accuracy': _number(rates.mean_class_accuracy(confusion)),
+      'recall': {name: float(r) for name, r, there in zip(classes, recall, present, strict=True) if there},
+      'absent_classes': [name for name, there in zip(classes, present, strict=True) if not there],
+      'confusion': confusion.tolist(),
+      'classes': list(classes),
+  }
+  if 'nll' in table:
+    result['nll'] = _mean(np.asarray(table['nll'])[label != -1])
+  if table.get('maps'):
+    result['alignment'] = _alignment(table)
+  return result
+
+
+def _alignment(table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  prior, masks = np.asarray(table['prior']), table.get('causal_mask')
+  valid = np.asarray(table['landmarks_valid'], bool)
+  if masks is not None:
+    masks = np.asarray(masks)
+    scored = causal.usable(masks)
+  maps = dict(table['maps'])
+  for name, constant in alignment.trivial_maps(prior.shape[1:]).items():
+    maps[name] = np.broadcast_to(constant, prior.shape)
+  rows = {}
+  for name, values in maps.items():
+    rows[name] = {
+        'cosine': _mean(alignment.cosine(values[valid], prior[valid])),
+        'pearson': _mean(alignment.pearson(values[valid], prior[valid])),
+        'count': int(valid.sum()),
+    }
+    if masks is not None:
+      rows[name] |= {
+          'mass_inside_causal_mask': _mean(causal.mass_inside(values[scored], masks[scored])),
+          'causal_auc': _mean(causal.area_under_curve(values[scored], masks[scored])),
+          'causal_count': int(scored.sum()),
+          'causal_left_out': int((~scored).sum()),
+      }
+  return rows
+
+
+def _mean(values: np.ndarray) -> float | None:
+  return _number(np.mean(values, dtype=np.float64)) if len(values) else None
+
+
+def _number(value: float) -> float | None:
+  return float(value) if math.isfinite(value) else None

@@ -1,0 +1,119 @@
+"""ResNet-18/34/50, parameter for parameter torchvision's, with taps at the end of every stage.
+
+Parameter names follow torchvision with '.' between a stage and its block written '_': ``layer2.0.conv1.weight`` is
+``layer2_0/conv1/kernel``, so a state dict maps one to one. He et al., "Deep Residual Learning", arXiv 1512.03385;
+the stride of a bottleneck sits on its 3 x 3 convolution, as in torchvision.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fer_jax.errors import UserError
+
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+TAPS = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
+
+
+class BasicBlock(nn.Module):
+  """Two 3 x 3 convolutions and a shortcut; ``width`` output channels."""
+
+  width: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+  expansion = 1
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = self.conv(self.width, (3, 3), self.stride, padding=1, name='conv1')(x)
+    y = nn.relu(self.norm(name='bn1')(y))
+    y = self.conv(self.width, (3, 3), 1, padding=1, name='conv2')(y)
+    y = self.norm(name='bn2')(y)
+    return nn.relu(y + _shortcut(self, x, y.shape))
+
+
+class Bottleneck(nn.Module):
+  """1 x 1, 3 x 3 (with the stride), 1 x 1; ``4 * width`` output channels."""
+
+  width: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+  expansion = 4
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = nn.relu(self.norm(name='bn1')(self.conv(self.width, (1, 1), 1, padding=0, name='conv1')(x)))
+    y = nn.relu(self.norm(name='bn2')(self.conv(self.width, (3, 3), self.stride, padding=1, name='conv2')(y)))
+    y = self.norm(name='bn3')(self.conv(4 * self.width, (1, 1), 1, padding=0, name='conv3')(y))
+    return nn.relu(y + _shortcut(self, x, y.shape))
+
+
+def _shortcut(block: BasicBlock | Bottleneck, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  if x.shape == shape:
+    return x
+  x = block.conv(shape[-1], (1, 1), block.stride, padding=0, name='downsample_0')(x)
+  return block.norm(name='downsample_1')(x)
+
+
+class ResNet(nn.Module):
+  """The network; see ``resnet`` for the options."""
+
+  stages: tuple[int, ...]
+  block: type[nn.Module]
+  width: int
+  stem: str
+  dtype: Any
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Maps normalised images (B, H, W, 3) to features (B, h, w, C) and ``{tap: activation}``."""
+    conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype,
+                             kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
+    norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5,
+                             dtype=self.dtype, axis_name=self.axis_name if train else None)
+    taps = {}
+
+    def tap(name: str, x: jax.Array) -> jax.Array:
+      taps[name] = self.perturb(name, x)
+      return taps[name]
+
+    kernel, stride = ((7, 7), 2) if self.stem == 'standard' else ((3, 3), 1)
+    x = conv(self.width, kernel, stride, padding=kernel[0] // 2, name='conv1')(images.astype(self.dtype))
+    x = tap('stem', nn.relu(norm(name='bn1')(x)))
+    if self.stem == 'standard':
+      x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    for i, blocks in enumerate(self.stages):
+      for j in range(blocks):
+        stride = 2 if i > 0 and j == 0 else 1
+        x = self.block(self.width * 2**i, stride, conv, norm, name=f'layer{i + 1}_{j}')(x)
+      x = tap(f'stage{i + 1}', x)
+    return x, taps
+
+
+def resnet(depth: int = 18, width: int = 64, stem: str = 'standard', dtype: Any = jnp.float32,
+           axis_name: str | None = None) -> ResNet:
+  """Builds a ResNet.
+
+  Args:
+    depth: 18, 34 or 50.
+    width: channels of the stem and first stage; 64 is torchvision's.
+    stem: 'standard' (7 x 7 stride 2, max-pool: the first stage works at a quarter of the image side) or 'small'
+      (3 x 3 stride 1, no pooling: for images of 32 to 64 pixels).
+    dtype: of the computation; parameters and batch statistics stay float32.
+    axis_name: mapped axis over which BatchNorm averages in training, for the mapped form of data parallelism.
+
+  Taps: 'stem' (before the pooling) and 'stage1' to 'stage4', after the ReLU.
+  """
+  if depth not in STAGES:
+    raise UserError(f'model.backbone.depth={depth}: a resnet has depth {sorted(STAGES)}.')
+  if stem not in ('standard', 'small'):
+    raise UserError(f"model.backbone.stem='{stem}': choose 'standard' or 'small'.")
+  block = Bottleneck if depth == 50 else BasicBlock
+  return ResNet(STAGES[depth], block, width, stem, dtype, axis_name)

@@ -1,0 +1,24 @@
+"""Global average pooling and one linear layer: the plain classifier's head."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Linear(nn.Module):
+  """The head; see ``linear`` for the options."""
+
+  classes: int
+  dropout: float
+
+  @nn.compact
+  def __call__(self, features: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, None]:
+    """Maps features (B, h, w, C) to logits (B, K), the pooled embedding (B, C) and no region weights, in float32."""
+    embedding = features.astype(jnp.float32).mean(axis=(1, 2))
+    dropped = nn.Dropout(self.dropout, deterministic=not train)(embedding)
+    return nn.Dense(self.classes, name='fc')(dropped), embedding, None
+
+
+def linear(classes: int, dropout: float = 0.0) -> Linear:
+  """Builds the head for ``classes`` classes with ``dropout`` (a probability) before the linear layer."""
+  return Linear(classes, dropout)

@@ -1,0 +1,133 @@
+"""Draws a run's curves, confusion matrix and recalls as inline SVG whose colours follow the page's light or dark theme.
+
+Figures are drawn in the colours of ``THEME``; ``svg`` then swaps each for the CSS variable of its name.
+"""
+
+import contextlib
+import html
+import io
+import re
+from collections.abc import Iterator, Sequence
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from fer_jax.metrics.confusion import recall
+from fer_jax.metrics.intervals import wilson
+
+THEME = {'ink': '#1c2333', 'muted': '#667083', 'line': '#e3e6ec', 'card': '#fffffe', 'accent': '#3556c8', 'warm': '#d9541e'}
+
+_POINTS = 240  # A curve has at most this many; longer ones are averaged and shown with the range they came from.
+_STYLE = {
+    'svg.fonttype': 'none', 'font.size': 10, 'axes.edgecolor': THEME['line'], 'axes.labelcolor': THEME['muted'],
+    'xtick.color': THEME['line'], 'ytick.color': THEME['line'], 'xtick.labelcolor': THEME['muted'],
+    'ytick.labelcolor': THEME['muted'], 'text.color': THEME['ink'], 'axes.spines.top': False, 'axes.spines.right': False,
+    'axes.axisbelow': True, 'axes.grid': True, 'grid.color': THEME['line'], 'grid.linewidth': 0.8,
+}
+
+
+def curve(name: str, train: tuple[Sequence[float], Sequence[float]],
+          valid: tuple[Sequence[float], Sequence[float]]) -> Markup:
+  """Draws one scalar against the step.
+
+  Args:
+    name: what it is called in the metrics file; marks the ids inside the picture.
+    train: (steps, values) as a line, averaged in blocks where there are many, with the blocks' range behind it.
+    valid: (steps, values) as points joined by a line; either may be empty.
+
+  Returns:
+    An ``<svg>`` element.
+  """
+  with _figure(4.2, 2.3) as (figure, axes):
+    steps, values = (np.asarray(a, np.float64) for a in train)
+    if len(steps):
+      blocks = np.array_split(np.arange(len(steps)), min(len(steps), _POINTS))
+      middle = [steps[b].mean() for b in blocks]
+      axes.fill_between(middle, [values[b].min() for b in blocks], [values[b].max() for b in blocks],
+                        color=THEME['accent'], alpha=0.18, linewidth=0)
+      axes.plot(middle, [values[b].mean() for b in blocks], color=THEME['accent'], linewidth=1.6)
+    axes.plot(*valid, color=THEME['warm'], linewidth=1.6, marker='o', markersize=3.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=''))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(False, axis='x')
+    axes.margins(x=0.02)
+    return svg(figure, name)
+
+
+def confusion_matrix(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
+  """Draws a (K, K) confusion matrix of counts, rows = true classes, each cell shaded by its share of the row."""
+  confusion = np.asarray(confusion)
+  counts = confusion.sum(axis=1, keepdims=True)
+  shares = np.divide(confusion, counts, out=np.zeros(confusion.shape), where=counts > 0)
+  k = len(classes)
+  with _figure(1.3 + 0.68 * k, 1.0 + 0.6 * k) as (figure, axes):
+    for (i, j), share in np.ndenumerate(shares):
+      colour = THEME['accent'] if i == j else THEME['warm']
+      for shade, alpha in ((THEME['line'], 0.35), (colour, share)):
+        axes.add_patch(Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, facecolor=shade, alpha=alpha))
+      text = THEME['card'] if share > 0.5 else THEME['ink']
+      if confusion[i, j]:
+        axes.text(j, i - 0.1, f'{100 * share:.0f}%', ha='center', va='center', color=text, fontsize=10)
+        axes.text(j, i + 0.22, confusion[i, j], ha='center', va='center', color=text, fontsize=7, alpha=0.75)
+    axes.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), xticks=range(k), yticks=range(k), yticklabels=classes,
+             xlabel='predicted', ylabel='true')
+    axes.set_xticklabels(classes, rotation=35, ha='right', rotation_mode='anchor')
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return svg(figure, 'confusion')
+
+
+def class_recall(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
+  """Draws the recall of each class of a (K, K) confusion matrix with its Wilson 95 % interval; absent classes say so."""
+  confusion = np.asarray(confusion)
+  k, rates, counts = len(classes), recall(confusion), confusion.sum(axis=1)
+  with _figure(5.4, 0.8 + 0.42 * k) as (figure, axes):
+    for i, (rate, count) in enumerate(zip(rates, counts)):
+      axes.barh(i, 100, height=0.62, color=THEME['line'], alpha=0.45)
+      if not count:
+        axes.text(2, i, 'no examples', va='center', color=THEME['muted'], fontsize=9)
+        continue
+      low, high = wilson(int(confusion[i, i]), int(count))
+      axes.barh(i, 100 * rate, height=0.62, color=THEME['accent'], alpha=0.85)
+      axes.plot([100 * low, 100 * high], [i, i], color=THEME['ink'], linewidth=1.4, marker='|', markersize=6)
+      axes.text(103, i, f'{100 * rate:.1f}%', va='center', fontsize=10)
+      axes.text(132, i, f'n = {count}', va='center', ha='right', color=THEME['muted'], fontsize=8)
+    axes.set(xlim=(0, 132), ylim=(k - 0.5, -0.5), yticks=range(k), yticklabels=classes, xticks=range(0, 101, 25),
+             xticklabels=[f'{t}%' for t in range(0, 101, 25)])
+    axes.tick_params(length=0)
+    axes.tick_params(axis='y', labelcolor=THEME['ink'])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    return svg(figure, 'recall')
+
+
+def svg(figure: Figure, name: str) -> Markup:
+  """Returns ``figure`` as an ``<svg>`` element without fixed size, its ids made unique by ``name``."""
+  file = io.StringIO()
+  with matplotlib.rc_context({**_STYLE, 'svg.hashsalt': name}):
+    figure.savefig(file, format='svg', transparent=True, bbox_inches='tight', pad_inches=0.03,
+                   metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
+  text = file.getvalue()
+  text = text[text.index('<svg'):]
+  # HTML knows the name spaces; group ids repeat from figure to figure; the page's style sheet sets size and font.
+  text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', '', text)
+  text = re.sub(r'<g id="[^"]*"', '<g', text)
+  text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', f' role="img" aria-label="{html.escape(name)}"', text, count=1)
+  for variable, colour in THEME.items():
+    text = text.replace(colour, f'var(--{variable})')
+  return Markup(text)
+
+
+@contextlib.contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+  """A figure of ``width`` x ``height`` inches in the page's style, without pyplot's global state."""
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(width, height))
+    yield figure, figure.add_subplot()

@@ -1,0 +1,214 @@
+"""Writes a run's report: one HTML page with everything in it, made from whatever the workdir holds by now."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from fer_jax.reports import figures, pictures
+from fer_jax.reports.table import ALIGNMENT, TRIVIAL, is_leaky, percent
+
+# Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
+_CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate', 'grad_norm', 'images_per_second',
+           'data_wait')
+
+_SELECT = {
+    'last': 'the parameters after the last step',
+    'ema': 'the moving average of the parameters after the last step',
+    'holdout': 'the step that did best on held-out training data',
+    'best_on_test': 'the step that did best on these very images',
+}
+
+
+def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
+  """Writes ``workdir/report.html``; what is missing or unreadable becomes a sentence on the page.
+
+  Args:
+    workdir: holds any of config.json, run.json, metrics.jsonl, evaluation/SPLIT.json and panel.npz.
+
+  Returns:
+    The page's path. It is written beside and renamed, so a reader never sees half of it.
+  """
+  workdir = pathlib.Path(workdir)
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader('fer_jax.reports', '.'), autoescape=True, undefined=jinja2.StrictUndefined,
+      trim_blocks=True, lstrip_blocks=True)
+  environment.filters |= {'percent': percent, 'brief': _brief}
+  page = environment.get_template('page.html').render(_contents(workdir))
+  path = workdir / 'report.html'
+  beside = workdir / f'.report.{os.getpid()}.html'
+  beside.write_text(page, encoding='utf-8')
+  beside.replace(path)
+  return path
+
+
+def _contents(workdir: pathlib.Path) -> dict[str, Any]:
+  """Reads the workdir into the template's variables."""
+  unreadable: list[str] = []
+
+  def read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+      return json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+      return {}
+    except ValueError:
+      unreadable.append(str(path.relative_to(workdir)))
+      return {}
+
+  config, run = read(workdir / 'config.json'), read(workdir / 'run.json')
+  evaluations = {path.stem: read(path) for path in sorted((workdir / 'evaluation').glob('*.json'))}
+  evaluations = {split: _described(result) for split, result in evaluations.items() if 'confusion' in result}
+  # The test split is what the run is about; another stands in while there is none.
+  split = 'test' if 'test' in evaluations else next(iter(evaluations), None)
+  main = evaluations.get(split)
+  scalars = _scalars(workdir / 'metrics.jsonl')
+
+  panel = {}
+  try:
+    with np.load(workdir / 'panel.npz') as file:
+      panel = dict(file)
+  except FileNotFoundError:
+    pass
+  except (ValueError, OSError):
+    unreadable.append('panel.npz')
+
+  return {
+      'name': str(run.get('name') or (main or {}).get('config') or workdir.resolve().name),
+      'written': datetime.now().strftime('%Y-%m-%d %H:%M'),
+      'unreadable': unreadable,
+      'run': run,
+      'main': main,
+      'split': split,
+      'evaluations': evaluations,
+      'leaky_splits': [s for s, result in evaluations.items() if result['leaky']],
+      'seeds': len(seeds) if isinstance(seeds := (main or {}).get('seeds', 1), list) else seeds,
+      'took': _took(run),
+      'faces': pictures.faces(panel, (main or {}).get('classes', [])) if 'images' in panel else [],
+      'confusion': figures.confusion_matrix(main['confusion'], main['classes']) if main else '',
+      'recall': figures.class_recall(main['confusion'], main['classes']) if main else '',
+      'alignment': _alignment(main or {}),
+      'curves': [(key, figures.curve(key, *scalars[key])) for key in _ordered(scalars)],
+      'losses': _losses(config, scalars),
+      'config': _flat(config),
+      'run_rows': _flat(run),
+  }
+
+
+def _described(result: dict[str, Any]) -> dict[str, Any]:
+  """Adds to an evaluation whether it is leaky, the step it was made at, and its protocol in words."""
+  protocol = result.get('protocol') or {}
+  words = [f"{result['count']:,} faces of {len(result['classes'])} classes"]
+  if protocol.get('dataset'):
+    variant = f" ({protocol['variant']})" if protocol.get('variant') else ''
+    words.append(f"from the {protocol.get('split', '')} split of {protocol['dataset']}{variant}")
+  if protocol.get('trained_on'):
+    words.append(f"after training on “{_brief(protocol['trained_on'])}”")
+  if select := protocol.get('select'):
+    words.append(f'with {_SELECT.get(select, select)}')
+  looks = protocol.get('looks')
+  return result | {
+      'leaky': is_leaky(result),
+      'untrained': {**result, **protocol}.get('step') == 0,
+      'looks': looks if isinstance(looks, int) else 1,
+      'words': ', '.join(words) + '.',
+  }
+
+
+def _scalars(path: pathlib.Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+  """Reads metrics.jsonl into {key: (train, valid)}, each (steps, values); broken lines and non-numbers are skipped."""
+  scalars: dict[str, tuple] = {}
+  for line in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
+    try:
+      row = json.loads(line)
+      step, kind = float(row.pop('step')), row.pop('kind')
+    except (ValueError, KeyError, AttributeError, TypeError):  # The last line of a killed run may be cut.
+      continue
+    for key, value in row.items():
+      if isinstance(value, int | float) and np.isfinite(value):
+        steps, values = scalars.setdefault(key, (([], []), ([], [])))[kind != 'train']
+        steps.append(step)
+        values.append(value)
+  return scalars
+
+
+def _ordered(scalars: Mapping[str, Any]) -> list[str]:
+  """Keys in the order of the page, without those that never got a second point."""
+  def rank(key: str) -> int:
+    group = 'loss/...' if key.startswith('loss/') else key
+    return _CURVES.index(group) if group in _CURVES else len(_CURVES)
+
+  drawn = [key for key, series in scalars.items() if max(len(steps) for steps, _ in series) > 1]
+  return sorted(drawn, key=rank)
+
+
+def _alignment(result: Mapping[str, Any]) -> dict[str, Any]:
+  """The alignment table: columns, and rows of cells that know whether they beat every trivial map."""
+  table = result.get('alignment') or {}
+  columns = [column for column in ALIGNMENT if any(row.get(column[0]) is not None for row in table.values())]
+  best = {key: max((table[t][key] for t in TRIVIAL if table.get(t, {}).get(key) is not None), default=None)
+          for key, _, _ in columns}
+  rows = []
+  for name, row in table.items():
+    cells = []
+    for key, _, share in columns:
+      value, bar = row.get(key), best[key]
+      beats = None if name in TRIVIAL or value is None or bar is None else value > bar
+      text = '–' if value is None else f'{100 * value:.1f} %' if share else f'{value:.3f}'
+      cells.append({'text': text, 'width': 100 * min(max(value or 0, 0), 1), 'beats': beats})
+    rows.append({'name': name.replace('_', ' '), 'trivial': name in TRIVIAL, 'cells': cells, 'count': row.get('count')})
+  return {'columns': [title for _, title, _ in columns], 'rows': rows,
+          'causal': next((row for row in table.values() if row.get('causal_count')), None)}
+
+
+def _losses(config: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """One row per loss term of the config: weight, options, and its first and last value in training."""
+  terms = config.get('losses')
+  rows = []
+  for name, options in (terms.items() if isinstance(terms, Mapping) else ()):
+    options = dict(options) if isinstance(options, Mapping) else {'weight': options}
+    weight = options.pop('weight', None)
+    values = scalars.get(f'loss/{name}', (([], []), None))[0][1]
+    rows.append({
+        'name': name,
+        'weight': '1' if weight is None else _brief(weight),
+        'options': ', '.join(f'{key} = {_brief(value)}' for key, value in _flat(options)),
+        'values': f'{values[0]:.4g} → {values[-1]:.4g}' if values else '–',
+    })
+  return rows
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:
+  """Rows ('a.b.c', value) of a nested mapping."""
+  rows = []
+  for key, value in tree.items():
+    if isinstance(value, Mapping) and value:
+      rows += _flat(value, f'{prefix}{key}.')
+    else:
+      rows.append((f'{prefix}{key}', value))
+  return rows
+
+
+def _brief(value: Any) -> str:
+  """A value of a JSON file as a reader would write it."""
+  if isinstance(value, bool) or value is None:
+    return {True: 'yes', False: 'no', None: 'none'}[value]
+  if isinstance(value, list | tuple):
+    return ', '.join(map(_brief, value)) or 'none'
+  if isinstance(value, Mapping):
+    return ', '.join(f'{key} {_brief(v)}' for key, v in value.items()) or 'none'
+  return f'{value:,}' if isinstance(value, int) and value >= 10_000 else str(value)
+
+
+def _took(run: Mapping[str, Any]) -> str:
+  """Wall-clock time between the run's ISO times ``started`` and ``finished``; empty where unknown."""
+  try:
+    seconds = int((datetime.fromisoformat(run['finished']) - datetime.fromisoformat(run['started'])).total_seconds())
+  except (KeyError, TypeError, ValueError):
+    return ''
+  hours, minutes = seconds // 3600, seconds // 60 % 60
+  return f'{hours} h {minutes} min' if hours else f'{minutes} min {seconds % 60} s'

@@ -1,0 +1,86 @@
+"""Draws faces with the maps laid over them, as small pictures that live inside the page."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fer_jax.metrics.alignment import resize
+
+FOR, AGAINST, MASK = (244, 96, 24), (44, 108, 236), (24, 168, 120)  # RGB of evidence for and against, and of a mask.
+
+_WIDTH = 152  # Pixels of a picture; twice its size on the page, for sharp screens.
+
+
+def photo(image: np.ndarray) -> np.ndarray:
+  """Scales a face (H, W) or (H, W, 1 or 3) uint8 to the page's width; returns RGB uint8 of the same aspect."""
+  image = np.atleast_3d(image)
+  image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+  size = (_WIDTH, round(_WIDTH * image.shape[0] / image.shape[1]))
+  return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_CUBIC)
+
+
+def overlay(image: np.ndarray, values: np.ndarray, positive: tuple[int, int, int] = FOR) -> np.ndarray:
+  """Lays a map (h, w) over a face: opacity is |value| over the map's largest, colour its sign.
+
+  Args:
+    image: as in ``photo``; drawn in grey and paler, so that colour means the map alone.
+    values: real, of any scale; positive values in the colour ``positive``, negative ones in ``AGAINST``. A map that is
+      zero or not finite leaves the face bare.
+    positive: RGB.
+
+  Returns:
+    RGB uint8 of the size of ``photo(image)``.
+  """
+  grey = cv2.cvtColor(photo(image), cv2.COLOR_RGB2GRAY).astype(np.float64)[..., None] * 0.72 + 56
+  values = resize(values, grey.shape[:2])[..., None]
+  peak = np.abs(values).max()
+  if not 0 < peak < np.inf:
+    values, peak = np.zeros_like(values), 1.0
+  opacity = 0.9 * np.abs(values) / peak
+  colour = np.where(values > 0, positive, AGAINST)
+  return np.clip(grey * (1 - opacity) + colour * opacity, 0, 255).astype(np.uint8)
+
+
+def data_uri(image: np.ndarray) -> str:
+  """Encodes an RGB uint8 picture as the address of an inline JPEG."""
+  file = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+  return 'data:image/jpeg;base64,' + base64.b64encode(file.tobytes()).decode()
+
+
+def faces(panel: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str, Any]]:
+  """Makes the rows of the face grid.
+
+  Args:
+    panel: images (n, H, W, C) uint8 and, each where there is one, labels and predictions (n,) int, priors and causal_masks
+      (n, h, w) uint8, before/NAME and after/NAME (n, h, w) float32 for any names of maps.
+    classes: names; a class beyond them is shown by its number.
+
+  Returns:
+    Per face: label, prediction ('' if unknown), correct (None if unknown) and cells [{title, group, uri}].
+  """
+  def name(key: str, i: int) -> str:
+    index = int(panel[key][i]) if key in panel else -1
+    return '' if index < 0 else classes[index] if index < len(classes) else f'class {index}'
+
+  maps = list(dict.fromkeys(key.split('/', 1)[1] for key in panel if key.startswith(('before/', 'after/'))))
+  rows = []
+  for i, image in enumerate(panel['images']):
+    cells = [('photo', '', photo(image))]
+    if 'priors' in panel:
+      cells.append(('landmark prior', '', overlay(image, panel['priors'][i])))
+    for which in maps:
+      cells += [(f'{when} training', which.replace('_', ' '), overlay(image, panel[f'{when}/{which}'][i]))
+                for when in ('before', 'after') if f'{when}/{which}' in panel]
+    if 'causal_masks' in panel:
+      cells.append(('causal mask', '', overlay(image, panel['causal_masks'][i], MASK)))
+    label, prediction = name('labels', i), name('predictions', i)
+    rows.append({
+        'label': label,
+        'prediction': prediction,
+        'correct': label == prediction if label and prediction else None,
+        'cells': [{'title': title, 'group': group, 'uri': data_uri(drawn)} for title, group, drawn in cells],
+    })
+  return rows

@@ -1,0 +1,205 @@
+"""A run: what a config and a data set determine together, and the workdir that holds its record.
+
+The training loop and every command that reads a workdir build the model and the recipe of a step here, the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fer_jax import __version__, checkpoint, cluster, optim, registry, step
+from fer_jax.attribution import maps
+from fer_jax.data import augment, stream
+from fer_jax.errors import UserError
+from fer_jax.models.classifier import make_classifier
+from fer_jax.state import TrainState, initial_state, initial_variables
+
+SELECTIONS = ('last', 'ema', 'holdout', 'best_on_test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """Everything pure that a run consists of; ``initial()`` draws its state of step 0."""
+
+  recipe: step.Recipe
+  explain: Mapping[str, Mapping[str, Any]]
+  initial: Callable[[], TrainState]
+  total_steps: int
+
+
+def make_setup(config: ConfigDict, classes: Sequence[str], total_steps: int) -> Setup:
+  """Builds model, losses and optimiser, checking every option by name before anything is computed.
+
+  Raises:
+    UserError: an unknown component or option.
+  """
+  if config.select not in SELECTIONS:
+    raise UserError(f"config.select='{config.select}': choose one of {', '.join(SELECTIONS)}.")
+  if config.select == 'ema' and not config.ema:
+    raise UserError("config.select='ema' needs config.ema, the decay of the average, for instance 0.999.")
+  if config.select == 'holdout' and not config.data.holdout:
+    raise UserError("config.select='holdout' needs config.data.holdout, a split that is neither trained on nor tested.")
+  options = config.to_dict()
+  registry.check_options('config.augment', augment.augment, options['augment'] | {'image_size': 0}, given=2)
+  registry.check_options('config.normalise', augment.normalise, options['normalise'], given=1)
+  registry.check_options('config.optimizer', optim.make_optimizer, options['optimizer'], given=2)
+  for name, explanation in options['explain'].items():
+    registry.check_options(f'config.explain.{name}', maps.attribution_map, explanation, given=1)
+  axis = cluster.AXIS if config.parallel == 'pmap' else None
+  model = make_classifier(options['model'], len(classes), axis)
+  terms = step.make_terms(options['losses'], total_steps)
+  shapes = jax.eval_shape(lambda: initial_variables(model, config.seed, config.image_size))
+  optimizer, learning_rate = optim.make_optimizer(shapes['params'], total_steps, **options['optimizer'])
+  recipe = step.Recipe(
+      model=model, optimizer=optimizer, learning_rate=learning_rate, terms=terms, seed=config.seed,
+      augment=options['augment'], image_size=config.image_size, normalise=options['normalise'],
+      drawn_target=config.data.target == 'drawn', ema_decay=config.ema, axis=axis)
+
+  def initial() -> TrainState:
+    return initial_state(initial_variables(model, config.seed, config.image_size), optimizer, bool(config.ema))
+
+  return Setup(recipe, options['explain'], initial, total_steps)
+
+
+def open_source(config: ConfigDict, split: str) -> Any:
+  """Opens a split of the config's data set; the synthetic faces are drawn first where they are missing."""
+  data = config.data
+  target = 'target' if data.target == 'drawn' else data.target
+  return stream.open_split(data.dataset, data.variant, split, data.dir, size=data.size, target=target,
+                           prepare_if_missing=data.dataset == 'synthetic_faces')
+
+
+def selected_variables(config: ConfigDict, setup: Setup, workdir: Path, mesh: jax.sharding.Mesh
+                       ) -> tuple[dict[str, Any], int]:
+  """The variables ``config.select`` names, from the workdir's checkpoints, and the step they are of.
+
+  Raises:
+    UserError: there is no checkpoint.
+  """
+  folder = 'best' if config.select in ('holdout', 'best_on_test') else 'checkpoints'
+  checkpoints = checkpoint.Checkpoints(workdir / folder, best='accuracy' if folder == 'best' else None)
+  at = checkpoints.best() if folder == 'best' else checkpoints.latest()
+  if at is None:
+    raise UserError(f'{workdir / folder} holds no checkpoint; train first: python -m fer_jax.train --workdir={workdir}')
+  state = checkpoints.restore(at, jax.eval_shape(setup.initial), mesh)
+  checkpoints.close()
+  return state.variables(averaged=config.select == 'ema'), at
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes ``value`` beside ``path`` and renames, so that a reader never sees half of it."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  beside = path.with_name(path.name + '.part')
+  beside.write_text(json.dumps(value, indent=2) + '\n')
+  os.replace(beside, path)
+
+
+def open_workdir(config: ConfigDict, workdir: Path, overrides: Sequence[str]) -> dict[str, Any]:
+  """Claims a workdir for a config: writes config.json, or checks that the run in it is of the same config.
+
+  Returns:
+    The record of the run so far, the content of run.json.
+
+  Raises:
+    UserError: the folder holds a run of another config (the differing keys are named), other files, or cannot be
+      written.
+  """
+  path = workdir / 'config.json'
+  ours = json.loads(config.to_json_best_effort())
+  try:
+    if path.exists():
+      theirs = json.loads(path.read_text())
+      differing = [f'{key} is {_show(theirs, key)} there, {_show(ours, key)} here'
+                   for key in sorted(_flat(theirs).keys() | _flat(ours).keys())
+                   if _show(theirs, key) != _show(ours, key)]
+      if differing:
+        raise UserError(f"{workdir} holds a run of another config: {'; '.join(differing[:8])}. "
+                        'Choose another --workdir, or give the same config to go on.')
+      return read_run(workdir)
+    if workdir.exists() and any(workdir.iterdir()):
+      raise UserError(f'{workdir} is not empty and holds no run (no config.json); choose another --workdir.')
+    record = {'name': config.name, 'command': ' '.join(sys.argv), 'overrides': list(overrides),
+              'versions': versions(), 'commit': commit(), 'started': now(), 'seed': config.seed}
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / 'run.json', record)
+    write_json(path, ours)  # Last: its presence says that this is a run.
+  except OSError as error:
+    raise UserError(f'cannot write to the workdir {workdir}: {error.strerror}. Choose another --workdir.') from error
+  return record
+
+
+def read_run(workdir: Path) -> dict[str, Any]:
+  """The content of run.json."""
+  return json.loads((workdir / 'run.json').read_text())
+
+
+def read_config(workdir: Path) -> ConfigDict:
+  """The config of the run in ``workdir``.
+
+  Raises:
+    UserError: there is no run.
+  """
+  try:
+    return ConfigDict(json.loads((workdir / 'config.json').read_text())).lock()
+  except FileNotFoundError as error:
+    raise UserError(f'{workdir} holds no run (no config.json); give the --workdir of a training run.') from error
+
+
+def parameter_table(params: Any) -> str:
+  """One line per parameter (path, shape, count) and their sum."""
+  rows = [('/'.join(k.key for k in path), value.shape, int(np.prod(value.shape)))
+          for path, value in jax.tree_util.tree_leaves_with_path(params)]
+  width = max(len(name) for name, _, _ in rows)
+  lines = [f'{name:{width}}  {str(tuple(shape)):22} {count:>12,}' for name, shape, count in rows]
+  return '\n'.join([*lines, f"{'total':{width}}  {'':22} {sum(count for _, _, count in rows):>12,}", ''])
+
+
+def versions() -> dict[str, str]:
+  """Versions of what decides the numbers."""
+  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
+  return {'fer_jax': __version__, 'python': sys.version.split()[0], 'xla_flags': os.environ.get('XLA_FLAGS', ''),
+          **{package: importlib.metadata.version(package) for package in packages}}
+
+
+def commit() -> str:
+  """The git commit of the code, with '-dirty' where files differ from it; 'version x' outside a checkout."""
+  def git(*arguments: str) -> str:
+    command = ['git', '-C', str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+  try:
+    # An installed copy inside some other project's checkout is not that project's commit.
+    git('ls-files', '--error-unmatch', __file__)
+    return git('rev-parse', '--short=12', 'HEAD') + ('-dirty' if git('status', '--porcelain') else '')
+  except (OSError, subprocess.CalledProcessError):
+    return f'version {__version__}'
+
+
+def now() -> str:
+  """The time in UTC, to the second."""
+  return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  out = {}
+  for key, value in tree.items():
+    out |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) and value else {prefix + key: value}
+  return out
+
+
+def _show(tree: Mapping[str, Any], key: str) -> str:
+  flat = _flat(tree)
+  return json.dumps(flat[key]) if key in flat else 'absent'

@@ -1,0 +1,234 @@
+"""One step: forward, pull back, weigh losses, update. Pure functions; everything else is bookkeeping around them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fer_jax import optim, registry
+from fer_jax.attribution.maps import attribution_map
+from fer_jax.data import augment
+from fer_jax.data.face import LANDMARK_SOURCES
+from fer_jax.errors import UserError, nearest
+from fer_jax.models.classifier import Classifier, Outputs
+from fer_jax.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+
+
+class Context:
+  """One forward pass, as losses and attributions see it.
+
+  The taps are perturbation points: adding p to one moves its activation by p. One pass at p = 0 gives the outputs and,
+  through ``jax.vjp``, the pull-back of any cotangent on the logits to any tap; XLA computes only what is asked for.
+
+  Attributes:
+    batch: the augmented batch.
+    outputs: the classifier's outputs.
+    batch_stats: the running statistics after this pass (unchanged in evaluation).
+  """
+
+  def __init__(self, model: Classifier, variables: Mapping[str, Any], images: jax.Array, batch: Batch, train: bool,
+               key: jax.Array | None = None):
+    def run(perturbations):
+      everything = {'params': variables['params'], 'batch_stats': variables['batch_stats'],
+                    'perturbations': {'backbone': {**zeros, **perturbations}}}
+      rngs = {'dropout': key} if train else None
+      outputs, updates = model.apply(everything, images, train, mutable=['batch_stats'] if train else [], rngs=rngs)
+      return outputs.logits, (outputs, updates.get('batch_stats', variables['batch_stats']))
+
+    plain = {'params': variables['params'], 'batch_stats': variables['batch_stats']}
+    taps = jax.eval_shape(lambda: model.apply(plain, images, False)).taps
+    zeros = {name: jnp.zeros(tap.shape, tap.dtype) for name, tap in taps.items()}
+    _, self._pull_back, (self.outputs, self.batch_stats) = jax.vjp(run, zeros, has_aux=True)
+    self._run = run
+    self.batch = batch
+
+  def gradient(self, cotangent: jax.Array) -> dict[str, jax.Array]:
+    """Pulls a cotangent (B, K) on the logits back to every tap: {tap: (B, h, w, c)}."""
+    return self._pull_back(cotangent.astype(self.outputs.logits.dtype))[0]
+
+  def logits(self, perturbations: Mapping[str, jax.Array]) -> jax.Array:
+    """Logits (B, K) of the same images with taps moved by ``perturbations`` {tap: (B, h, w, c)}."""
+    return self._run(perturbations)[0]
+
+
+def _landmarks(batch: Batch) -> jax.Array:
+  trusted = batch['landmark_source'] >= LANDMARK_SOURCES.index('detector')
+  return trusted & (batch['landmark_heatmap'].max(axis=(1, 2)) > 0)
+
+
+# Which examples a loss term speaks of: (B,) bool from a batch.
+MASKS: dict[str, Callable[[Batch], jax.Array]] = {
+    'all': lambda batch: jnp.ones_like(batch['label'], bool),
+    'labelled': lambda batch: batch['target'].sum(axis=-1) > 0,
+    # A detector or the data set found the landmarks; whole-image fallbacks are left out.
+    'landmarks': _landmarks,
+    # Any landmarks at all, fallbacks too.
+    'any_landmarks': lambda batch: batch['landmark_heatmap'].max(axis=(1, 2)) > 0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+  """A loss term: ``weight(step) * mean of loss over the examples in mask``."""
+
+  name: str
+  loss: Callable[[Context], jax.Array]
+  weight: Callable[[jax.Array], jax.Array | float]
+  mask: Callable[[Batch], jax.Array]
+
+
+def make_terms(losses: Mapping[str, Mapping[str, Any]], total_steps: int) -> list[Term]:
+  """Builds the loss terms that ``config.losses`` describes.
+
+  Args:
+    losses: {term: {'loss': name of a file in ``losses``, 'weight': number or ``(fraction, value)`` pairs joined
+      linearly over training, 'mask': a name in ``MASKS``, and the loss's own options}}. A term of weight 0 is left out
+      altogether, so it cannot change a bit.
+    total_steps: length of training, for weight schedules.
+
+  Raises:
+    UserError: unknown loss, mask or option, or no term left.
+  """
+  terms = []
+  for name, options in losses.items():
+    options = dict(options)
+    where = f'config.losses.{name}'
+    if 'loss' not in options:
+      raise UserError(f"{where} needs a key 'loss'{nearest(name, registry.names('losses'))}")
+    loss = registry.find('losses', options.pop('loss'))
+    weight, mask = options.pop('weight', 1.0), options.pop('mask', 'all')
+    if mask not in MASKS:
+      raise UserError(f"{where}.mask='{mask}' is unknown{nearest(str(mask), MASKS)}")
+    registry.check_options(where, loss, options, given=1)
+    if weight == 0:
+      continue
+    if isinstance(weight, (int, float)):
+      schedule = optax.constant_schedule(float(weight))
+    else:
+      fractions, values = zip(*weight)
+      schedule = functools.partial(jnp.interp, xp=jnp.array(fractions) * total_steps, fp=jnp.array(values))
+    terms.append(Term(name, functools.partial(loss, **options), schedule, MASKS[mask]))
+  if not terms:
+    raise UserError('config.losses has no term with a weight other than 0.')
+  return terms
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """What a step needs besides state and batch: the pure parts a config names.
+
+  Attributes:
+    axis: mapped axis over devices in the mapped form of data parallelism, None under ``jax.jit``, where the batch is
+      one global array and every sum below is already global.
+  """
+
+  model: Classifier
+  optimizer: optax.GradientTransformation
+  learning_rate: Callable[[jax.Array], jax.Array]
+  terms: list[Term]
+  seed: int
+  augment: Mapping[str, Any]
+  image_size: int
+  normalise: Mapping[str, Any]
+  drawn_target: bool = False
+  ema_decay: float = 0.0
+  axis: str | None = None
+
+
+def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], batch: Batch
+               ) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Takes one step.
+
+  Args:
+    recipe: the pure parts.
+    state: the state; donate it.
+    meter: running sums of ``new_meter`` since they were last read; donate it. The host reads it only when it logs.
+    batch: a host batch (see ``data/stream.py``), placed on the devices.
+
+  Returns:
+    The next state and meter.
+  """
+  total = functools.partial(jax.lax.psum, axis_name=recipe.axis) if recipe.axis else (lambda x: x)
+  keys = augment.example_keys(recipe.seed, state.step, batch['row'])
+  if recipe.drawn_target:
+    batch = {**batch, 'target': augment.draw_target(batch['target'], keys)}
+  batch = augment.augment(batch, keys, image_size=recipe.image_size, **recipe.augment)
+  images = augment.normalise(batch['image'], **recipe.normalise)
+  # One key per shard is enough for dropout: it carries no promise about the number of devices.
+  dropout = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
+  if recipe.axis:
+    dropout = jax.random.fold_in(dropout, jax.lax.axis_index(recipe.axis))
+
+  def objective(params):
+    variables = {'params': params, 'batch_stats': state.batch_stats}
+    context = Context(recipe.model, variables, images, batch, train=True, key=dropout)
+    losses, shares = {}, {}
+    for term in recipe.terms:
+      mask = term.mask(batch).astype(jnp.float32)
+      count = total(mask.sum())  # Over all devices, so that a shard's share of the mean adds up to the global mean.
+      # where, not a product: a masked example may be anything, and 0 * inf is not 0.
+      values = jnp.where(mask > 0, term.loss(context), 0.0)
+      losses[term.name] = values.sum() / jnp.maximum(count, 1.0)
+      shares[term.name] = mask.mean()
+    loss = sum(term.weight(state.step) * losses[term.name] for term in recipe.terms)
+    return loss, (losses, shares, context.outputs, context.batch_stats)
+
+  (loss, (losses, shares, outputs, batch_stats)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+  gradient, loss, losses = total((gradient, loss, losses))
+  updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  ema = state.ema
+  if recipe.ema_decay:
+    ema = optim.ema_update(ema, {'params': params, 'batch_stats': batch_stats}, recipe.ema_decay, state.step)
+  scalars = {'loss': loss, 'gradient_norm': optax.global_norm(gradient)}
+  scalars |= {f'loss/{name}': value for name, value in losses.items()}
+  per_row = {'accuracy': correct(outputs, batch)} | {f'share/{name}': value for name, value in shares.items()}
+  if recipe.axis:
+    per_row = jax.lax.pmean(per_row, recipe.axis)
+  meter = {name: meter[name] + value for name, value in {**scalars, **per_row, 'steps': 1}.items()}
+  return TrainState(state.step + 1, params, batch_stats, opt_state, ema), meter
+
+
+def new_meter(terms: list[Term]) -> dict[str, jax.Array]:
+  """Zeros for the sums that ``train_step`` adds to: the loss, each term by name, the share of examples it spoke of, the
+  gradient norm and the training accuracy, and the number of steps to divide them by."""
+  names = ['loss', 'gradient_norm', 'accuracy', 'steps']
+  names += [f'{kind}/{term.name}' for term in terms for kind in ('loss', 'share')]
+  return {name: jnp.zeros((), jnp.float32) for name in names}
+
+
+def correct(outputs: Outputs, batch: Batch) -> jax.Array:
+  """Share of labelled examples whose arg-max logit is the target's arg-max."""
+  hit = outputs.logits.argmax(axis=-1) == batch['target'].argmax(axis=-1)
+  labelled = MASKS['labelled'](batch)
+  return (hit & labelled).sum() / jnp.maximum(labelled.sum(), 1)
+
+
+def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], variables: Mapping[str, Any], batch: Batch
+                    ) -> dict[str, jax.Array]:
+  """Classifies and explains a batch with running statistics: every row depends on its own image alone.
+
+  Args:
+    recipe: the pure parts.
+    explain: {name: keyword arguments of ``attribution_map``}, with channels 'mean' or 'half_mean'.
+    variables: {'params', 'batch_stats'}.
+    batch: a host batch; rows with mask False are padding, to be dropped by the caller.
+
+  Returns:
+    Per row: 'logits' (B, K), and 'map/<name>' (B, h, w) for each entry of ``explain``.
+  """
+  batch = augment.resize(batch, recipe.image_size)
+  images = augment.normalise(batch['image'], **recipe.normalise)
+  context = Context(recipe.model, variables, images, batch, train=False)
+  table = {'logits': context.outputs.logits}
+  for name, options in explain.items():
+    table[f'map/{name}'] = attribution_map(context, **options)[..., 0]
+  return table

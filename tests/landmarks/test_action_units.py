@@ -1,0 +1,122 @@
+"""Action-unit maps: the hand-checked cosines of a synthetic face, validity, and the two geometries."""
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from fer_jax.landmarks import action_units
+
+SHOWN = tuple(name for name, units in action_units.CODEBOOK.items() if units)
+
+
+def synthetic_face():
+  """A roughly symmetric face on 224 px, as fractions; points that no action unit uses are 0."""
+  points = {
+      6: [(85, 220)], 8: [(112, 226)], 10: [(139, 220)],
+      17: [(46, 88), (54, 77), (67, 73), (80, 75), (92, 81), (132, 81), (144, 75), (157, 73), (170, 77), (178, 88)],
+      29: [(112, 129)], 31: [(96, 152)], 35: [(128, 152)],
+      36: [(62, 105), (71, 98), (82, 98), (91, 105), (82, 109), (71, 109)],
+      42: [(133, 105), (142, 98), (153, 98), (162, 105), (153, 109), (142, 109)],
+      48: [(83, 185)], 50: [(105, 173), (112, 175), (119, 173)], 54: [(141, 185), (130, 196)], 57: [(112, 201)],
+      59: [(94, 196)],
+  }
+  face = np.zeros((68, 2), np.float32)
+  for first, values in points.items():
+    face[first:first + len(values)] = values
+  return face / 224
+
+
+def cosine(a, b):
+  a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+  return a @ b / np.sqrt((a @ a) * (b @ b))
+
+
+# Between the classes' maps with the code's geometry; computed by hand from exact ellipses, at 224 px.
+COSINES = {
+    'surprise': {'fear': 0.91, 'disgust': 0.28, 'happiness': 0.21, 'sadness': 0.62, 'anger': 0.58},
+    'fear': {'disgust': 0.46, 'happiness': 0.33, 'sadness': 0.66, 'anger': 0.66},
+    'disgust': {'happiness': 0.57, 'sadness': 0.43, 'anger': 0.57},
+    'happiness': {'sadness': 0.74, 'anger': 0.52},
+    'sadness': {'anger': 0.64},
+}
+
+
+@pytest.mark.parametrize('size', [56, 224])
+def test_cosines_between_classes(size):
+  maps = {name: action_units.action_unit_map(synthetic_face(), name, size) for name in SHOWN}
+  for first, others in COSINES.items():
+    for second, expected in others.items():
+      assert cosine(maps[first], maps[second]) == pytest.approx(expected, abs=0.015), (first, second)
+
+
+@pytest.mark.parametrize('geometry, expected', [
+    ('code', {'anger': 0.83, 'fear': 0.95}), ('intended', {'anger': 0.98, 'fear': 1.0})])
+def test_symmetry_of_the_geometries(geometry, expected):
+  for name in SHOWN:
+    drawn = action_units.action_unit_map(synthetic_face(), name, 224, geometry)
+    assert cosine(drawn, drawn[:, ::-1]) == pytest.approx(expected.get(name, 0.99), abs=0.011), name
+
+
+def test_maps_span_the_range():
+  for name in SHOWN:
+    drawn = action_units.action_unit_map(synthetic_face(), name, 56)
+    assert drawn.shape == (56, 56) and drawn.dtype == np.uint8 and drawn.min() == 0 and drawn.max() == 255
+
+
+@pytest.mark.parametrize('expression', ['neutral', 'contempt', None])
+def test_expressions_without_action_units_have_no_map(expression):
+  assert not action_units.action_unit_map(synthetic_face(), expression, 28).any()
+
+
+def test_missing_landmarks_have_no_map():
+  hurt = synthetic_face()
+  hurt[40, 1] = np.nan
+  for landmarks in (None, np.full((68, 2), np.nan), hurt, synthetic_face() + 5):  # The last: all outside.
+    assert not action_units.action_unit_map(landmarks, 'fear', 28).any()
+
+
+def test_lips_parted_is_drawn_at_the_lips():
+  # AU 25 is the only unit of happiness near the centre line.
+  drawn = action_units.action_unit_map(synthetic_face(), 'happiness', 224)
+  assert drawn[175, 112] > 200 and drawn[201, 112] > 200 and drawn[100, 112] == 0
+
+
+def test_each_switch_changes_its_expressions_only():
+  face = synthetic_face()
+  plain = {name: action_units.action_unit_map(face, name, 28) for name in SHOWN}
+  changed = {
+      'disgust': {'disgust'}, 'au20_right': {'fear'}, 'au10': {'anger'}, 'au6': {'happiness', 'sadness'}}
+  for switch, expected in changed.items():
+    value = action_units.GEOMETRY['intended'][switch]
+    different = {name for name in SHOWN
+                 if (action_units.action_unit_map(face, name, 28, **{switch: value}) != plain[name]).any()}
+    assert different == expected, switch
+
+
+def test_float32_fractions_do_not_lose_a_pixel():
+  # Whole pixels, divided and multiplied by 224 in float32, must not truncate to the pixel before.
+  shift = np.array([[3, 2]], np.float32) / 224
+  direct = action_units.action_unit_map(np.float64(np.rint(synthetic_face() * 224)) / 224, 'anger', 224)
+  np.testing.assert_array_equal(direct, action_units.action_unit_map(synthetic_face(), 'anger', 224))
+  assert (direct != action_units.action_unit_map(synthetic_face() + shift, 'anger', 224)).any()
+
+
+@hypothesis.given(hnp.arrays(np.float32, (68, 2), elements=st.floats(-1, 2, width=32)), st.sampled_from(SHOWN),
+                  st.sampled_from(tuple(action_units.GEOMETRY)))
+@hypothesis.settings(max_examples=50, deadline=None)
+def test_any_landmarks_give_a_map_or_zeros(landmarks, expression, geometry):
+  drawn = action_units.action_unit_map(landmarks, expression, 14, geometry)
+  assert drawn.max() in (0, 255)
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'expression': 'happy'}, "did you mean 'happiness'"),
+    ({'expression': 'fear', 'geometry': 'paper'}, 'unknown geometry'),
+    ({'expression': 'fear', 'au6': 'p50'}, "au6='p50'"),
+    ({'expression': 'fear', 'au7': 'offset'}, 'au7'),
+])
+def test_unknown_choices_are_named(options, message):
+  with pytest.raises(ValueError, match=message):
+    action_units.action_unit_map(synthetic_face(), size=8, **options)

@@ -1,0 +1,76 @@
+"""The evaluation's numbers: what is counted, what is left out, and that JSON can hold them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fer_jax.metrics import alignment, causal
+from fer_jax.metrics.summary import summarise
+
+CLASSES = ('neutral', 'happiness', 'fear')
+
+
+def table(n=20, seed=0):
+  rng = np.random.default_rng(seed)
+  masks = np.zeros((n, 12, 12), np.uint8)
+  masks[1:, 3:6, 2:9] = 255  # The first face is neutral.
+  return {
+      'label': rng.integers(0, 2, n), 'prediction': rng.integers(0, 3, n), 'nll': rng.exponential(size=n),
+      'landmarks_valid': rng.random(n) < 0.7, 'prior': rng.integers(0, 256, (n, 12, 12), np.uint8), 'causal_mask': masks,
+      'maps': {'predicted': rng.normal(size=(n, 3, 3)).astype(np.float32)},
+  }
+
+
+def test_counts_rates_and_absent_classes():
+  rows = table()
+  rows['label'][:3] = -1
+  result = summarise(rows, CLASSES)
+  known = rows['label'] != -1
+  hits = rows['label'] == rows['prediction']
+  assert result['count'] == 17 == np.sum(result['confusion'])
+  assert result['accuracy'] == pytest.approx(hits[known].mean())
+  assert result['accuracy_interval'][0] < result['accuracy'] < result['accuracy_interval'][1]
+  assert result['absent_classes'] == ['fear'] and set(result['recall']) == {'neutral', 'happiness'}
+  assert result['recall']['happiness'] == pytest.approx(hits[rows['label'] == 1].mean())
+  assert result['mean_class_accuracy'] == pytest.approx(np.mean(list(result['recall'].values())))
+  assert result['nll'] == pytest.approx(rows['nll'][known].mean())
+  assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_alignment_counts_faces_with_landmarks_and_masks_beside_the_trivial_maps():
+  rows = table()
+  result = summarise(rows, CLASSES)['alignment']
+  assert list(result) == ['predicted', 'uniform', 'centred_gaussian']
+  valid, scored = rows['landmarks_valid'], np.arange(20) > 0
+  maps = rows['maps']['predicted']
+  assert result['predicted'] == pytest.approx({
+      'cosine': alignment.cosine(maps, rows['prior'])[valid].mean(),
+      'pearson': alignment.pearson(maps, rows['prior'])[valid].mean(),
+      'count': valid.sum(),
+      'mass_inside_causal_mask': causal.mass_inside(maps, rows['causal_mask'])[scored].mean(),
+      'causal_auc': causal.area_under_curve(maps, rows['causal_mask'])[scored].mean(),
+      'causal_count': 19,
+      'causal_left_out': 1,
+  })
+  assert result['uniform']['pearson'] == 0 and result['uniform']['causal_auc'] == 0.5
+  assert result['uniform']['mass_inside_causal_mask'] == pytest.approx(21 / 144)
+
+
+def test_an_example_without_landmarks_does_not_change_the_alignment():
+  rows = table()
+  before = summarise(rows, CLASSES)['alignment']['predicted']['cosine']
+  rows['maps']['predicted'][~rows['landmarks_valid']] = np.nan
+  assert summarise(rows, CLASSES)['alignment']['predicted']['cosine'] == before
+
+
+def test_what_cannot_be_known_is_none():
+  rows = table(4)
+  rows['label'][:] = -1
+  rows['landmarks_valid'][:] = False
+  del rows['causal_mask']
+  result = summarise(rows, CLASSES)
+  assert result['count'] == 0 and result['accuracy'] is None and result['mean_class_accuracy'] is None
+  assert result['nll'] is None and result['accuracy_interval'] == [0, 1] and result['recall'] == {}
+  assert result['alignment']['predicted'] == {'cosine': None, 'pearson': None, 'count': 0}
+  assert 'alignment' not in summarise({k: rows[k] for k in ('label', 'prediction')}, CLASSES)

@@ -1,0 +1,153 @@
+"""The page: one file with every section, honest about leaks and about what is missing."""
+
+import html.parser
+import json
+
+import numpy as np
+import pytest
+
+from fer_jax.metrics.summary import summarise
+from fer_jax.reports.page import write_report
+
+CLASSES = ['neutral', 'happiness', 'fear']
+SECTIONS = {'summary', 'faces', 'alignment', 'confusion', 'curves', 'losses', 'how', 'ethics', 'config', 'run'}
+VOID = {'meta', 'link', 'img', 'br'}
+
+
+class Page(html.parser.HTMLParser):
+  """Collects ids, addresses and classes, and insists that tags nest."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.ids, self.addresses, self.classes = [], [], [], []
+    self.feed(text)
+    assert not self.open
+
+  def handle_starttag(self, tag, attrs):
+    attrs = dict(attrs)
+    self.ids += [attrs['id']] if 'id' in attrs else []
+    self.classes += (attrs.get('class') or '').split()
+    self.addresses += [value for key, value in attrs.items() if key in ('src', 'href', 'xlink:href', 'srcset', 'action')]
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.handle_starttag(tag, attrs)
+    if tag not in VOID:
+      self.open.pop()
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+def evaluation(**protocol):
+  rng = np.random.default_rng(0)
+  masks = np.zeros((30, 56, 56), np.uint8)
+  masks[:, 30:40, 20:36] = 255
+  result = summarise({
+      'label': rng.integers(0, 3, 30), 'prediction': rng.integers(0, 3, 30), 'landmarks_valid': np.ones(30, bool),
+      'prior': rng.integers(0, 256, (30, 56, 56), np.uint8), 'causal_mask': masks,
+      'maps': {'logit_sum': rng.normal(size=(30, 4, 4))}}, CLASSES)
+  protocol = {'dataset': 'drawn', 'split': 'test', 'trained_on': ['train'], 'select': 'last', 'leaky': False, 'looks': 1,
+              **protocol}
+  return result | {'protocol': protocol, 'config': 'tiny', 'hardware': 'two cores', 'seeds': [0]}
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  rng = np.random.default_rng(1)
+  (tmp_path / 'evaluation').mkdir()
+  (tmp_path / 'evaluation/test.json').write_text(json.dumps(evaluation()))
+  (tmp_path / 'config.json').write_text(json.dumps({
+      'batch_size': 8, 'losses': {'cross_entropy': {'weight': 1.0}, 'pal': {'weight': 0.5, 'channels': 'mean'}}}))
+  (tmp_path / 'run.json').write_text(json.dumps({
+      'name': 'a <b>bold</b> name', 'commit': '0123456789abcdef', 'hardware': 'two cores', 'parameters': 123456,
+      'started': '2026-01-01T00:00:00', 'finished': '2026-01-01T00:02:05'}))
+  (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(
+      {'step': s, 'kind': kind, 'loss': 1 / (s + 1), 'loss/pal': -s, 'accuracy': s / 5, 'name': 'text', 'x': None}) + '\n'
+      for s in range(5) for kind in ('train', 'valid')) + '{"step": 6, "ki')
+  np.savez(tmp_path / 'panel.npz', images=rng.integers(0, 256, (2, 16, 16, 1), np.uint8),
+           priors=rng.integers(0, 256, (2, 56, 56), np.uint8), labels=np.array([0, 1]), predictions=np.array([0, 2]),
+           causal_masks=np.zeros((2, 56, 56), np.uint8), names=np.array(['a', 'b']),
+           **{f'{when}/logit_sum': rng.normal(size=(2, 4, 4)).astype(np.float32) for when in ('before', 'after')})
+  return tmp_path
+
+
+def render(workdir):
+  path = write_report(workdir)
+  text = path.read_text(encoding='utf-8')
+  assert path == workdir / 'report.html'
+  return text, Page(text)
+
+
+def test_every_section_in_one_self_contained_file(workdir):
+  text, page = render(workdir)
+  assert SECTIONS <= set(page.ids) and len(page.ids) == len(set(page.ids))
+  assert all(address.startswith(('data:', '#')) for address in page.addresses)
+  assert 'http://' not in text and 'https://' not in text and '<script' not in text and '@import' not in text
+  assert sum(a.startswith('data:image') for a in page.addresses) == 2 * 5  # Photo, prior, before, after, causal mask.
+  assert not list(workdir.glob('.report*')), 'the half-written file is gone'
+
+
+def test_shows_the_numbers_and_escapes_names(workdir):
+  text, page = render(workdir)
+  result = evaluation()
+  for words in (f"{100 * result['accuracy']:.2f} %", f"{100 * result['accuracy_interval'][0]:.2f} %", '2 min 5 s', '123,456',
+                '0123456789ab', 'two cores', 'loss: pal', 'centred gaussian', 'taken for fear', '0 → -4',
+                f"{result['alignment']['logit_sum']['pearson']:.3f}", 'a &lt;b&gt;bold', 'batch_size', 'channels = mean'):
+    assert words in text, words
+  assert page.ids.count('splits') == 0 and 'banner' not in page.classes
+
+
+@pytest.mark.parametrize('protocol', [{'leaky': True}, {'select': 'best_on_test'}])
+def test_leaky_numbers_are_watermarked_wherever_they_stand(workdir, protocol):
+  assert 'watermark' not in (clean := render(workdir)[1]).classes and 'leaky-mark' not in clean.classes
+  (workdir / 'evaluation/test.json').write_text(json.dumps(evaluation(**protocol)))
+  _, page = render(workdir)
+  assert page.classes.count('watermark') == 2 and 'banner' in page.classes
+  assert page.classes.count('leaky-mark') == 2 + 3 + 2  # Rates, rows of the alignment table, confusions and recall.
+
+
+def test_only_the_leaky_split_is_marked(workdir):
+  (workdir / 'evaluation/valid.json').write_text(json.dumps(evaluation(leaky=True, split='valid')))
+  text, page = render(workdir)
+  assert 'Leaky: valid.' in text and 'Leaky: test.' not in text and 'watermark' not in page.classes
+  assert page.classes.count('leaky-mark') == 1 and 'splits' in page.ids
+
+
+def test_untrained_and_repeated_evaluations_are_said(workdir):
+  (workdir / 'evaluation/test.json').write_text(json.dumps(evaluation(step=0, looks=3)))
+  text, _ = render(workdir)
+  assert 'Untrained.' in text and 'evaluated 3 times' in text
+
+
+@pytest.mark.parametrize('missing, sentence', [
+    ('evaluation/test.json', 'There is no evaluation yet'), ('panel.npz', 'No faces were kept'),
+    ('metrics.jsonl', 'No training metrics'), ('config.json', 'There is no <code>config.json'),
+    ('run.json', 'There is no <code>run.json')])
+def test_missing_parts_become_a_sentence(workdir, missing, sentence):
+  assert sentence not in render(workdir)[0]
+  (workdir / missing).unlink()
+  text, page = render(workdir)
+  assert sentence in text and SECTIONS <= set(page.ids)
+
+
+@pytest.mark.parametrize('damaged', ['evaluation/test.json', 'panel.npz', 'config.json', 'run.json'])
+def test_damaged_files_are_named(workdir, damaged):
+  path = workdir / damaged
+  path.write_bytes(path.read_bytes()[:40])
+  text, _ = render(workdir)
+  assert f'<code>{damaged}</code> is damaged' in text
+
+
+def test_an_empty_workdir_has_a_page(tmp_path):
+  text, page = render(tmp_path)
+  assert SECTIONS <= set(page.ids) and tmp_path.name in text
+
+
+def test_pearson_below_the_best_constant_picture_is_marked(workdir):
+  result = evaluation()
+  result['alignment']['logit_sum'] |= {'cosine': 0.99, 'pearson': -0.5}
+  (workdir / 'evaluation/test.json').write_text(json.dumps(result))
+  row = render(workdir)[0].split('<td>logit sum')[1].split('</tr>')[0]
+  assert row.index('0.990') < row.index('▲') < row.index('-0.500') < row.index('▽')
