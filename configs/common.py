@@ -37,6 +37,8 @@ def get_config(dataset: str) -> ConfigDict:
   config.data.test = sets['test']  # Split evaluated once, at the end.
   config.data.size = sets['size']  # Side in pixels at which images are sent to the device.
   config.data.target = 'label'  # 'label' (one-hot), 'target' (the builder's distribution), 'votes', 'drawn' (from 'target').
+  config.data.cache = True  # Keep decoded faces in memory; turn off where they do not fit (see data.stream.Source).
+  config.data.balanced = False  # Every class equally often in training: the classes take turns.
   config.data.threads = 4  # Threads that read and decode.
 
   config.batch_size = 128  # Examples per step over all devices.

@@ -19,11 +19,13 @@ def get_config(dataset: str = 'synthetic_faces') -> ConfigDict:
   with config.unlocked():
     config.name = 'pal'
     config.model.backbone.width = 16
-    config.losses.pal = ConfigDict({'loss': 'alignment', 'weight': 0.3, 'mask': 'landmarks', **PRESETS['pal']})
+    config.losses.pal = ConfigDict({'loss': 'alignment', 'weight': 1.0, 'mask': 'landmarks', **PRESETS['pal']})
     config.ema = 0.999
     config.select = 'ema'
     if dataset == 'ferplus':
       config.data.target = 'votes'
       config.image_size = 44
-      config.epochs = 16.0
+      config.batch_size = 64
+      config.optimizer.learning_rate = 0.05
+      config.epochs = 12.0
   return config

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from fer_jax.errors import UserError
 
@@ -35,7 +35,10 @@ def _parse(argv: list[str]) -> list[str]:
       # Config files import their neighbours as ``configs.*``, wherever the command is started.
       sys.path.append(str(Path(argument.removeprefix('--config=').split(':')[0]).resolve().parents[1]))
   try:
-    return flags.FLAGS(argv)
+    arguments = flags.FLAGS(argv)
+    if flags.FLAGS['verbosity'].using_default_value:
+      logging.set_verbosity(logging.WARNING)  # Libraries narrate every file they open.
+    return arguments
   except flags.Error as error:
     message = str(error)
   except UserError as error:

@@ -6,6 +6,7 @@
 import collections
 import contextlib
 import fcntl
+import io
 import os
 import shutil
 import tempfile
@@ -55,10 +56,11 @@ def prepare(dataset: str, variant: str | None = None, data_dir: str | None = Non
     raise UserError(f"{dataset} has no variant '{variant}'" + (nearest(variant, variants) if variants else '.'))
   builder = cls(data_dir=data_dir and os.path.expanduser(data_dir), config=variant, file_format='array_record',
                 **options)
-  if builder.is_prepared():
+  if builder.data_path.exists():  # It gets this name only when it is complete.
     return f'Already prepared; remove the folder to prepare it again.\n{summary(builder)}'
   with _alone(builder), tempfile.TemporaryDirectory() as downloads:
-    builder.download_and_prepare(download_dir=downloads)
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download of unknown size.
+      builder.download_and_prepare(download_dir=downloads)
   return summary(builder)
 
 
@@ -68,12 +70,13 @@ def summary(builder: Any) -> str:
 
   from fer_jax.data import face
 
-  classes = builder.info.features['label'].names
+  features = builder.info.features
+  classes = features['label'].names
+  unread = {name: tfds.decode.SkipDecoding() for name in features if isinstance(features[name], tfds.features.Image)}
   columns = {}
   for split in builder.info.splits:
     labels, sources = collections.Counter(), collections.Counter()
-    wanted = tfds.decode.PartialDecoding({'label': True, 'landmark_source': True})
-    for record in builder.as_data_source(split, decoders=wanted):
+    for record in builder.as_data_source(split, decoders=unread):
       labels[int(record['label'])] += 1
       sources[int(record['landmark_source'])] += 1
     columns[split] = ([sum(labels.values())] + [labels[i] for i in range(len(classes))],
@@ -91,14 +94,17 @@ def summary(builder: Any) -> str:
 
 def _table(names: Sequence[str], columns: Sequence[Sequence[int]]) -> list[str]:
   """Lines of a table without its empty rows."""
-  return [f'{name:<22}' + ''.join(f'{n:>10,}' for n in row) for name, row in zip(names, np.transpose(columns))
-          if any(row)]
+  rows = zip(names, np.transpose(columns), strict=True)
+  return [f'{name:<22}' + ''.join(f'{n:>10,}' for n in row) for name, row in rows if any(row)]
 
 
 @contextlib.contextmanager
 def _alone(builder: Any) -> Iterator[None]:
   """Holds the data set's folder against other preparations, and clears it of interrupted ones."""
   folder = builder.data_path.parent
+  if '://' in os.fspath(folder):  # An object store has neither locks nor a way to tell what is stale.
+    yield
+    return
   folder.mkdir(parents=True, exist_ok=True)
   descriptor = os.open(folder, os.O_RDONLY)
   try:

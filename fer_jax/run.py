@@ -78,7 +78,7 @@ def open_source(config: ConfigDict, split: str) -> Any:
   """Opens a split of the config's data set; the synthetic faces are drawn first where they are missing."""
   data = config.data
   target = 'target' if data.target == 'drawn' else data.target
-  return stream.open_split(data.dataset, data.variant, split, data.dir, size=data.size, target=target,
+  return stream.open_split(data.dataset, data.variant, split, data.dir, size=data.size, target=target, cache=data.cache,
                            prepare_if_missing=data.dataset == 'synthetic_faces')
 
 

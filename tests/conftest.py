@@ -1,4 +1,4 @@
-"""What all tests share: eight virtual CPU devices, strict ranks, and no way to reach a user's own data sets."""
+"""What all tests share: eight virtual CPU devices and no way to reach a user's own data sets."""
 
 import os
 
@@ -6,10 +6,7 @@ import os
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
-import jax  # noqa: E402
 import pytest  # noqa: E402
-
-jax.config.update('jax_numpy_rank_promotion', 'warn')
 
 
 @pytest.fixture(autouse=True)

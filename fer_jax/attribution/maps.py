@@ -37,7 +37,7 @@ def cotangent(context: Any, target: str) -> jax.Array:
 
 def attribution_map(context: Any, *, attribution: str, target: str, tap: str, channels: str = 'mean',
                     steps: int = 8) -> jax.Array:
-  """Computes attribution maps in float32.
+  """Computes attribution maps, in float32 where the net computes in bfloat16.
 
   Args:
     context: the forward pass.
@@ -59,7 +59,8 @@ def attribution_map(context: Any, *, attribution: str, target: str, tap: str, ch
   if channels not in CHANNELS:
     raise UserError(f"unknown attribution channels '{channels}'{nearest(channels, CHANNELS)}")
   kind = registry.find('attribution.kinds', attribution)
-  maps = kind(context, tap, cotangent(context, target), steps).astype(jnp.float32)
+  maps = kind(context, tap, cotangent(context, target), steps)
+  maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
   if channels == 'all':
     return maps
   if channels == 'half_mean':

@@ -1,15 +1,16 @@
 """Augmentation on the device: pure functions of a batch and one key per example, to be called inside the jitted step.
 
 Flip, rotation, scaled crop and shift are composed into one affine map per example and the image is resampled once; the
-maps and the landmarks go through the same affine map. Colour, noise and erasing touch the image only. Every random
-effect draws from its own key, folded from the example's key, so switching one effect on does not change the others, and
-an example's augmentation does not depend on the batch, the devices or the processes around it.
+maps and the landmarks go through the same affine map. Colour, noise and erasing touch the image only. Every effect has
+random numbers of its own, so switching one on does not change the others, and an example's augmentation does not depend
+on the batch, the devices or the processes around it.
 
 An affine map is a (2, 3) matrix ``[A | t]`` that sends a point of the output to the point of the input it is read from,
 both as (x, y) fractions of the image side measured from the image centre: ``input = A @ output + t``. Images are square
 (``data.stream`` makes them so).
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 from fer_jax.landmarks.heatmap import FLIP
 
 Batch = dict[str, Any]
+Drawn = dict[str, jax.Array]  # By the names of _DRAWN.
 
 # Mean and standard deviation of ImageNet's RGB values in [0, 1], as in torchvision.
 MEAN = (0.485, 0.456, 0.406)
@@ -26,9 +28,11 @@ STD = (0.229, 0.224, 0.225)
 
 MAPS = ('landmark_heatmap', 'action_unit_map', 'causal_mask')
 
-# Each effect's index is folded into the example's key: append only, or old seeds give other pictures.
-_EFFECTS = ('flip', 'rotation', 'rotate', 'scale', 'shift', 'brightness', 'contrast', 'saturation', 'hue', 'jitter',
-            'grey', 'noise', 'noisy', 'erase', 'area', 'ratio', 'corner', 'fill')
+# What is drawn for an example, one uniform number each. Append only, or old seeds give other pictures: with JAX's
+# counter-based generator a number depends on its place alone.
+_DRAWN = ('flip', 'rotation', 'rotate', 'scale', 'shift_x', 'shift_y', 'brightness', 'contrast', 'saturation', 'hue',
+          'jitter', 'grey', 'noisy', 'erase', 'area', 'ratio', 'top', 'left')
+_STREAMS = ('pixel_noise', 'fill', 'target')  # What draws more than a number has a key of its own.
 
 # A product, not a quotient by 255: XLA's rounding of the quotient depends on what it is compiled with.
 _LEVEL = np.float32(1 / 255)
@@ -81,17 +85,23 @@ def augment(batch: Batch, keys: jax.Array, *, image_size: int, flip: float = 0.5
     The batch with ``image`` float32 (b, image_size, image_size, C) in [0, 1], maps float32 (b, h, h) in [0, 1] and
     ``landmarks`` as fractions of the new image (they may leave [0, 1]).
   """
+  drawn = jax.vmap(_draw)(keys)
+  image = batch['image']
   if brightness or contrast or saturation or hue or grey:
     # Before the warp, where images are smaller as a rule, and XLA gathers once and not once per term of the colours.
-    batch = {**batch, 'image': _recolour(batch['image'], keys, brightness, contrast, saturation, hue,
-                                         jitter_probability, grey)}
-  batch = _resample(batch, _affine(keys, flip, rotation, rotation_probability, scale, translate), image_size)
+    recolour = functools.partial(_recolour, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue,
+                                 jitter_probability=jitter_probability, grey=grey)
+    image = jax.vmap(recolour)(image, drawn)
+  affine = functools.partial(_affine, flip=flip, rotation=rotation, rotation_probability=rotation_probability,
+                             scale=scale, translate=translate)
+  batch = _resample({**batch, 'image': image}, jax.vmap(affine)(drawn), image_size)
   image = batch['image']
   if noise:
-    draw = jax.vmap(lambda key: jax.random.normal(_fold(key, 'noise'), image.shape[1:]))(keys)
-    image = jnp.clip(image + noise * _chosen(keys, 'noisy', noise_probability) * draw, 0, 1)
+    add_noise = functools.partial(_add_noise, noise=noise, probability=noise_probability)
+    image = jax.vmap(add_noise)(image, drawn, keys)
   if erasing:
-    image = _erase(image, keys, erasing, erasing_area, erasing_ratio, erasing_fill)
+    erase = functools.partial(_erase, probability=erasing, area=erasing_area, ratio=erasing_ratio, fill=erasing_fill)
+    image = jax.vmap(erase)(image, drawn, keys)
   return {**batch, 'image': image}
 
 
@@ -104,7 +114,8 @@ def resize(batch: Batch, image_size: int) -> Batch:
 def normalise(images: jax.Array, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> jax.Array:
   """Returns (images - mean) / std as float32 (b, h, w, 3); ``images`` (b, h, w, C) in [0, 1], grey is repeated."""
   images = jnp.broadcast_to(images, (*images.shape[:3], 3))
-  return (images.astype(jnp.float32) - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+  mean, std = (jnp.broadcast_to(np.float32(values), images.shape) for values in (mean, std))
+  return (images.astype(jnp.float32) - mean) / std
 
 
 def draw_target(target: jax.Array, keys: jax.Array) -> jax.Array:
@@ -117,7 +128,8 @@ def draw_target(target: jax.Array, keys: jax.Array) -> jax.Array:
   Returns:
     (b, K) float32, one-hot.
   """
-  classes = jax.vmap(jax.random.categorical)(keys, jnp.log(target))
+  draw = lambda key, logits: jax.random.categorical(_stream(key, 'target'), logits)
+  classes = jax.vmap(draw)(keys, jnp.log(target))
   return jax.nn.one_hot(classes, target.shape[1]) * (target.sum(1, keepdims=True) > 0)
 
 
@@ -183,82 +195,83 @@ def _resample(batch: Batch, matrices: jax.Array, image_size: int) -> Batch:
   return {**batch, **moved}
 
 
-def _affine(keys: jax.Array, flip: float, rotation: float, rotation_probability: float, scale: tuple[float, float],
+def _draw(key: jax.Array) -> Drawn:
+  """Draws the numbers of one example, each uniform in [0, 1)."""
+  return dict(zip(_DRAWN, jax.random.uniform(key, (len(_DRAWN),)), strict=True))
+
+
+def _between(drawn: jax.Array, low: float, high: float) -> jax.Array:
+  return low + (high - low) * drawn
+
+
+def _stream(key: jax.Array, name: str) -> jax.Array:
+  return jax.random.fold_in(key, _STREAMS.index(name))
+
+
+def _affine(drawn: Drawn, flip: float, rotation: float, rotation_probability: float, scale: tuple[float, float],
             translate: float) -> jax.Array:
-  """Draws the affine maps (b, 2, 3): rotate around the centre, cut out, flip; here from the output backwards."""
-  mirror = 1 - 2 * _chosen(keys, 'flip', flip, ndim=1)
-  angle = jnp.deg2rad(_uniform(keys, 'rotation', -rotation, rotation))
-  angle *= _chosen(keys, 'rotate', rotation_probability, ndim=1)
-  side = _uniform(keys, 'scale', *scale)
-  shift = _uniform(keys, 'shift', -1, 1, (2,)) * (abs(1 - side) / 2 + translate)[:, None]
+  """One example's affine map (2, 3): rotate around the centre, cut out, flip; here from the output backwards."""
+  mirror = jnp.where(drawn['flip'] < flip, -1.0, 1.0)
+  angle = jnp.deg2rad(_between(drawn['rotation'], -rotation, rotation)) * (drawn['rotate'] < rotation_probability)
+  side = _between(drawn['scale'], *scale)
+  reach = abs(1 - side) / 2 + translate
+  x, y = (_between(drawn[name], -reach, reach) for name in ('shift_x', 'shift_y'))
   cos, sin = jnp.cos(angle), jnp.sin(angle)
-  x, y = shift.T
-  return jnp.stack([
-      jnp.stack([cos * side * mirror, -sin * side, cos * x - sin * y], -1),
-      jnp.stack([sin * side * mirror, cos * side, sin * x + cos * y], -1),
-  ], 1)
+  return jnp.array([[cos * side * mirror, -sin * side, cos * x - sin * y],
+                    [sin * side * mirror, cos * side, sin * x + cos * y]])
 
 
-def _recolour(image: jax.Array, keys: jax.Array, brightness: float, contrast: float, saturation: float, hue: float,
+def _recolour(image: jax.Array, drawn: Drawn, brightness: float, contrast: float, saturation: float, hue: float,
               jitter_probability: float, grey: float) -> jax.Array:
-  """Brightness, contrast, saturation, hue, grey in this order, as one affine map of the colours per example.
+  """Brightness, contrast, saturation, hue, grey in this order, as one affine map of one image's colours.
 
   The formulas are torchvision's except for hue. Values (0 to 255) are clipped once, at the end.
   """
-  def factor(effect, strength):
-    return _uniform(keys, effect, 1 - strength, 1 + strength)[:, None, None]
-
-  eye, luma = np.eye(3, dtype=np.float32), np.tile(_LUMA, (3, 1)).astype(np.float32)
-  bright, contrasted = factor('brightness', brightness), factor('contrast', contrast)
   image = image.astype(jnp.float32)
-  mean = image.mean((1, 2))
-  mean = (mean * luma[0]).sum(-1) if image.shape[-1] == 3 else mean[:, 0]
-  # All later steps keep greys, so the offset is one number.
-  offset = (1 - contrasted) * bright * mean[:, None, None]
-  matrix = bright * contrasted * (luma + factor('saturation', saturation) * (eye - luma))
-  angle = 2 * jnp.pi * _uniform(keys, 'hue', -hue, hue)[:, None, None]
+  channels = image.shape[-1]
+  bright, contrasted, saturated = (_between(drawn[name], 1 - strength, 1 + strength) for name, strength in (
+      ('brightness', brightness), ('contrast', contrast), ('saturation', saturation)))
+  angle = 2 * jnp.pi * _between(drawn['hue'], -hue, hue)
+  eye, luma = np.eye(3, dtype=np.float32), np.tile(np.float32(_LUMA), (3, 1))
+  mean = (jnp.broadcast_to(image.mean((0, 1)), 3) * luma[0]).sum()
+  offset = (1 - contrasted) * bright * mean  # What follows leaves greys alone, so the offset stays one number.
+  matrix = bright * contrasted * (luma + saturated * (eye - luma))
   cross = (np.roll(eye, 1, 0) - np.roll(eye, -1, 0)) / np.sqrt(3, dtype=np.float32)
   turn = jnp.cos(angle) * eye + (1 - jnp.cos(angle)) / 3 + jnp.sin(angle) * cross  # Rodrigues, about (1, 1, 1).
   matrix = jnp.matmul(turn, matrix, precision='highest')
-  jittered = _chosen(keys, 'jitter', jitter_probability, ndim=3)
+  jittered = drawn['jitter'] < jitter_probability
   matrix, offset = jnp.where(jittered, matrix, eye), jnp.where(jittered, offset, 0)
-  matrix = jnp.where(_chosen(keys, 'grey', grey, ndim=3), jnp.matmul(luma, matrix, precision='highest'), matrix)
+  matrix = jnp.where(drawn['grey'] < grey, jnp.matmul(luma, matrix, precision='highest'), matrix)
   # The product channel by channel as sums of rolled images: 20 times as fast as a dot over an axis of 3 on the CPU. A
   # grey image has one channel k, and its rolls are itself.
-  k = np.arange(image.shape[-1])
-  image = sum(matrix[:, k, (k + shift) % 3][:, None, None] * jnp.roll(image, -shift, -1) for shift in range(3))
-  return jnp.clip(image + offset[..., None], 0, 255)
+  k = np.arange(channels)
+  weights = [jnp.broadcast_to(matrix[k, (k + shift) % 3], image.shape) for shift in range(3)]
+  image = sum(weight * jnp.roll(image, -shift, -1) for shift, weight in enumerate(weights))
+  return jnp.clip(image + offset, 0, 255)
 
 
-def _erase(image: jax.Array, keys: jax.Array, probability: float, area: tuple[float, float],
+def _add_noise(image: jax.Array, drawn: Drawn, key: jax.Array, noise: float, probability: float) -> jax.Array:
+  """Adds Gaussian noise to one image, if it is chosen."""
+  noise = jnp.where(drawn['noisy'] < probability, noise, 0.0)
+  return jnp.clip(image + noise * jax.random.normal(_stream(key, 'pixel_noise'), image.shape), 0, 1)
+
+
+def _erase(image: jax.Array, drawn: Drawn, key: jax.Array, probability: float, area: tuple[float, float],
            ratio: tuple[float, float], fill: tuple[float, ...]) -> jax.Array:
-  """Erases one rectangle per chosen example."""
-  _, rows, columns, channels = image.shape
-  area = _uniform(keys, 'area', *area)
-  ratio = jnp.exp(_uniform(keys, 'ratio', *np.log(ratio)))
-  sides = jnp.minimum(jnp.sqrt(jnp.stack([area * ratio, area / ratio], -1)), 1)  # Height, width.
-  corner = _uniform(keys, 'corner', shape=(2,)) * (1 - sides)
-  y, x = (jnp.arange(rows) + 0.5) / rows, (jnp.arange(columns) + 0.5) / columns
-  in_rows = (y >= corner[:, :1]) & (y <= corner[:, :1] + sides[:, :1])
-  in_columns = (x >= corner[:, 1:]) & (x <= corner[:, 1:] + sides[:, 1:])
-  erased = in_rows[:, :, None, None] & in_columns[:, None, :, None] & _chosen(keys, 'erase', probability)
+  """Erases one rectangle of one image, if it is chosen."""
+  rows, columns, channels = image.shape
+  area = _between(drawn['area'], *area)
+  ratio = jnp.exp(_between(drawn['ratio'], *np.log(ratio)))
+
+  def inside(start, side, size):
+    side = jnp.minimum(side, 1)
+    centres = (jnp.arange(size) + 0.5) / size
+    return (centres >= start * (1 - side)) & (centres <= start * (1 - side) + side)
+
+  erased = inside(drawn['top'], jnp.sqrt(area * ratio), rows)[:, None, None]
+  erased &= inside(drawn['left'], jnp.sqrt(area / ratio), columns)[None, :, None]
   if len(fill) == 0:
-    colour = _uniform(keys, 'fill', shape=image.shape[1:])
+    colour = jax.random.uniform(_stream(key, 'fill'), image.shape)
   else:
-    colour = np.asarray(fill if channels == 3 else [np.mean(fill)], np.float32)
-  return jnp.where(erased, colour, image)
-
-
-def _fold(key: jax.Array, effect: str) -> jax.Array:
-  return jax.random.fold_in(key, _EFFECTS.index(effect))
-
-
-def _uniform(keys: jax.Array, effect: str, low: float = 0.0, high: float = 1.0,
-             shape: tuple[int, ...] = ()) -> jax.Array:
-  """One uniform draw of ``shape`` per example: (b, *shape)."""
-  return jax.vmap(lambda key: jax.random.uniform(_fold(key, effect), shape, minval=low, maxval=high))(keys)
-
-
-def _chosen(keys: jax.Array, effect: str, probability: float, ndim: int = 4) -> jax.Array:
-  """Whether each example is chosen, with ``probability``: bool (b, 1, ...) with ``ndim`` axes."""
-  return (_uniform(keys, effect) < probability).reshape(-1, *[1] * (ndim - 1))
+    colour = jnp.broadcast_to(np.float32(fill if channels == 3 else [np.mean(fill)]), image.shape)
+  return jnp.where(erased & (drawn['erase'] < probability), colour, image)

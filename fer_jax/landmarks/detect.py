@@ -7,6 +7,7 @@ the box: such points are good for tight frontal faces and poor for profiles, so 
 
 import collections
 import concurrent.futures
+import functools
 import importlib.util
 import io
 import itertools
@@ -14,6 +15,7 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -119,10 +121,10 @@ def detect_all(items: Iterable[tuple[Any, bytes]], workers: int | None = None,
   Raises:
     UserError: see ``Detector``.
   """
-  detector = Detector(model_path)  # Here too, because an error in a worker's start would not be told.
+  _detector(model_path)  # Here too, because an error in a worker's start would not be told.
   if workers == 0:
     for key, encoded in items:
-      yield key, encoded, _detect_encoded(detector, encoded)
+      yield key, encoded, _detect_encoded(encoded, model_path)
     return
   workers = workers or len(os.sched_getaffinity(0))
   pool = concurrent.futures.ProcessPoolExecutor(
@@ -131,7 +133,7 @@ def detect_all(items: Iterable[tuple[Any, bytes]], workers: int | None = None,
   pending = collections.deque()
   try:
     while chunk := list(itertools.islice(chunks, _CHUNK)):
-      pending.append((chunk, pool.submit(_detect_chunk, [encoded for _, encoded in chunk])))
+      pending.append((chunk, pool.submit(_detect_chunk, [encoded for _, encoded in chunk], model_path)))
       # Not more than the workers need to stay busy, so that memory is bounded.
       if len(pending) > 4 * workers:
         yield from _collect(pending)
@@ -156,23 +158,26 @@ def _packaged_model() -> pathlib.Path:
   return pathlib.Path(spec.submodule_search_locations[0], 'models', 'shape_predictor_68_face_landmarks.dat')
 
 
-_worker_detector = None  # Of a worker process: loaded once, not once per image.
+@functools.cache
+def _detector(model_path: str | None) -> Detector:
+  return Detector(model_path)  # One per process: loading takes a second.
 
 
 def _start_worker(model_path: str | None) -> None:
-  global _worker_detector
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer.
+  # A killed parent would leave its workers waiting for ever.
+  threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
   cv2.setNumThreads(1)
-  _worker_detector = Detector(model_path)
+  _detector(model_path)
 
 
-def _detect_chunk(images: list[bytes]) -> list[Found | str]:
-  return [_detect_encoded(_worker_detector, encoded) for encoded in images]
+def _detect_chunk(images: list[bytes], model_path: str | None) -> list[Found | str]:
+  return [_detect_encoded(encoded, model_path) for encoded in images]
 
 
-def _detect_encoded(detector: Detector, encoded: bytes) -> Found | str:
+def _detect_encoded(encoded: bytes, model_path: str | None) -> Found | str:
   try:
     image = decode(encoded)
   except ValueError as e:
     return str(e)
-  return detector(image)
+  return _detector(model_path)(image)

@@ -1,7 +1,7 @@
 """Draws 68 facial landmarks as a heatmap, the anatomical prior of PAL, and names the groups of points.
 
-Points are in the order of iBUG-68 (300-W), zero-based. Coordinates are continuous: 0 is the left (top) edge of the image,
-1 its right (bottom) edge, and pixel i of n covers [i/n, (i+1)/n].
+Points are in the order of iBUG-68 (300-W), zero-based. Coordinates are continuous: 0 is the left (top) edge of the
+image, 1 its right (bottom) edge, and pixel i of n covers [i/n, (i+1)/n].
 """
 
 import math

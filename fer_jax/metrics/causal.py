@@ -1,8 +1,8 @@
 """How well an attribution map finds the pixels that truly carry the expression, where a drawn face lets us know them.
 
-The causal mask marks the pixels that change between a face and the same face at neutral. The share of mass asks how much
-of the explanation lies there; the area under the ROC curve asks whether pixels inside are ranked above those outside,
-whatever the map's scale, offset and sign.
+The causal mask marks the pixels that change between a face and the same face at neutral. The share of mass asks how
+much of the explanation lies there; the area under the ROC curve asks whether pixels inside are ranked above those
+outside, whatever the map's scale and offset.
 """
 
 import numpy as np
@@ -25,15 +25,16 @@ def mass_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     masks: (N, H, W) bool, or uint8 whose pixels are inside from 128 up.
 
   Returns:
-    (N,) float64 in [0, 1]; 0 for a map without positive mass or not finite, which explains nothing. A uniform map scores
-    the share of the image that the mask covers.
+    (N,) float64 in [0, 1]; 0 for a map without positive mass or not finite, which explains nothing. A uniform map
+    scores the share of the image that the mask covers.
   """
   shares = np.zeros(len(maps))
   for i, (image, inside) in enumerate(zip(maps, _inside(masks), strict=True)):
     positive = np.maximum(resize(image, inside.shape), 0)
     if 0 < (peak := positive.max()) < np.inf:
       positive /= peak  # A sum of denormals, or of values near the largest float, would not be one.
-      shares[i] = positive[inside].sum() / positive.sum()
+      within, without = positive[inside].sum(), positive[~inside].sum()
+      shares[i] = within / (within + without)  # Never above 1, whatever the order of the sums.
   return shares
 
 

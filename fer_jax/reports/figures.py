@@ -20,14 +20,17 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from fer_jax.metrics.confusion import recall
 from fer_jax.metrics.intervals import wilson
 
-THEME = {'ink': '#1c2333', 'muted': '#667083', 'line': '#e3e6ec', 'card': '#fffffe', 'accent': '#3556c8', 'warm': '#d9541e'}
+THEME = {
+    'ink': '#1c2333', 'muted': '#667083', 'line': '#e3e6ec', 'card': '#fffffe', 'accent': '#3556c8', 'warm': '#d9541e',
+}
 
 _POINTS = 240  # A curve has at most this many; longer ones are averaged and shown with the range they came from.
 _STYLE = {
     'svg.fonttype': 'none', 'font.size': 10, 'axes.edgecolor': THEME['line'], 'axes.labelcolor': THEME['muted'],
     'xtick.color': THEME['line'], 'ytick.color': THEME['line'], 'xtick.labelcolor': THEME['muted'],
-    'ytick.labelcolor': THEME['muted'], 'text.color': THEME['ink'], 'axes.spines.top': False, 'axes.spines.right': False,
-    'axes.axisbelow': True, 'axes.grid': True, 'grid.color': THEME['line'], 'grid.linewidth': 0.8,
+    'ytick.labelcolor': THEME['muted'], 'text.color': THEME['ink'], 'axes.spines.top': False,
+    'axes.spines.right': False, 'axes.axisbelow': True, 'axes.grid': True, 'grid.color': THEME['line'],
+    'grid.linewidth': 0.8,
 }
 
 
@@ -85,7 +88,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
 
 
 def class_recall(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
-  """Draws the recall of each class of a (K, K) confusion matrix with its Wilson 95 % interval; absent classes say so."""
+  """Draws the recall of each class of a (K, K) confusion matrix with its Wilson 95 % interval; absent ones say so."""
   confusion = np.asarray(confusion)
   k, rates, counts = len(classes), recall(confusion), confusion.sum(axis=1)
   with _figure(5.4, 0.8 + 0.42 * k) as (figure, axes):
@@ -98,8 +101,8 @@ def class_recall(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
       axes.barh(i, 100 * rate, height=0.62, color=THEME['accent'], alpha=0.85)
       axes.plot([100 * low, 100 * high], [i, i], color=THEME['ink'], linewidth=1.4, marker='|', markersize=6)
       axes.text(103, i, f'{100 * rate:.1f}%', va='center', fontsize=10)
-      axes.text(132, i, f'n = {count}', va='center', ha='right', color=THEME['muted'], fontsize=8)
-    axes.set(xlim=(0, 132), ylim=(k - 0.5, -0.5), yticks=range(k), yticklabels=classes, xticks=range(0, 101, 25),
+      axes.text(138, i, f'n = {count}', va='center', ha='right', color=THEME['muted'], fontsize=8)
+    axes.set(xlim=(0, 138), ylim=(k - 0.5, -0.5), yticks=range(k), yticklabels=classes, xticks=range(0, 101, 25),
              xticklabels=[f'{t}%' for t in range(0, 101, 25)])
     axes.tick_params(length=0)
     axes.tick_params(axis='y', labelcolor=THEME['ink'])

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -70,15 +71,15 @@ def _contents(workdir: pathlib.Path) -> dict[str, Any]:
 
   panel = {}
   try:
-    with np.load(workdir / 'panel.npz') as file:
+    with open(workdir / 'panel.npz', 'rb') as bytes_, np.load(bytes_) as file:
       panel = dict(file)
   except FileNotFoundError:
     pass
-  except (ValueError, OSError):
+  except (ValueError, OSError, EOFError, zipfile.BadZipFile):
     unreadable.append('panel.npz')
 
   return {
-      'name': str(run.get('name') or (main or {}).get('config') or workdir.resolve().name),
+      'name': str(run.get('name') or (main or {}).get('name') or workdir.resolve().name),
       'written': datetime.now().strftime('%Y-%m-%d %H:%M'),
       'unreadable': unreadable,
       'run': run,
@@ -86,7 +87,6 @@ def _contents(workdir: pathlib.Path) -> dict[str, Any]:
       'split': split,
       'evaluations': evaluations,
       'leaky_splits': [s for s, result in evaluations.items() if result['leaky']],
-      'seeds': len(seeds) if isinstance(seeds := (main or {}).get('seeds', 1), list) else seeds,
       'took': _took(run),
       'faces': pictures.faces(panel, (main or {}).get('classes', [])) if 'images' in panel else [],
       'confusion': figures.confusion_matrix(main['confusion'], main['classes']) if main else '',
@@ -113,7 +113,7 @@ def _described(result: dict[str, Any]) -> dict[str, Any]:
   looks = protocol.get('looks')
   return result | {
       'leaky': is_leaky(result),
-      'untrained': {**result, **protocol}.get('step') == 0,
+      'untrained': result.get('step') == 0,
       'looks': looks if isinstance(looks, int) else 1,
       'words': ', '.join(words) + '.',
   }
@@ -197,8 +197,8 @@ def _brief(value: Any) -> str:
   """A value of a JSON file as a reader would write it."""
   if isinstance(value, bool) or value is None:
     return {True: 'yes', False: 'no', None: 'none'}[value]
-  if isinstance(value, list | tuple):
-    return ', '.join(map(_brief, value)) or 'none'
+  if isinstance(value, list):
+    return ', '.join(f'({_brief(v)})' if isinstance(v, list) else _brief(v) for v in value) or 'none'
   if isinstance(value, Mapping):
     return ', '.join(f'{key} {_brief(v)}' for key, v in value.items()) or 'none'
   return f'{value:,}' if isinstance(value, int) and value >= 10_000 else str(value)

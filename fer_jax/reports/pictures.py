@@ -54,8 +54,8 @@ def faces(panel: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str,
   """Makes the rows of the face grid.
 
   Args:
-    panel: images (n, H, W, C) uint8 and, each where there is one, labels and predictions (n,) int, priors and causal_masks
-      (n, h, w) uint8, before/NAME and after/NAME (n, h, w) float32 for any names of maps.
+    panel: images (n, H, W, C) uint8 and, each where there is one, labels and predictions (n,) int, priors and
+      causal_masks (n, h, w) uint8, before/NAME and after/NAME (n, h, w) float32 for any names of maps.
     classes: names; a class beyond them is shown by its number.
 
   Returns:

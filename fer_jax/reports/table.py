@@ -42,7 +42,8 @@ def print_evaluation(result: Mapping[str, Any], console: Console | None = None) 
   console.print(f"accuracy [bold]{percent(result['accuracy'])}[/] (95 %: {percent(low)} to {percent(high)}){mark}   "
                 f"mean class accuracy [bold]{percent(result['mean_class_accuracy'])}[/]{mark}", highlight=False)
   if leaky:
-    console.print('[red]These images helped to choose or to compute the result: do not compare it with an honest one.[/]')
+    console.print('[red]These images were trained on, or helped to choose or to compute the result: '
+                  'compare it with no honest one.[/]')
   if result.get('absent_classes'):
     console.print(f"no examples of {', '.join(result['absent_classes'])}: left out of the mean.", highlight=False)
 

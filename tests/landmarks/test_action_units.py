@@ -80,7 +80,7 @@ def test_missing_landmarks_have_no_map():
 def test_lips_parted_is_drawn_at_the_lips():
   # AU 25 is the only unit of happiness near the centre line.
   drawn = action_units.action_unit_map(synthetic_face(), 'happiness', 224)
-  assert drawn[175, 112] > 200 and drawn[201, 112] > 200 and drawn[100, 112] == 0
+  assert drawn[175, 112] > 150 and drawn[201, 112] > 150 and drawn[100, 112] == 0
 
 
 def test_each_switch_changes_its_expressions_only():

@@ -17,7 +17,7 @@ def only(**points):
   return landmarks
 
 
-fractions = hnp.arrays(np.float64, (68, 2), elements=st.floats(-0.2, 1.2, width=32))
+fractions = hnp.arrays(np.float64, (68, 2), elements=st.floats(-0.25, 1.25, width=32))
 
 
 def test_groups_have_the_sizes_of_ibug_68():
@@ -46,7 +46,7 @@ def test_sum_and_max_differ_where_gaussians_overlap():
   summed = heatmap.landmark_heatmap(near, 56, sigma=8 / 224)
   largest = heatmap.landmark_heatmap(near, 56, sigma=8 / 224, combine='max')
   assert largest[5, 5] > 250  # Alone, a point is as high as any.
-  assert summed[5, 5] < 150  # In the sum it is lower than two together.
+  assert summed[5, 5] < 160  # In the sum it is lower than two together.
 
 
 def test_outside_points_are_moved_to_the_border():

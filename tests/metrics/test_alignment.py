@@ -29,8 +29,8 @@ def test_hand_checked_values():
   assert alignment.pearson(M, P) == pytest.approx(0.1741, abs=5e-5)
 
 
-@pytest.mark.parametrize('cam, expected', [([[1, 0.5], [0.5, 0]], 0.8165), ([[1, 0], [0, 0]], 1), ([[0.5, 0], [0, 1]], 0.4472),
-                                           ([[0, 0], [0, 0]], 0)])
+@pytest.mark.parametrize('cam, expected', [
+    ([[1, 0.5], [0.5, 0]], 0.8165), ([[1, 0], [0, 0]], 1), ([[0.5, 0], [0, 1]], 0.4472), ([[0, 0], [0, 0]], 0)])
 def test_cosine_of_class_activation_maps(cam, expected):
   assert alignment.cosine(np.array([cam]), P) == pytest.approx(expected, abs=5e-5)
 
@@ -43,7 +43,8 @@ def test_resize_is_half_pixel_bilinear(image, height, width):
 
 @given(hnp.arrays(np.float32, (3, 4, 5), elements=finite), hnp.arrays(np.uint8, (3, 8, 7)))
 def test_agrees_with_numpy(maps, priors):
-  for image, prior, cosine, pearson in zip(maps, priors, alignment.cosine(maps, priors), alignment.pearson(maps, priors)):
+  both = zip(alignment.cosine(maps, priors), alignment.pearson(maps, priors))
+  for image, prior, (cosine, pearson) in zip(maps, priors, both):
     a, b = alignment.resize(image, prior.shape).ravel(), prior.ravel().astype(np.float64)
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     assert cosine == pytest.approx(a @ b / norms if norms else 0, abs=1e-9)

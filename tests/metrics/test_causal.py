@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
@@ -42,6 +42,7 @@ def test_uniform_map_holds_the_share_that_the_mask_covers(masks):
   np.testing.assert_allclose(causal.mass_inside(np.ones((2, 3, 3)), masks), (masks >= 128).mean((1, 2)))
 
 
+@settings(max_examples=400)
 @given(hnp.arrays(np.float32, (2, 3, 3), elements=st.floats(width=32)), hnp.arrays(bool, (2, 5, 5)))
 def test_shares_are_never_nan_and_complement_each_other(maps, masks):
   with np.errstate(all='ignore'):

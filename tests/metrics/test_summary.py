@@ -17,8 +17,8 @@ def table(n=20, seed=0):
   masks[1:, 3:6, 2:9] = 255  # The first face is neutral.
   return {
       'label': rng.integers(0, 2, n), 'prediction': rng.integers(0, 3, n), 'nll': rng.exponential(size=n),
-      'landmarks_valid': rng.random(n) < 0.7, 'prior': rng.integers(0, 256, (n, 12, 12), np.uint8), 'causal_mask': masks,
-      'maps': {'predicted': rng.normal(size=(n, 3, 3)).astype(np.float32)},
+      'landmarks_valid': rng.random(n) < 0.7, 'prior': rng.integers(0, 256, (n, 12, 12), np.uint8),
+      'causal_mask': masks, 'maps': {'predicted': rng.normal(size=(n, 3, 3)).astype(np.float32)},
   }
 
 

@@ -41,13 +41,13 @@ def test_data_uri_is_the_picture():
   blob = pictures.photo(cv2.circle(np.zeros((40, 40, 3), np.uint8), (20, 20), 12, (200, 40, 40), -1))
   head, data = pictures.data_uri(blob).split(',')
   assert head == 'data:image/jpeg;base64'
-  back = cv2.cvtColor(cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+  back = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
   assert np.abs(back.astype(int) - blob).mean() < 5
 
 
 def test_rows_name_classes_and_hold_one_cell_per_map_in_pairs():
   panel = {'images': np.stack([FACE, FACE]), 'labels': np.array([1, -1]), 'predictions': np.array([0, 7]),
-           'before/predicted': np.ones((2, 3, 3)), 'after/logit_sum': np.ones((2, 3, 3)), 'after/predicted': np.ones((2, 3, 3))}
+           **{key: np.ones((2, 3, 3)) for key in ('before/predicted', 'after/logit_sum', 'after/predicted')}}
   first, second = pictures.faces(panel, ['neutral', 'fear'])
   assert (first['label'], first['prediction'], first['correct']) == ('fear', 'neutral', False)
   assert (second['label'], second['prediction'], second['correct']) == ('', 'class 7', None)

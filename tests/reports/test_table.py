@@ -27,7 +27,8 @@ def result():
 
 def test_prints_rates_confusions_and_trivial_maps(result):
   text = printed(result)
-  for words in ('75.00 %', '83.33 %', '66.67 %', 'happiness (1)', 'logit sum', 'centred gaussian', 'no examples of fear'):
+  for words in ('75.00 %', '83.33 %', '66.67 %', 'happiness (1)', 'logit sum', 'centred gaussian',
+                'no examples of fear'):
     assert words in text
   assert 'LEAKY' not in text and 'causal' not in text
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from fer_jax.errors import UserError
 
-STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 TAPS = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
 
 
@@ -102,7 +102,7 @@ def resnet(depth: int = 18, width: int = 64, stem: str = 'standard', dtype: Any 
   """Builds a ResNet.
 
   Args:
-    depth: 18, 34 or 50.
+    depth: 18, 34 or 50; 10 (one block a stage) is not in torchvision, for small images and quick tests.
     width: channels of the stem and first stage; 64 is torchvision's.
     stem: 'standard' (7 x 7 stride 2, max-pool: the first stage works at a quarter of the image side) or 'small'
       (3 x 3 stride 1, no pooling: for images of 32 to 64 pixels).

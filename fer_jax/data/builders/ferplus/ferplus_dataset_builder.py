@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from fer_jax.data import face
-from fer_jax.data.builders.ferplus import labels, source as source_lib
+from fer_jax.data.builders.ferplus import labels
+from fer_jax.data.builders.ferplus import source as source_lib
 from fer_jax.errors import UserError
 from fer_jax.landmarks import detect
 

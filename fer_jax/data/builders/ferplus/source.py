@@ -110,7 +110,7 @@ def check_counts(found: dict[str, list[int]], rule: str) -> None:
     if tuple(counts) != expected:
       problems.append(f'  {split} by {used}: found {sum(counts):,}, expected {sum(expected):,}')
       problems += [f'    {name}: found {n:,}, expected {m:,} ({n - m:+,})'
-                   for name, n, m in zip(labels.CLASSES, counts, expected) if n != m]
+                   for name, n, m in zip(labels.CLASSES, counts, expected, strict=True) if n != m]
   if problems:
     raise UserError('the label.csv files are not those of the official FERPlus; images per class:\n' +
                     '\n'.join(problems) + '\nObtain them from https://github.com/microsoft/FERPlus, or accept what '

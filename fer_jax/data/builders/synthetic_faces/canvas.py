@@ -1,4 +1,8 @@
-"""Curves through points, and anti-aliased filling and stroking of them with OpenCV."""
+"""Curves through points, and anti-aliased filling and stroking of them with OpenCV.
+
+Images may be grey, RGB or RGBA. What is drawn on an RGBA image of zeros has its colours multiplied by alpha, because
+OpenCV blends all channels alike; ``over`` lays such an image over another.
+"""
 
 import functools
 
@@ -33,14 +37,18 @@ def _fixed(points: np.ndarray) -> np.ndarray:
   return np.rint(points * 2**_SHIFT).astype(np.int32)
 
 
+def _opaque(colour) -> tuple[float, ...]:
+  return (colour,) if np.isscalar(colour) else (*colour, 255.0)
+
+
 def fill(image: np.ndarray, points: np.ndarray, colour) -> None:
   """Fills a polygon with corners ``points`` (n, 2), in pixels, in place."""
-  cv2.fillPoly(image, [_fixed(points)], colour, cv2.LINE_AA, _SHIFT)
+  cv2.fillPoly(image, [_fixed(points)], _opaque(colour), cv2.LINE_AA, _SHIFT)
 
 
 def stroke(image: np.ndarray, points: np.ndarray, colour, width: float) -> None:
   """Draws an open line through ``points`` (n, 2), in pixels, in place; ``width`` is rounded to whole pixels."""
-  cv2.polylines(image, [_fixed(points)], False, colour, max(1, round(width)), cv2.LINE_AA, _SHIFT)
+  cv2.polylines(image, [_fixed(points)], False, _opaque(colour), max(1, round(width)), cv2.LINE_AA, _SHIFT)
 
 
 def ribbon(points: np.ndarray, widths: np.ndarray) -> np.ndarray:
@@ -54,4 +62,11 @@ def ribbon(points: np.ndarray, widths: np.ndarray) -> np.ndarray:
 def disc(image: np.ndarray, centre: np.ndarray, radius: float, colour) -> None:
   """Fills a circle, in pixels, in place."""
   x, y = _fixed(centre).tolist()
-  cv2.circle(image, (x, y), round(radius * 2**_SHIFT), colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+  cv2.circle(image, (x, y), round(radius * 2**_SHIFT), _opaque(colour), cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def over(image: np.ndarray, layer: np.ndarray) -> np.ndarray:
+  """Lays an RGBA ``layer``, colours multiplied by alpha, over an RGB ``image``, both uint8; returns RGB uint8."""
+  *colours, alpha = cv2.split(layer)
+  behind = cv2.multiply(image, cv2.merge([255 - alpha] * 3), scale=1 / 255)
+  return cv2.add(behind, cv2.merge(colours))

@@ -34,13 +34,13 @@ class Person:
   lips: np.ndarray
   cloth: np.ndarray
   hairline: np.ndarray  # (7,) height of the hairline from left to right
-  hair_length: float  # y to which hair falls beside the face
+  hair_length: float  # y to which hair falls beside the face; 0 where it does not
   bald: bool
   brow_width: float
   brow_shade: float
   wrinkles: float  # how deep lines are
   stubble: float
-  glasses: int  # width of the frame in pixels of a 64 px face; 0 without
+  glasses: float  # width of the frame; 0 without
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class View:
   ambient: float
   diffuse: float
   tint: np.ndarray  # (3,) gain of the colour channels
-  blur: float  # standard deviation in pixels of a 64 px image
+  blur: float  # standard deviation in fractions of the image
   noise: float  # standard deviation in grey levels
   saturation: float
 
@@ -74,9 +74,9 @@ def draw_person(rng: np.random.Generator) -> Person:
       face=face, skull=skull, skin=skin, hair=hair, iris=_IRISES[rng.choice(len(_IRISES) if tone < 2.5 else 2)],
       lips=skin * (.86 - .08 * makeup, .60 - .22 * makeup, .58 - .14 * makeup),
       cloth=u(20, 235, 3), hairline=u(-1.0, -.72) + u(-.08, .25) * (across - part) ** 2 + u(-.05, .05, 7),
-      hair_length=rng.choice([-.2, .2, u(.6, 2.2)], p=[.35, .2, .45]), bald=rng.random() < .07,
+      hair_length=rng.choice([0, u(.7, 2.2)], p=[.55, .45]), bald=rng.random() < .07,
       brow_width=u(.075, .14), brow_shade=u(.55, .9), wrinkles=u(.55, 1.1), stubble=max(0.0, u(-.4, .3)),
-      glasses=int(rng.choice([0, 1, 2], p=[.84, .1, .06])))
+      glasses=rng.choice([0, .03, .06], p=[.84, .1, .06]))
 
 
 def draw_view(rng: np.random.Generator) -> View:
@@ -84,9 +84,10 @@ def draw_view(rng: np.random.Generator) -> View:
   u = rng.uniform
   light = np.array([u(-1, 1), u(-.9, .35), u(.35, 1)])
   return View(
-      rotation=anatomy.rotation(np.deg2rad(u(-30, 30)), np.deg2rad(u(-13, 13)), np.deg2rad(u(-18, 18))),
-      scale=u(.32, .385), centre=.5 + u(-.07, .07, 2), gaze=u(-1, 1, 2) * (.05, .02), light=light / np.linalg.norm(light),
-      ambient=u(.5, .8), diffuse=u(.25, .6), tint=u(.82, 1.12) * u(.92, 1.08, 3), blur=max(0.0, u(-.4, .8)),
+      rotation=anatomy.rotation(*np.deg2rad(u(-1, 1, 3) * (30, 14, 20))),
+      scale=u(.32, .39), centre=.5 + u(-.08, .08, 2), gaze=u(-1, 1, 2) * (.05, .02),
+      light=light / np.linalg.norm(light),
+      ambient=u(.5, .8), diffuse=u(.25, .6), tint=u(.82, 1.12) * u(.92, 1.08, 3), blur=max(0.0, u(-.006, .012)),
       noise=u(1, 8), saturation=rng.choice([0, u(.5, 1), 1], p=[.12, .4, .48]))
 
 

@@ -1,12 +1,13 @@
 """Draws one face: the same person twice, with and without expression, from back to front."""
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
 
 from fer_jax.data.builders.synthetic_faces import anatomy, casting, surroundings
-from fer_jax.data.builders.synthetic_faces.canvas import curve, disc, fill, ribbon, stroke
+from fer_jax.data.builders.synthetic_faces.canvas import curve, disc, fill, over, ribbon, stroke
 from fer_jax.data.builders.synthetic_faces.relief import head_light, relief
 
 _MIDDLE = np.array([0, .42, .2])  # The point of the head that lies in the middle of the image, in head coordinates.
@@ -14,8 +15,12 @@ _CAMERA = 7.0  # Distance of the camera in head units: weak perspective.
 _OVERSAMPLING = 2
 _CHANGED = 8  # Grey levels by which a pixel must change to belong to the causal mask.
 
-_BROWS = (np.arange(17, 22), np.arange(26, 21, -1))  # outer to inner
-_EYES = (np.array([36, 37, 38, 39, 40, 41]), np.array([45, 44, 43, 42, 47, 46]))  # outer, upper, inner, lower
+_BROWS = np.array([(17, 18, 19, 20, 21), (26, 25, 24, 23, 22)])  # outer to inner
+_BROW_PROFILE = np.array([.3, .8, 1.0, 1.15, .9])
+_BODY = np.array([(-.62, .9, -.5), (.62, .9, -.5), (.68, 1.9, -.5), (1.9, 2.4, -.6), (2, 3.2, -.6), (-2, 3.2, -.6),
+                  (-1.9, 2.4, -.6), (-.68, 1.9, -.5)])
+_EARS = np.array([(-.98, .2, -.4), (.98, .2, -.4)])
+_EYES = np.array([(36, 37, 38, 39, 40, 41), (45, 44, 43, 42, 47, 46)])  # outer corner, upper lid, inner corner, lower lid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +56,9 @@ def draw_face(rng: np.random.Generator, expression: str, size: int = 64) -> Face
   person, view = casting.draw_person(rng), casting.draw_view(rng)
   action_units, intensity = casting.draw_action_units(rng, expression)
   asymmetry = rng.uniform(-.15, .15)
-  occluder, occluder_seed = casting.draw_occluder(rng), rng.integers(2**32)
-  side = size * _OVERSAMPLING
-  behind = surroundings.background(rng, side)
+  occluder = casting.draw_occluder(rng)
   noise = rng.standard_normal((size, size, 3), np.float32) * view.noise
+  side = size * _OVERSAMPLING
 
   def project(points: np.ndarray) -> np.ndarray:
     """(n, 3) head coordinates to (n, 2) pixels of the drawing, where 0 is the middle of the first pixel."""
@@ -62,74 +66,76 @@ def draw_face(rng: np.random.Generator, expression: str, size: int = 64) -> Face
     near = _CAMERA / (_CAMERA - turned[:, 2:])
     return side * (view.centre + view.scale * near * turned[:, :2]) - .5
 
-  def render(face: np.ndarray, strengths: dict[int, float]) -> np.ndarray:
-    image = _head(behind.copy(), face, strengths, person, view, project)
-    surroundings.occlude(image, occluder, np.random.default_rng(occluder_seed), person, project, view.scale * side)
-    return _develop(image, view, size)
+  behind = _behind(surroundings.background(rng, side), person, view, project)
+  light = head_light(side, project, view)
+  in_front = _in_front(side, occluder, rng, person, view, project)
+
+  def photograph(face: np.ndarray, strengths: dict[int, float]) -> np.ndarray:
+    head = _head(behind.copy(), light, face, strengths, person, view, project)
+    return _develop(over(head, in_front), view, size)
 
   face = anatomy.express(person.face, action_units, asymmetry)
-  image = render(face, action_units)
+  image = photograph(face, action_units)
   changed = np.zeros((size, size), np.uint8)
   if intensity:
-    difference = np.abs(image - render(person.face, {})).max(-1)
-    changed = np.where(difference > _CHANGED, 255, 0).astype(np.uint8)
+    difference = cv2.absdiff(image, photograph(anatomy.express(person.face, {}), {}))
+    changed[functools.reduce(cv2.max, cv2.split(difference)) > _CHANGED] = 255
   landmarks = (project(face) + .5) / _OVERSAMPLING
   return Face((image + noise).clip(0, 255).astype(np.uint8), landmarks.astype(np.float32), changed, action_units,
               intensity)
 
 
 def _develop(image: np.ndarray, view: casting.View, size: int) -> np.ndarray:
-  """The camera: blur, pixels of the final size, saturation and tint; float32 (size, size, 3)."""
-  if view.blur > .2:
-    image = cv2.GaussianBlur(image, (0, 0), view.blur * len(image) / 64)
+  """The camera: pixels of the final size, blur, saturation and tint; float32 (size, size, 3)."""
   image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+  if view.blur * size > .2:
+    image = cv2.GaussianBlur(image, (0, 0), view.blur * size)
   colour = view.saturation * np.eye(3) + (1 - view.saturation) / 3
   return cv2.transform(image.astype(np.float32), view.tint[:, None] * colour)
 
 
-def _head(image: np.ndarray, face: np.ndarray, strengths: dict[int, float], person, view, project) -> np.ndarray:
-  """Draws the head over ``image``, from back to front."""
-  side = len(image)
-  unit = view.scale * side
-  p = project(face)
-  surroundings.hair_behind(image, person.skull, person, project)
-  neck = np.array([(-.62, .9, -.5), (.62, .9, -.5), (.68, 1.9, -.5), (1.9, 2.4, -.6), (2, 3.2, -.6), (-2, 3.2, -.6),
-                   (-1.9, 2.4, -.6), (-.68, 1.9, -.5)])
-  neck = project(neck)
-  fill(image, neck[[0, 1, 2, 7]], person.skin * .62)
-  fill(image, neck[2:], person.cloth * .8)
-  for ear in ((-1.02, .2, -.5), (1.02, .2, -.5)):
-    disc(image, project(np.array([ear]))[0], .19 * unit, person.skin * .72)
-  outline = cv2.convexHull(np.concatenate([p[:17], project(person.skull)]).astype(np.float32))[:, 0]
-  skin = np.zeros((side, side), np.uint8)
-  fill(skin, outline, 255)
-  fill(image, outline, person.skin)
-  if person.stubble:
-    _stubble(image, face, person, project)
-  _mouth(image, p, person, unit)
-  for k in range(2):
-    _eye(image, p[_EYES[k]], project(face[_EYES[k]].mean(0, keepdims=True) + (*view.gaze, 0))[0], person, unit)
-    _brow(image, p[_BROWS[k]], person, unit)
-  for k in (32, 34):
-    disc(image, p[k] - (0, .01 * unit), .045 * unit, person.skin * .35)
-  middle = project(np.array([(0, .1, 0)]))[0]
-  light = cv2.resize(head_light(side // 2, middle / 2, np.array([1.15, 1.55]) * unit / 2, view.rotation, view),
-                     (side, side), interpolation=cv2.INTER_LINEAR)
-  light *= relief(side, unit, face, strengths, person, view, project)
-  amount = cv2.merge([1 + (light - 1) * (skin * np.float32(1 / 255))] * 3)
-  image = cv2.multiply(image, amount, dtype=cv2.CV_8U)
-  surroundings.hair_in_front(image, person, project)
-  if person.glasses:
-    surroundings.glasses(image, person.face, project, person.hair * .5, person.glasses * side / 128, dark=False)
+def _behind(image: np.ndarray, person, view, project) -> np.ndarray:
+  """Draws hair, neck, shoulders and ears over the background."""
+  surroundings.hair_behind(image, person, project)
+  body = project(_BODY)
+  fill(image, body[[0, 1, 2, -1]], person.skin * .62)
+  fill(image, body[2:], person.cloth * .8)
+  for ear in project(_EARS):
+    disc(image, ear, .17 * view.scale * len(image), person.skin * .72)
   return image
 
 
-def _stubble(image, face, person, project) -> None:
-  """Darkens jaw and upper lip."""
-  jaw = face[[2, 4, 6, 8, 10, 12, 14]]
-  inner = np.array([(.62, .75, .3), (.3, .70, .45), (-.3, .70, .45), (-.62, .75, .3)])
-  fill(image, curve(project(np.concatenate([jaw, inner])), closed=True), person.skin * (1 - person.stubble)
-       + person.hair * person.stubble)
+def _in_front(side: int, occluder: str, rng: np.random.Generator, person, view, project) -> np.ndarray:
+  """Draws hair, glasses and an occluder as an RGBA layer, uint8 (side, side, 4)."""
+  unit = view.scale * side
+  layer = np.zeros((side, side, 4), np.uint8)
+  surroundings.hair_in_front(layer, person, project, unit)
+  if person.glasses:
+    surroundings.glasses(layer, person.face, project, person.hair * .5, person.glasses * unit, dark=False)
+  surroundings.occlude(layer, occluder, rng, person, project, unit)
+  exposure = min(1.0, view.ambient + .5 * view.diffuse)
+  return cv2.multiply(layer, (exposure, exposure, exposure, 1.0))
+
+
+def _head(image: np.ndarray, light: np.ndarray, face: np.ndarray, strengths: dict[int, float], person, view,
+          project) -> np.ndarray:
+  """Draws the head over ``image``, lit by ``light`` (side, side)."""
+  side = len(image)
+  unit = view.scale * side
+  p = project(face)
+  outline = cv2.convexHull(np.concatenate([p[:17], project(person.skull)]).astype(np.float32))[:, 0]
+  skin = np.zeros((side, side), np.uint8)
+  fill(skin, outline, 255.0)
+  fill(image, outline, person.skin)
+  _mouth(image, p, person, unit)
+  gaze = project(face[_EYES].mean(1) + (*view.gaze, 0))
+  for k in range(2):
+    _eye(image, p[_EYES[k]], gaze[k], person, unit)
+    _brow(image, p[_BROWS[k]], person, unit)
+    disc(image, p[(32, 34)[k]] - (0, .01 * unit), .045 * unit, person.skin * .35)  # nostril
+  light = light * relief(side, unit, face, strengths, person, view, project)
+  amount = 1 + (light - 1) * (skin * np.float32(1 / 255))
+  return cv2.multiply(image, cv2.merge([amount] * 3), dtype=cv2.CV_8U)
 
 
 def _mouth(image, p: np.ndarray, person, unit: float) -> None:
@@ -179,6 +185,6 @@ def _eye(image, p: np.ndarray, gaze: np.ndarray, person, unit: float) -> None:
 def _brow(image, p: np.ndarray, person, unit: float) -> None:
   """Draws a brow from its five points, outer to inner."""
   line = curve(p)
-  widths = person.brow_width * unit * np.interp(np.linspace(0, 1, len(line)), [0, .35, .85, 1], [.35, .9, 1.15, .9])
+  widths = person.brow_width * unit * curve(_BROW_PROFILE)
   shade = person.brow_shade
   fill(image, ribbon(line, widths), person.skin * (1 - shade) * .6 + person.hair * shade * .8)

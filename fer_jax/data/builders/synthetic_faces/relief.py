@@ -38,7 +38,7 @@ _FOLDS = (
 
 # Bulges and hollows: (brightness at rest, brightness added by action unit, radius, (landmark, dx, dy)).
 _BULGES = (
-    (.05, {6: .25, 12: .15}, .20, (41, .02, .30)),  # apple of the cheek
+    (.05, {6: .2, 12: .1}, .20, (41, .02, .30)),  # apple of the cheek
     (-.08, {6: -.1, 12: -.12}, .14, (48, -.22, .02)),  # hollow beside the mouth
     (.05, {17: .3}, .14, (8, -.08, -.17)),  # boss of the chin
     (-.10, {4: -.1}, .12, (39, .02, -.10)),  # socket of the eye
@@ -56,7 +56,9 @@ def _rows(table, columns):
 
 
 _FOLD_INDEX, _FOLD_OFFSET = _rows([(point,) for fold in _FOLDS for point in fold[3]], 0)
-_FOLD_ENDS = np.cumsum([len(fold[3]) for fold in _FOLDS])[:-1]
+_FOLD_ENDS = np.cumsum([0] + [len(fold[3]) for fold in _FOLDS])
+_JAW = np.arange(2, 15, 2)
+_UPPER_LIP = np.array([(.62, .75, .3), (.3, .70, .45), (-.3, .70, .45), (-.62, .75, .3)])
 _BULGE_INDEX, _BULGE_OFFSET = _rows(_BULGES, 3)
 
 
@@ -64,17 +66,19 @@ def _amount(rest: float, added: dict[int, float], action_units: dict[int, float]
   return rest + sum(weight * action_units.get(unit, 0.0) for unit, weight in added.items())
 
 
-def head_light(side: int, centre: np.ndarray, radii: np.ndarray, rotation: np.ndarray, view) -> np.ndarray:
-  """Lambertian light on an ellipsoid as float32 (side, side); ``centre`` and ``radii`` in pixels."""
-  x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) - c for c in centre))
-  across, down = rotation[0, :2], rotation[1, :2]
-  roll = np.arctan2(down[0], across[0])
-  u = (np.cos(roll) * x + np.sin(roll) * y) / radii[0]
-  v = (np.cos(roll) * y - np.sin(roll) * x) / radii[1]
-  z = np.sqrt(np.maximum(.05, 1 - u * u - v * v))
-  nx, ny = np.cos(roll) * u - np.sin(roll) * v, np.sin(roll) * u + np.cos(roll) * v
-  lambert = (nx * view.light[0] + ny * view.light[1] + z * view.light[2]) / np.sqrt(nx * nx + ny * ny + z * z)
-  return (view.ambient + view.diffuse * np.maximum(0, lambert)).astype(np.float32)
+def head_light(side: int, project, view) -> np.ndarray:
+  """Lambertian light on an ellipsoid around the head as float32 (side, side)."""
+  centre, right = project(np.array([(0, .1, 0), (.1, .1, 0)])) / 2
+  radius = view.scale * side / 2
+  x, y = np.meshgrid(*(np.arange(side // 2, dtype=np.float32) - np.float32(c) for c in centre))
+  cos, sin = (right - centre) / np.linalg.norm(right - centre)
+  u, v = (cos * x + sin * y) / (1.15 * radius), (cos * y - sin * x) / (1.55 * radius)
+  nx, ny = cos * u - sin * v, sin * u + cos * v
+  nz = np.sqrt(np.maximum(.05, 1 - u * u - v * v))
+  lx, ly, lz = view.light
+  lambert = (nx * lx + ny * ly + nz * lz) / np.sqrt(nx * nx + ny * ny + nz * nz)
+  light = view.ambient + view.diffuse * np.maximum(0, lambert)
+  return cv2.resize(light.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
 
 
 def relief(side: int, unit: float, face: np.ndarray, action_units: dict[int, float], person, view,
@@ -95,6 +99,9 @@ def relief(side: int, unit: float, face: np.ndarray, action_units: dict[int, flo
   """
   small = side // 2
   soft = np.full((small, small), 128, np.uint8)
+  if person.stubble:
+    beard = np.concatenate([face[_JAW], _UPPER_LIP])
+    fill(soft, curve(project(beard) / 2, closed=True), 128.0 * (1 - person.stubble))
   bulges = project(face[_BULGE_INDEX] + _BULGE_OFFSET) / 2
   for k, centre in enumerate(bulges):
     rest, added, radius, _ = _BULGES[k % len(_BULGES)]
@@ -108,11 +115,11 @@ def relief(side: int, unit: float, face: np.ndarray, action_units: dict[int, flo
   soft = cv2.GaussianBlur(soft, (0, 0), .05 * unit / 2)
   sharp = np.full((side, side), 128, np.uint8)
   points = project(face[_FOLD_INDEX] + _FOLD_OFFSET)
-  for half in np.split(points, 2):
-    for (rest, added, width, _), line in zip(_FOLDS, np.split(half, _FOLD_ENDS)):
-      amount = person.wrinkles * _amount(rest, added, action_units)
-      if amount > .02:
-        stroke(sharp, curve(line), 128 - 80 * min(amount, 1.2), width * unit)
+  for (rest, added, width, _), start, end in zip(_FOLDS, _FOLD_ENDS, _FOLD_ENDS[1:]):
+    amount = person.wrinkles * _amount(rest, added, action_units)
+    if amount > .02:
+      for half in (0, _FOLD_ENDS[-1]):
+        stroke(sharp, curve(points[half + start:half + end]), 128 - 80 * min(amount, 1.2), width * unit)
   sharp = cv2.GaussianBlur(sharp, (0, 0), .02 * unit)
   soft = cv2.resize(soft, (side, side), interpolation=cv2.INTER_LINEAR)
   return cv2.multiply(soft, sharp, scale=1 / 128**2, dtype=cv2.CV_32F)

@@ -8,10 +8,10 @@ from fer_jax.data.builders.synthetic_faces.canvas import curve, disc, fill, stro
 
 def background(rng: np.random.Generator, side: int) -> np.ndarray:
   """Draws a gradient, soft clutter and texture as uint8 (side, side, 3)."""
-  corners = rng.uniform(20, 235, 3) + rng.uniform(-50, 50, (2, 2, 3))
+  corners = rng.uniform(30, 225) + rng.uniform(-45, 45, 3) + rng.uniform(-35, 35, (2, 2, 3))
   image = cv2.resize(corners.clip(0, 255).astype(np.uint8), (side, side), interpolation=cv2.INTER_LINEAR)
   for _ in range(rng.integers(0, 7)):
-    colour = rng.uniform(0, 255, 3)
+    colour = rng.uniform(40, 215) + rng.uniform(-60, 60, 3)
     if rng.random() < .5:
       disc(image, rng.uniform(0, side, 2), side * rng.uniform(.05, .25), colour)
     else:
@@ -23,17 +23,19 @@ def background(rng: np.random.Generator, side: int) -> np.ndarray:
   return (image + texture).clip(0, 255).astype(np.uint8)
 
 
-def hair_behind(image, skull: np.ndarray, person, project) -> None:
+def hair_behind(image, person, project) -> None:
   """Draws hair behind the head: its volume and what falls beside the face."""
   if person.bald:
     return
-  volume = 1.14 if person.hair_length < .5 else 1.2
-  outline = person.skull * (volume, 1.12, 1) + (0, 0, -.25)
-  ends = np.array([(1.02 * volume, person.hair_length, -.4), (-1.02 * volume, person.hair_length, -.4)])
-  fill(image, curve(project(np.concatenate([outline, ends])), closed=True), person.hair * .72)
+  if person.hair_length < .5:
+    outline = person.skull[1:-1] * (1.08, 1.1, 1)
+  else:
+    ends = np.array([(x, y * person.hair_length, 0) for x, y in ((-1, 1), (-1.03, .6), (1.03, .6), (1, 1))])
+    outline = np.concatenate([ends[:2], person.skull, ends[2:]]) * (1.2, 1.12, 1)
+  fill(image, curve(project(outline + (0, 0, -.25))), person.hair * .72)
 
 
-def hair_in_front(image, person, project) -> None:
+def hair_in_front(image, person, project, unit: float) -> None:
   """Draws the hair above the hairline, with a few lighter and darker strands."""
   if person.bald:
     return
@@ -45,7 +47,7 @@ def hair_in_front(image, person, project) -> None:
   fill(image, np.concatenate([top, bottom[::-1]]), person.hair)
   roots, tips = top[np.linspace(2, len(top) - 3, 9).astype(int)], bottom[np.linspace(1, len(bottom) - 2, 9).astype(int)]
   for k in range(9):
-    stroke(image, np.stack([roots[k], .15 * roots[k] + .85 * tips[k]]), person.hair * (.8, 1.25)[k % 2], 1)
+    stroke(image, np.stack([roots[k], .15 * roots[k] + .85 * tips[k]]), person.hair * (.8, 1.25)[k % 2], .03 * unit)
 
 
 def glasses(image, face: np.ndarray, project, colour, width: float, dark: bool) -> None:

@@ -1,0 +1,159 @@
+"""The optimiser: an optax chain, a learning-rate schedule, rules for single parameters, and the moving average."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fer_jax.errors import UserError, nearest
+
+SCHEDULES = ('constant', 'cosine', 'step', 'exponential', 'polynomial')
+OPTIMISERS = ('sgd', 'adam', 'adamw')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+  """What one parameter gets: multiples of the learning rate and of the weight decay, or nothing at all."""
+  learning_rate: float = 1.0
+  weight_decay: float = 1.0
+  frozen: bool = False
+
+
+def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning_rate: float = 0.1,
+                   momentum: float = 0.9, nesterov: bool = False, beta1: float = 0.9, beta2: float = 0.999,
+                   epsilon: float = 1e-8, weight_decay: float = 0.0, schedule: str = 'cosine', warmup: float = 0.0,
+                   end: float = 0.0, power: float = 1.0, boundaries: Sequence[float] = (), factor: float = 0.1,
+                   period: float = 0.25, clip_norm: float = 0.0, accumulate: int = 1,
+                   rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
+                   ) -> tuple[optax.GradientTransformation, Callable[[Any], jax.Array]]:
+  """Makes the optimiser and its learning rate as a function of the training step.
+
+  Args:
+    params: the parameters, or anything of their structure whose leaves have ``ndim``.
+    total_steps: length of training in steps, that is in calls of the optimiser's ``update``.
+    name: 'sgd', 'adam' (weight decay is added to the gradient, as L2 regularisation and torch's Adam do) or 'adamw'
+      (decoupled: Loshchilov and Hutter, arXiv 1711.05101).
+    learning_rate: the peak.
+    momentum: of SGD.
+    nesterov: whether SGD's momentum is Nesterov's.
+    beta1: Adam's decay of the mean of gradients.
+    beta2: Adam's decay of the mean of squared gradients.
+    epsilon: added to Adam's denominator.
+    weight_decay: lambda, per unit of learning rate. Biases and normalisation parameters (all those with fewer than two
+      axes) are not decayed unless a rule says so.
+    schedule: with t in [0, 1] the share of training that is done, a multiple of ``learning_rate``: 'constant'; 'cosine'
+      falls to ``end``; 'step' is multiplied by ``factor`` at each of ``boundaries``; 'exponential' by ``factor`` after
+      each ``period``; 'polynomial' is end + (1 - end) (1 - t)^power.
+    warmup: share of training during which the schedule is also multiplied by a line from 0 to 1.
+    end: last value of 'cosine' and 'polynomial'.
+    power: of 'polynomial'.
+    boundaries: of 'step', shares of training, ascending in (0, 1).
+    factor: of 'step' and 'exponential'.
+    period: of 'exponential', a share of training: 1 / epochs decays once an epoch.
+    clip_norm: gradients of greater global norm are scaled down to this; 0 leaves them. Frozen parameters do not count.
+    accumulate: so many steps' gradients are averaged into one update; the parameters rest in between.
+    rules: pairs (regular expression, options) for the parameters in whose path, such as 'backbone/conv1/kernel', the
+      expression is found. The first that matches decides. Options: ``learning_rate`` and ``weight_decay``, multiples of
+      the values above, and ``frozen``.
+
+  Returns:
+    An optax transformation (its state holds nothing for frozen parameters) and a function from the step to the learning
+    rate.
+
+  Raises:
+    UserError: an unknown name or a value out of range, or a rule that is malformed or matches no parameter.
+  """
+  if name not in OPTIMISERS:
+    raise UserError(f"unknown optimizer '{name}'{nearest(str(name), OPTIMISERS)}")
+  if accumulate < 1:
+    raise UserError(f'optimizer.accumulate={accumulate}: choose 1 or more.')
+  rule_by_path = _rules_by_path(params, rules)
+  updates = max(total_steps // accumulate, 1)
+  rate = _schedule(updates, schedule, learning_rate, warmup, end, power, boundaries, factor, period)
+  each = lambda field: {path: getattr(rule, field) for path, rule in rule_by_path.items()}
+  decay = _grouped(each('weight_decay'), lambda scale: optax.add_decayed_weights(weight_decay * scale))
+  core = optax.trace(momentum, nesterov) if name == 'sgd' else optax.scale_by_adam(beta1, beta2, epsilon)
+  chain = optax.chain(
+      optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+      *((core, decay) if name == 'adamw' else (decay, core)),
+      _grouped(each('learning_rate'), optax.scale),
+      optax.scale_by_learning_rate(rate))
+  if accumulate > 1:
+    chain = optax.MultiSteps(chain, accumulate).gradient_transformation()
+  optimiser = _grouped(each('frozen'), lambda frozen: optax.set_to_zero() if frozen else chain)
+  return optimiser, lambda step: jnp.asarray(rate(step // accumulate))
+
+
+def ema_update(old: Any, new: Any, decay: float, step: int | jax.Array) -> Any:
+  """Returns d * old + (1 - d) * new with d = min(decay, (1 + step) / (10 + step)), for trees of equal structure.
+
+  The warm-up of d keeps the initial parameters from lingering in the average (TensorFlow's
+  ``ExponentialMovingAverage`` with ``num_updates``).
+  """
+  step = jnp.asarray(step, jnp.float32)
+  return optax.incremental_update(new, old, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
+
+
+def _schedule(updates: int, schedule: str, peak: float, warmup: float, end: float, power: float,
+              boundaries: Sequence[float], factor: float, period: float) -> optax.Schedule:
+  """The learning rate as a function of the number of updates done."""
+  if schedule not in SCHEDULES:
+    raise UserError(f"unknown optimizer.schedule '{schedule}'{nearest(str(schedule), SCHEDULES)}")
+  if not 0 <= warmup < 1:
+    raise UserError(f'optimizer.warmup={warmup}: it is a share of training, in [0, 1).')
+  if schedule == 'step' and not (boundaries and all(0 < boundary < 1 for boundary in boundaries)):
+    raise UserError(f'optimizer.boundaries={tuple(boundaries)}: a step schedule needs shares of training in (0, 1).')
+  if schedule == 'exponential' and not 0 < period <= 1:
+    raise UserError(f'optimizer.period={period}: it is a share of training, in (0, 1].')
+  rate = {
+      'constant': lambda: optax.constant_schedule(peak),
+      'cosine': lambda: optax.cosine_decay_schedule(peak, updates, end),
+      'step': lambda: optax.piecewise_constant_schedule(peak, {round(share * updates): factor for share in boundaries}),
+      'exponential': lambda: optax.exponential_decay(peak, max(round(period * updates), 1), factor, staircase=True),
+      'polynomial': lambda: optax.polynomial_schedule(peak, peak * end, power, updates),
+  }[schedule]()
+  rise = optax.linear_schedule(0.0, 1.0, round(warmup * updates)) if round(warmup * updates) else lambda count: 1.0
+  return lambda count: rate(count) * rise(count)
+
+
+def _rules_by_path(params: Any, rules: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, _Rule]:
+  """The rule of every parameter, by path."""
+  leaves = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+  known = [field.name for field in dataclasses.fields(_Rule)]
+  found: dict[str, Mapping[str, Any]] = {}
+  for pattern, options in rules:
+    for option in options:
+      if option not in known:
+        raise UserError(f"optimizer.rules: '{pattern}' has no option '{option}'{nearest(option, known)}")
+    try:
+      matches = [path for path in leaves if re.search(pattern, path)]
+    except re.error as e:
+      raise UserError(f"optimizer.rules: '{pattern}' is not a regular expression: {e}.") from e
+    if not matches:
+      raise UserError(f"optimizer.rules: '{pattern}' matches no parameter. Parameters are called like "
+                      f"{', '.join(list(leaves)[:: max(len(leaves) // 5, 1)])}.")
+    found = {**dict.fromkeys(matches, options), **found}
+  defaults = {path: {'weight_decay': float(leaf.ndim > 1)} for path, leaf in leaves.items()}
+  return {path: _Rule(**{**defaults[path], **found.get(path, {})}) for path in leaves}
+
+
+def _grouped(groups: Mapping[str, Hashable], transformation: Callable[[Any], optax.GradientTransformation]
+             ) -> optax.GradientTransformation:
+  """Gives the parameters of each group, named by ``groups`` for each path, ``transformation(group)``."""
+  distinct = set(groups.values())
+  if len(distinct) == 1:
+    return transformation(*distinct)
+
+  def label(tree):  # Of whatever part of the parameters an enclosing partition leaves; strings, for checkpoints.
+    return jax.tree_util.tree_map_with_path(lambda path, _: str(groups[_path(path)]), tree)
+
+  return optax.partition({str(group): transformation(group) for group in distinct}, label)
+
+
+def _path(path: tuple[Any, ...]) -> str:
+  """The path of a parameter as 'a/b/c'."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')

@@ -1,0 +1,123 @@
+"""dlib behind one function: finds drawn faces, falls back to the whole image, and says what is missing."""
+
+import io
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from fer_jax.errors import UserError
+from fer_jax.landmarks import detect
+
+
+def drawn_face(size=48):
+  """A frontal face that fills the image, uint8 (size, size), and the centres of its eyes in pixels."""
+  image = np.full((480, 480), 190, np.uint8)
+  cv2.ellipse(image, (240, 250), (190, 240), 0, 0, 360, 150, -1)  # Head.
+  for x in (155, 325):
+    cv2.ellipse(image, (x, 190), (42, 26), 0, 0, 360, 60, -1)  # Eye sockets, lids, pupils, brows.
+    cv2.ellipse(image, (x, 192), (34, 14), 0, 0, 360, 225, -1)
+    cv2.circle(image, (x, 192), 13, 20, -1)
+    cv2.ellipse(image, (x, 150), (55, 16), 0, 180, 360, 50, 12)
+  cv2.line(image, (218, 200), (208, 290), 120, 10)
+  cv2.line(image, (262, 200), (272, 290), 120, 10)
+  cv2.ellipse(image, (240, 300), (42, 16), 0, 0, 180, 80, 10)  # Nose.
+  cv2.ellipse(image, (240, 380), (75, 24), 0, 0, 360, 85, -1)  # Mouth.
+  cv2.line(image, (170, 380), (310, 380), 40, 6)
+  image = cv2.GaussianBlur(image, (0, 0), 7)
+  small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+  return small, np.array([(155, 192), (325, 192)]) * size / 480
+
+
+def png(image):
+  file = io.BytesIO()
+  PIL.Image.fromarray(image).save(file, 'PNG')
+  return file.getvalue()
+
+
+@pytest.fixture(scope='module')
+def detector():
+  pytest.importorskip('dlib', reason='landmarks need dlib')
+  return detect.Detector()
+
+
+def test_finds_a_drawn_face(detector):
+  image, eyes = drawn_face()
+  found = detector(image)
+  assert found.source == 'detector' and found.score > -0.4 and found.size == (48, 48)
+  assert found.landmarks.shape == (68, 2) and found.landmarks.dtype == np.float32
+  centres = np.stack([found.landmarks[36:42].mean(0), found.landmarks[42:48].mean(0)])
+  np.testing.assert_allclose(centres, eyes, atol=2.5)
+
+
+def test_grey_and_colour_agree_and_pixels_scale(detector):
+  image, _ = drawn_face()
+  grey = detector(image)
+  colour = detector(np.repeat(image[:, :, None], 3, 2))
+  np.testing.assert_allclose(colour.landmarks, grey.landmarks, atol=1)
+  larger = detector(drawn_face(96)[0])
+  np.testing.assert_allclose(larger.landmarks / 2, grey.landmarks, atol=1)
+
+
+def test_no_face_falls_back_to_the_whole_image(detector):
+  noise = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
+  found = detector(noise)
+  assert (found.source, found.score, found.size) == ('image_box', 0, (40, 60))
+  assert np.isfinite(found.landmarks).all()
+  # The points of a face the size of the image.
+  assert np.ptp(found.landmarks[:, 0]) > 30 and np.ptp(found.landmarks[:, 1]) > 20
+
+
+def test_pool_keeps_the_order_and_names_what_it_cannot_read(detector):
+  face = png(drawn_face()[0])
+  items = [(i, face if i % 3 else face[:-300]) for i in range(40)]
+  here = list(detect.detect_all(items, workers=0))
+  pooled = list(detect.detect_all(iter(items), workers=1))
+  assert [key for key, _, _ in pooled] == list(range(40))
+  for (_, encoded, one), (_, _, other), (_, original) in zip(here, pooled, items, strict=True):
+    assert encoded == original
+    if isinstance(one, str):
+      assert one == other and 'truncated' in one
+    else:
+      np.testing.assert_allclose(one.landmarks, other.landmarks, atol=1e-3)
+  assert [isinstance(found, str) for _, _, found in here] == [i % 3 == 0 for i in range(40)]
+
+
+def test_decode_keeps_grey_and_converts_the_rest():
+  image, _ = drawn_face()
+  np.testing.assert_array_equal(detect.decode(png(image)), image)
+  colour = np.stack([image, image // 2, image // 3], -1)
+  np.testing.assert_array_equal(detect.decode(png(colour)), colour)
+  np.testing.assert_array_equal(detect.decode(png(np.dstack([colour, image]))), colour)
+
+
+@pytest.mark.parametrize('encoded, reason', [
+    (b'', 'empty file'), (b'text', 'not an image'), (png(drawn_face()[0])[:-100], 'truncated')])
+def test_decode_refuses_broken_files(encoded, reason):
+  with pytest.raises(ValueError, match=reason):
+    detect.decode(encoded)
+
+
+def test_what_is_missing_is_told(monkeypatch, tmp_path):
+  pytest.importorskip('dlib', reason='landmarks need dlib')
+  with pytest.raises(UserError, match='no landmark model at'):
+    detect.Detector(str(tmp_path / 'none.dat'))
+  (tmp_path / 'wrong.dat').write_bytes(b'no model')
+  with pytest.raises(UserError, match='not a dlib shape predictor'):
+    detect.Detector(str(tmp_path / 'wrong.dat'))
+  monkeypatch.setattr(detect.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(UserError, match='--landmark_model'):
+    detect.Detector()
+  monkeypatch.setitem(sys.modules, 'dlib', None)
+  with pytest.raises(UserError, match=r'pip install "fer_jax\[landmarks\]"'):
+    detect.Detector()
+
+
+def test_workers_import_neither_jax_nor_tensorflow():
+  # A spawned worker imports the module of its function and the command's main module.
+  code = ('import sys, fer_jax.landmarks.detect, fer_jax.prepare; '
+          'print(sorted({"jax", "tensorflow", "tensorflow_datasets"} & set(sys.modules)))')
+  assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'
