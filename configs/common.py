@@ -36,7 +36,8 @@ def get_config(dataset: str) -> ConfigDict:
   config.data.holdout = sets['holdout']  # Split evaluated during training and selected on; '' for none.
   config.data.test = sets['test']  # Split evaluated once, at the end.
   config.data.size = sets['size']  # Side in pixels at which images are sent to the device.
-  config.data.target = 'label'  # 'label' (one-hot), 'target' (the builder's distribution), 'votes', 'drawn' (from 'target').
+  # 'label' (one-hot), 'target' (the builder's distribution), 'drawn' (one class from it at each use), or 'votes'.
+  config.data.target = 'label'
   config.data.cache = True  # Keep decoded faces in memory; turn off where they do not fit (see data.stream.Source).
   config.data.balanced = False  # Every class equally often in training: the classes take turns.
   config.data.threads = 4  # Threads that read and decode.
@@ -66,8 +67,8 @@ def get_config(dataset: str) -> ConfigDict:
   # A file of fer_jax/models/heads and its options.
   config.model.head = ConfigDict({'name': 'linear', 'dropout': 0.0})
 
-  # Loss terms by name: a file of fer_jax/losses, a weight (a number, or pairs (share of training, weight)), the examples
-  # it speaks of (step.MASKS), and its options.
+  # Loss terms by name: a file of fer_jax/losses, a weight (a number, or pairs (share of training, weight)), the
+  # examples it speaks of (step.MASKS), and its options.
   config.losses = ConfigDict()
   config.losses.cross_entropy = ConfigDict({
       'loss': 'cross_entropy', 'weight': 1.0, 'mask': 'labelled', 'smoothing': 0.0, 'class_weights': ()})
@@ -82,11 +83,11 @@ def get_config(dataset: str) -> ConfigDict:
   config.optimizer.weight_decay = 5e-4  # Not on biases and normalisation parameters.
   config.optimizer.clip_norm = 0.0  # Largest gradient norm; 0 for no clipping.
   config.optimizer.accumulate = 1  # Steps whose gradients are averaged into one update.
-  config.optimizer.rules = ()  # (regex on parameter paths, {'learning_rate', 'weight_decay', 'frozen'}), first match wins.
+  config.optimizer.rules = ()  # Pairs (regex on parameter paths, options), see make_optimizer; first match wins.
 
   config.ema = 0.0  # Decay of a moving average of the variables; 0 keeps none.
-  # Which variables are tested: 'last'; 'ema'; 'holdout' (best on data.holdout); 'best_on_test' (leaky: only to replicate
-  # papers that did so, and marked wherever its number is shown).
+  # Which variables are tested: 'last'; 'ema'; 'holdout' (best on data.holdout); 'best_on_test' (leaky: only to
+  # replicate papers that did so, and marked wherever its number is shown).
   config.select = 'last'
   config.parallel = 'jit'  # 'jit' (one global program, split by the compiler) or 'pmap' (one program per device).
   config.log_every = 50  # Steps between lines of metrics.jsonl.

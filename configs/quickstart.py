@@ -13,6 +13,8 @@ def get_config() -> ConfigDict:
   config = pal.get_config('synthetic_faces')
   with config.unlocked():
     config.name = 'quickstart'
-    config.image_size = 48
-    config.epochs = 6.0
+    config.image_size = 40
+    config.model.backbone.depth = 10
+    config.batch_size = 64
+    config.epochs = 4.0
   return config

@@ -1,11 +1,14 @@
 """What every command shares: parse flags, run, and print a user's mistake as one line instead of a traceback."""
 
+import ast
+import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from fer_jax.errors import UserError
 
@@ -29,11 +32,36 @@ def overrides() -> list[str]:
   return [argument for argument in sys.argv[1:] if argument.startswith('--config.')]
 
 
+def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
+  """Loads ``'path/to/config.py:argument'`` and applies ``changes`` such as ``'batch_size=32'``.
+
+  Raises:
+    UserError: no such file, or an unknown key.
+  """
+  path, _, argument = name.partition(':')
+  _import_neighbours(path)
+  try:
+    config = runpy.run_path(path)['get_config'](*([argument] if argument else []))
+    for change in changes:
+      key, _, value = change.partition('=')
+      config.update_from_flattened_dict({key: ast.literal_eval(value)})
+  except (OSError, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
+    raise UserError(f'{name}: {error}') from error
+  return config
+
+
+def _import_neighbours(path: str) -> None:
+  """Lets a config file import its neighbours as ``configs.*``, wherever the command is started."""
+  sys.path.append(str(Path(path).resolve().parents[1]))
+
+
 def _parse(argv: list[str]) -> list[str]:
+  if '--help' in argv or '-h' in argv:
+    app.usage(shorthelp=True, writeto_stdout=True)  # As absl does, but help that was asked for is no failure.
+    sys.exit(0)
   for argument in argv:
     if argument.startswith('--config='):
-      # Config files import their neighbours as ``configs.*``, wherever the command is started.
-      sys.path.append(str(Path(argument.removeprefix('--config=').split(':')[0]).resolve().parents[1]))
+      _import_neighbours(argument.removeprefix('--config=').split(':')[0])
   try:
     arguments = flags.FLAGS(argv)
     if flags.FLAGS['verbosity'].using_default_value:

@@ -140,8 +140,9 @@ def check_finite(values: dict[str, float], after: int, at: int) -> None:
   bad = [name for name, value in values.items() if not np.isfinite(value)]
   terms = [name.removeprefix('loss/') for name in bad if name.startswith('loss/')] or bad
   if bad:
-    raise UserError(f"{', '.join(terms)} became {values[bad[-1]]} between steps {after + 1} and {at}; the last checkpoint "
-                    'is from before. Lower optimizer.learning_rate or the term\'s weight, or set optimizer.clip_norm.')
+    raise UserError(f"{', '.join(terms)} became {values[bad[-1]]} between steps {after + 1} and {at}; the last "
+                    "checkpoint is from before. Lower optimizer.learning_rate or the term's weight, or set "
+                    'optimizer.clip_norm.')
 
 
 class MetricsLog:

@@ -31,7 +31,7 @@ def find(kind: str, name: str) -> Any:
 
 
 def check_options(what: str, function: Callable[..., Any], options: Mapping[str, Any], given: int = 0) -> None:
-  """Checks that ``options`` are keyword arguments of ``function``, whose first ``given`` arguments come from the caller.
+  """Checks that ``options`` are keyword arguments of ``function``; its first ``given`` arguments come from the caller.
 
   Raises:
     UserError: an option is unknown, or a required one is missing; the message names ``what`` and the nearest option.

@@ -190,7 +190,7 @@ def commit() -> str:
 
 def now() -> str:
   """The time in UTC, to the second."""
-  return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -113,7 +113,7 @@ def make_terms(losses: Mapping[str, Mapping[str, Any]], total_steps: int) -> lis
     if isinstance(weight, (int, float)):
       schedule = optax.constant_schedule(float(weight))
     else:
-      fractions, values = zip(*weight)
+      fractions, values = zip(*weight, strict=True)
       schedule = functools.partial(jnp.interp, xp=jnp.array(fractions) * total_steps, fp=jnp.array(values))
     terms.append(Term(name, functools.partial(loss, **options), schedule, MASKS[mask]))
   if not terms:
@@ -188,7 +188,7 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], b
   ema = state.ema
   if recipe.ema_decay:
     ema = optim.ema_update(ema, {'params': params, 'batch_stats': batch_stats}, recipe.ema_decay, state.step)
-  scalars = {'loss': loss, 'gradient_norm': optax.global_norm(gradient)}
+  scalars = {'loss': loss, 'gradient_norm': optax.tree.norm(gradient)}
   scalars |= {f'loss/{name}': value for name, value in losses.items()}
   per_row = {'accuracy': correct(outputs, batch)} | {f'share/{name}': value for name, value in shares.items()}
   if recipe.axis:

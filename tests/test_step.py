@@ -1,4 +1,4 @@
-"""The step: devices, forms of parallelism, weights, masks, schedules; and logits that depend on their own image alone."""
+"""The step: devices, forms of parallelism, weights, masks, schedules; logits that depend on their own image alone."""
 
 import functools
 

@@ -30,7 +30,7 @@ class Outputs:
 
 
 class Classifier(nn.Module):
-  """A backbone ``images, train -> features, taps`` followed by a head ``features, train -> logits, embedding, weights``."""
+  """A backbone ``images, train -> features, taps`` and a head ``features, train -> logits, embedding, weights``."""
 
   backbone: nn.Module
   head: nn.Module

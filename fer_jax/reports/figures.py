@@ -92,7 +92,7 @@ def class_recall(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
   confusion = np.asarray(confusion)
   k, rates, counts = len(classes), recall(confusion), confusion.sum(axis=1)
   with _figure(5.4, 0.8 + 0.42 * k) as (figure, axes):
-    for i, (rate, count) in enumerate(zip(rates, counts)):
+    for i, (rate, count) in enumerate(zip(rates, counts, strict=True)):
       axes.barh(i, 100, height=0.62, color=THEME['line'], alpha=0.45)
       if not count:
         axes.text(2, i, 'no examples', va='center', color=THEME['muted'], fontsize=9)

@@ -48,7 +48,7 @@ def print_evaluation(result: Mapping[str, Any], console: Console | None = None) 
     console.print(f"no examples of {', '.join(result['absent_classes'])}: left out of the mean.", highlight=False)
 
   table = Table('class', 'recall', '95 %', 'faces', 'most often taken for')
-  for i, (name, row) in enumerate(zip(result['classes'], result['confusion'])):
+  for i, (name, row) in enumerate(zip(result['classes'], result['confusion'], strict=True)):
     if count := sum(row):
       low, high = wilson(row[i], count)
       errors, other = max((n, j) for j, n in enumerate(row) if j != i) if len(row) > 1 else (0, 0)

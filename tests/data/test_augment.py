@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_jax.data import augment
 from fer_jax.landmarks.heatmap import FLIP
@@ -240,3 +241,18 @@ def test_draw_target():
   assert not drawn[0].any()
   np.testing.assert_array_equal(drawn[1:].sum(1), 1)
   assert not drawn[:, 1].any() and 690 < drawn[:, 0].sum() < 810
+
+
+def test_a_sharded_batch_stays_where_it_is():
+  mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+  sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
+  batch = {**make_batch(b=8), 'row': np.arange(8)}
+  def step(batch):
+    keys = augment.example_keys(0, 0, batch['row'])
+    return augment.augment(batch, keys, image_size=SIDE, rotation=20.0, brightness=0.2, erasing=0.5)
+  compiled = jax.jit(step, in_shardings=sharding, out_shardings=sharding).lower(batch).compile()
+  collectives = ('all-gather', 'all-reduce', 'collective-permute', 'all-to-all')
+  assert not any(word in compiled.as_text() for word in collectives)
+  sharded = compiled(jax.device_put(batch, sharding))
+  whole = apply(batch, rotation=20.0, brightness=0.2, erasing=0.5)
+  np.testing.assert_allclose(sharded['image'], whole['image'], atol=1e-6)

@@ -190,8 +190,8 @@ def flops(losses):
   variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
 
   def objective(params, stats, images, heat):
-    context = Context(model, {'params': params, 'batch_stats': stats}, images, {**batch, 'landmark_heatmap': heat}, True,
-                      jax.random.key(0))
+    variables = {'params': params, 'batch_stats': stats}
+    context = Context(model, variables, images, {**batch, 'landmark_heatmap': heat}, True, jax.random.key(0))
     loss = -jax.nn.log_softmax(context.outputs.logits)[:, 0].mean()
     return loss + sum(alignment(context, **options).mean() for options in losses)
 

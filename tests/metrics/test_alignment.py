@@ -16,7 +16,7 @@ def half_pixel(image, size):
   """Bilinear resize written as the definition: output centre (i + .5) s - .5, clamped to the image."""
   out = np.empty(size)
   for i, j in np.ndindex(*size):
-    y, x = (np.clip((k + 0.5) * n / m - 0.5, 0, n - 1) for k, n, m in zip((i, j), image.shape, size))
+    y, x = (np.clip((k + 0.5) * n / m - 0.5, 0, n - 1) for k, n, m in zip((i, j), image.shape, size, strict=True))
     y0, x0 = int(y), int(x)
     y1, x1 = min(y0 + 1, image.shape[0] - 1), min(x0 + 1, image.shape[1] - 1)
     top = image[y0, x0] * (1 - (x - x0)) + image[y0, x1] * (x - x0)
@@ -43,8 +43,8 @@ def test_resize_is_half_pixel_bilinear(image, height, width):
 
 @given(hnp.arrays(np.float32, (3, 4, 5), elements=finite), hnp.arrays(np.uint8, (3, 8, 7)))
 def test_agrees_with_numpy(maps, priors):
-  both = zip(alignment.cosine(maps, priors), alignment.pearson(maps, priors))
-  for image, prior, (cosine, pearson) in zip(maps, priors, both):
+  both = zip(alignment.cosine(maps, priors), alignment.pearson(maps, priors), strict=True)
+  for image, prior, (cosine, pearson) in zip(maps, priors, both, strict=True):
     a, b = alignment.resize(image, prior.shape).ravel(), prior.ravel().astype(np.float64)
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     assert cosine == pytest.approx(a @ b / norms if norms else 0, abs=1e-9)

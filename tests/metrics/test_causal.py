@@ -14,7 +14,7 @@ from fer_jax.metrics import alignment, causal
 def test_area_agrees_with_scikit_learn_with_ties_and_left_out_masks(maps, masks):
   areas = causal.area_under_curve(maps.astype(np.float32), masks)
   np.testing.assert_array_equal(np.isfinite(areas), causal.usable(masks))
-  for image, mask, area in zip(maps, masks, areas):
+  for image, mask, area in zip(maps, masks, areas, strict=True):
     if np.isfinite(area):
       resized = alignment.resize(image, mask.shape)
       assert area == pytest.approx(roc_auc_score(mask.ravel(), resized.ravel()), abs=1e-9)

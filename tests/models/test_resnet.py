@@ -11,7 +11,8 @@ from fer_jax.models.classifier import make_classifier
 
 
 def shapes(size=64, classes=1000, dtype='float32', **options):
-  model = make_classifier({'backbone': {'name': 'resnet', **options}, 'head': {'name': 'linear'}, 'dtype': dtype}, classes)
+  backbone = {'name': 'resnet', **options}
+  model = make_classifier({'backbone': backbone, 'head': {'name': 'linear'}, 'dtype': dtype}, classes)
   images = jnp.zeros((2, size, size, 3))
   variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
   return model, variables, jax.eval_shape(lambda v: model.apply(v, images, train=False), variables)

@@ -13,7 +13,7 @@ class Linear(nn.Module):
 
   @nn.compact
   def __call__(self, features: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, None]:
-    """Maps features (B, h, w, C) to logits (B, K), the pooled embedding (B, C) and no region weights, in float32 at least."""
+    """Maps features (B, h, w, C) to logits (B, K), the pooled embedding (B, C), both float32 at least, and None."""
     embedding = features.astype(jnp.promote_types(features.dtype, jnp.float32)).mean(axis=(1, 2))
     dropped = nn.Dropout(self.dropout, deterministic=not train)(embedding)
     return nn.Dense(self.classes, name='fc')(dropped), embedding, None

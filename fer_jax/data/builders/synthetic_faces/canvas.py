@@ -22,7 +22,7 @@ def _catmull_rom(count: int, samples: int, closed: bool) -> np.ndarray:
     t -= segment
     weights = ((-t + 2 * t**2 - t**3) / 2, (2 - 5 * t**2 + 3 * t**3) / 2, (t + 4 * t**2 - 3 * t**3) / 2,
                (-t**2 + t**3) / 2)
-    for offset, weight in zip(range(-1, 3), weights):
+    for offset, weight in zip(range(-1, 3), weights, strict=True):
       point = segment + offset
       matrix[row, point % count if closed else min(max(point, 0), count - 1)] += weight
   return matrix

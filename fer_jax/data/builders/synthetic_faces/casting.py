@@ -9,9 +9,11 @@ import dataclasses
 import numpy as np
 
 from fer_jax.data.builders.synthetic_faces import anatomy
+from fer_jax.errors import UserError, nearest
 from fer_jax.landmarks.action_units import CODEBOOK
 
-_SKINS = np.array([(255, 219, 196), (240, 194, 162), (224, 172, 132), (198, 138, 98), (150, 98, 66), (104, 66, 46)], float)
+_SKINS = np.array([(255, 219, 196), (240, 194, 162), (224, 172, 132), (198, 138, 98), (150, 98, 66), (104, 66, 46)],
+                  float)
 _HAIRS = np.array([(28, 22, 20), (58, 38, 26), (100, 66, 38), (168, 122, 66), (214, 180, 120), (140, 58, 32),
                    (170, 168, 166)], float)
 _IRISES = np.array([(60, 38, 24), (96, 62, 34), (74, 104, 66), (70, 112, 156), (98, 108, 116)], float)
@@ -96,13 +98,19 @@ def draw_action_units(rng: np.random.Generator, expression: str) -> tuple[dict[i
 
   Args:
     rng: source of randomness.
-    expression: a key of the codebook; 'neutral' gives a trace of a few random action units.
+    expression: one that has action units in the codebook, or 'neutral': a trace of a few random ones.
 
   Returns:
     (strength in (0, 1] by action unit, intensity): intensity is in [0.5, 1], 0 for neutral. Each unit has its own
     strength around the intensity, and some are left out.
+
+  Raises:
+    UserError: the expression is neither.
   """
-  if not CODEBOOK[expression]:
+  drawable = {name for name, units in CODEBOOK.items() if units or name == 'neutral'}
+  if expression not in drawable:
+    raise UserError(f"synthetic_faces cannot draw '{expression}'{nearest(expression, drawable)}")
+  if expression == 'neutral':
     units = rng.choice(sorted(anatomy.SHIFTS), size=rng.integers(0, 4), replace=False)
     return {int(unit): float(rng.uniform(.03, .14)) for unit in units}, 0.0
   intensity = float(rng.uniform(.5, 1))

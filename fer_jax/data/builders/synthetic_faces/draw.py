@@ -20,7 +20,7 @@ _BROW_PROFILE = np.array([.3, .8, 1.0, 1.15, .9])
 _BODY = np.array([(-.62, .9, -.5), (.62, .9, -.5), (.68, 1.9, -.5), (1.9, 2.4, -.6), (2, 3.2, -.6), (-2, 3.2, -.6),
                   (-1.9, 2.4, -.6), (-.68, 1.9, -.5)])
 _EARS = np.array([(-.98, .2, -.4), (.98, .2, -.4)])
-_EYES = np.array([(36, 37, 38, 39, 40, 41), (45, 44, 43, 42, 47, 46)])  # outer corner, upper lid, inner corner, lower lid
+_EYES = np.array([(36, 37, 38, 39, 40, 41), (45, 44, 43, 42, 47, 46)])  # outer corner, upper, inner corner, lower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +46,20 @@ def draw_face(rng: np.random.Generator, expression: str, size: int = 64) -> Face
 
   Args:
     rng: the only source of randomness.
-    expression: a key of ``CODEBOOK`` in ``fer_jax.landmarks.action_units``.
+    expression: 'neutral', or one that has action units in ``fer_jax.landmarks.action_units.CODEBOOK``.
     size: side of the image in pixels.
 
   Returns:
     The face. The causal mask compares two renderings without noise in which only the action units differ; that of a
     neutral face is empty.
+
+  Raises:
+    UserError: the expression cannot be drawn.
   """
   person, view = casting.draw_person(rng), casting.draw_view(rng)
   action_units, intensity = casting.draw_action_units(rng, expression)
   asymmetry = rng.uniform(-.15, .15)
   occluder = casting.draw_occluder(rng)
-  noise = rng.standard_normal((size, size, 3), np.float32) * view.noise
   side = size * _OVERSAMPLING
 
   def project(points: np.ndarray) -> np.ndarray:
@@ -80,6 +82,7 @@ def draw_face(rng: np.random.Generator, expression: str, size: int = 64) -> Face
   if intensity:
     difference = cv2.absdiff(image, photograph(anatomy.express(person.face, {}), {}))
     changed[functools.reduce(cv2.max, cv2.split(difference)) > _CHANGED] = 255
+  noise = view.noise * rng.standard_normal((size, size, 3), np.float32)  # Last, so that size changes nothing else.
   landmarks = (project(face) + .5) / _OVERSAMPLING
   return Face((image + noise).clip(0, 255).astype(np.uint8), landmarks.astype(np.float32), changed, action_units,
               intensity)
@@ -91,7 +94,7 @@ def _develop(image: np.ndarray, view: casting.View, size: int) -> np.ndarray:
   if view.blur * size > .2:
     image = cv2.GaussianBlur(image, (0, 0), view.blur * size)
   colour = view.saturation * np.eye(3) + (1 - view.saturation) / 3
-  return cv2.transform(image.astype(np.float32), view.tint[:, None] * colour)
+  return np.clip(cv2.transform(image.astype(np.float32), view.tint[:, None] * colour), 0, 255)
 
 
 def _behind(image: np.ndarray, person, view, project) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Light and shadow on the face: the head's roundness, and the folds and bulges that action units make in the skin."""
 
+import itertools
+
 import cv2
 import numpy as np
 
@@ -108,14 +110,14 @@ def relief(side: int, unit: float, face: np.ndarray, action_units: dict[int, flo
     amount = _amount(rest, added, action_units)
     if abs(amount) > .02:
       disc(soft, centre, radius * unit / 2, 128 + 127 * min(amount, 1))
-  shadow = project(face[[27, 30, 33]] + (0, 0, 0)) / 2
+  shadow = project(face[[27, 30, 33]]) / 2
   cast = shadow[1:] - np.sign(view.light[0]) * (.08 + .16 * abs(view.light[0])) * np.array([unit / 2, 0])
   fill(soft, np.concatenate([shadow, cast[::-1]]), 128 - 150 * view.diffuse * abs(view.light[0]) ** .5)
   fill(soft, project(face[[31, 33, 35]] + np.array([(0, .02, 0), (0, .16, -.1), (0, .02, 0)])) / 2, 100)
   soft = cv2.GaussianBlur(soft, (0, 0), .05 * unit / 2)
   sharp = np.full((side, side), 128, np.uint8)
   points = project(face[_FOLD_INDEX] + _FOLD_OFFSET)
-  for (rest, added, width, _), start, end in zip(_FOLDS, _FOLD_ENDS, _FOLD_ENDS[1:]):
+  for (rest, added, width, _), (start, end) in zip(_FOLDS, itertools.pairwise(_FOLD_ENDS), strict=True):
     amount = person.wrinkles * _amount(rest, added, action_units)
     if amount > .02:
       for half in (0, _FOLD_ENDS[-1]):

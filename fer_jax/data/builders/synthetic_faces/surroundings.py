@@ -5,6 +5,8 @@ import numpy as np
 
 from fer_jax.data.builders.synthetic_faces.canvas import curve, disc, fill, stroke
 
+_HAT = np.array([(1.15, -1.1, -.1), (.8, -1.75, -.2), (0, -1.95, -.2), (-.8, -1.75, -.2), (-1.15, -1.1, -.1)])
+
 
 def background(rng: np.random.Generator, side: int) -> np.ndarray:
   """Draws a gradient, soft clutter and texture as uint8 (side, side, 3)."""
@@ -85,15 +87,17 @@ def occlude(image, kind: str, rng: np.random.Generator, person, project, unit: f
     disc(image, palm, unit * .45, skin)
   elif kind == 'scarf':
     top = u(1.1, 1.3)
-    edge = project(np.array([(x, top + .18 * x * x - .15 * abs(x), .5 - .6 * x * x) for x in np.linspace(-1.3, 1.3, 7)]))
+    x = np.linspace(-1.3, 1.3, 7)
+    edge = project(np.stack([x, top + .18 * x**2 - .15 * np.abs(x), .5 - .6 * x**2], -1))
     low = project(np.array([(1.6, 3.0, 0), (-1.6, 3.0, 0)]))
     fill(image, np.concatenate([curve(edge), low]), colour)
     for drop in (.18, .4):
       stroke(image, curve(edge + (0, drop * unit)), colour * .75, unit * .05)
   elif kind == 'hat':
     brim = u(-.72, -.55)
-    edge = project(np.array([(x, brim + .2 * x * x, .55 - .7 * x * x) for x in np.linspace(-1.1, 1.1, 7)]))
-    crown = project(np.array([(1.15, -1.1, -.1), (.8, -1.75, -.2), (0, -1.95, -.2), (-.8, -1.75, -.2), (-1.15, -1.1, -.1)]))
+    x = np.linspace(-1.1, 1.1, 7)
+    edge = project(np.stack([x, brim + .2 * x**2, .55 - .7 * x**2], -1))
+    crown = project(_HAT)
     fill(image, np.concatenate([curve(edge), curve(crown)]), colour)
     stroke(image, curve(edge - (0, .08 * unit)), colour * .7, unit * .16)
   elif kind == 'strands':
@@ -101,7 +105,8 @@ def occlude(image, kind: str, rng: np.random.Generator, person, project, unit: f
     for _ in range(5):
       start = np.array([side * u(.1, .5), -1.0, .4])
       middle, end = (side * u(.35, .8), u(-.5, -.2), .5), (side * u(.45, .95), u(.1, .8), .35)
-      stroke(image, curve(project(np.array([start, middle, end])), samples=6), person.hair * u(.8, 1.2), unit * u(.03, .07))
+      strand = curve(project(np.array([start, middle, end])), samples=6)
+      stroke(image, strand, person.hair * u(.8, 1.2), unit * u(.03, .07))
   elif kind == 'sunglasses':
     glasses(image, person.face, project, colour * .2, unit * .07, dark=True)
   elif kind == 'mask':

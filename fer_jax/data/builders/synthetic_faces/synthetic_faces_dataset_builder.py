@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from fer_jax.data import face
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
+from fer_jax.errors import UserError
 
 CLASSES = face.EXPRESSIONS[:7]
 _SPLITS = ('train', 'valid', 'test')
@@ -36,6 +37,12 @@ class SyntheticFacesConfig(tfds.core.BuilderConfig):
   image_size: int = 64
   seed: int = 0
 
+  def __post_init__(self):
+    if min(self.train, self.valid, self.test) < 1 or self.image_size < 16 or self.seed < 0:
+      raise UserError(f"synthetic_faces config '{self.name}': train, valid and test need at least 1 face each, "
+                      f'image_size at least 16 and seed at least 0; got {self.train}, {self.valid}, {self.test}, '
+                      f'{self.image_size}, {self.seed}.')
+
 
 def draw_record(index: int, *, split: str, seed: int, image_size: int) -> dict[str, Any]:
   """Draws the record of face ``index`` of ``split``; its label is ``index`` modulo the number of classes."""
@@ -45,7 +52,7 @@ def draw_record(index: int, *, split: str, seed: int, image_size: int) -> dict[s
   causal_mask = cv2.resize(drawn.causal_mask, (face.MAP_SIZE, face.MAP_SIZE), interpolation=cv2.INTER_AREA)
   return face.record(image=face.png(drawn.image), name=f'{split}_{index:06d}.png', label=label,
                      expression=CLASSES[label], size=drawn.image.shape[:2], landmarks=drawn.landmarks, source='exact',
-                     score=1.0, causal_mask=face.png(causal_mask), intensity=drawn.intensity)
+                     causal_mask=face.png(causal_mask), intensity=drawn.intensity)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):

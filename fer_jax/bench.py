@@ -1,0 +1,119 @@
+"""Compares configs on this machine, in turns.
+
+    python -m fer_jax.bench --configs=configs/baseline.py:ferplus,configs/pal.py:ferplus
+
+Step times are taken in turns within one run and reported as ratios to the first config, round by round: machines drift,
+and an absolute second means nothing on another one. FLOPs are the compiler's own count of the compiled step.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from fer_jax import cluster, commands
+from fer_jax.errors import UserError
+
+_CONFIGS = flags.DEFINE_list('configs', None, 'Config files to compare, each with its data set behind a colon; the '
+                             'first is what the others are divided by.', required=True)
+_ROUNDS = flags.DEFINE_integer('rounds', 15, 'Rounds; in each, every config takes its steps once.', lower_bound=2)
+_STEPS = flags.DEFINE_integer('steps', 3, 'Steps of a config in a round.', lower_bound=1)
+_SET = flags.DEFINE_multi_string('set', [], 'A change to all configs, such as --set=batch_size=32; may be repeated.')
+
+
+@dataclasses.dataclass
+class Contestant:
+  """A config ready to step: ``step()`` takes one step and returns something to wait for."""
+
+  name: str
+  batch_size: int
+  flops: float
+  pipeline: float
+  step: Callable[[], Any]
+
+
+def make_contestant(name: str, config: Any) -> Contestant:
+  """Compiles the training step of ``config`` and measures its data pipeline alone, in images a second."""
+  import jax
+
+  from fer_jax import run, step
+  from fer_jax.data import stream
+  mesh = cluster.make_mesh()
+  cluster.check_batch(config.batch_size, mesh)
+  source = run.open_source(config, config.data.train)
+  setup = run.make_setup(config, source.classes, 1000)
+  state = cluster.replicate(setup.initial(), mesh)
+  meter = cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
+  # Without the cache: what reading and decoding cost, not what memory does.
+  batches = stream.training_batches(dataclasses.replace(source, cache=False), seed=0, batch_size=config.batch_size,
+                                    threads=config.data.threads)
+  batch = cluster.place(next(batches), mesh)
+  began, count = time.perf_counter(), 0
+  while time.perf_counter() - began < 2.0:
+    next(batches)
+    count += config.batch_size
+  pipeline = count / (time.perf_counter() - began)
+  compiled = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel).lower(
+      state, meter, batch).compile()
+  holder = [state, meter]
+
+  def take_step() -> Any:
+    holder[:] = compiled(*holder, batch)
+    return jax.block_until_ready(holder)
+
+  return Contestant(name, config.batch_size, compiled.cost_analysis()['flops'], pipeline, take_step)
+
+
+def interval(ratios: np.ndarray) -> tuple[float, float]:
+  """95 % bootstrap interval of the median of ``ratios`` (n,), by percentiles of 10,000 resamples (seeded)."""
+  draws = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
+  low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+  return float(low), float(high)
+
+
+def compare(contestants: list[Contestant], rounds: int, steps: int) -> np.ndarray:
+  """Seconds per step (rounds, contestants), taken in turns; the order turns round by round so that drift cancels."""
+  for contestant in contestants:
+    contestant.step()
+  seconds = np.zeros((rounds, len(contestants)))
+  for r in range(rounds):
+    for i in np.roll(np.arange(len(contestants)), r):
+      began = time.perf_counter()
+      for _ in range(steps):
+        contestants[i].step()
+      seconds[r, i] = (time.perf_counter() - began) / steps
+  return seconds
+
+
+def main(argv: list[str]) -> None:
+  """Prints the table."""
+  del argv
+  cluster.start()
+  from rich.console import Console
+  from rich.table import Table
+  configs = {name: commands.load_config(name, _SET.value) for name in _CONFIGS.value}
+  if len(configs) < 2:
+    raise UserError('--configs needs at least two different configs to compare.')
+  contestants = [make_contestant(name, config) for name, config in configs.items()]
+  seconds = compare(contestants, _ROUNDS.value, _STEPS.value)
+  table = Table(title=f'{_ROUNDS.value} rounds of {_STEPS.value} steps in turns on {cluster.hardware()}')
+  for column in ('config', 'step time ratio', '95 % of the median', 'FLOPs ratio', 'GFLOP/image', 'images/s',
+                 'data alone, images/s'):
+    table.add_column(column)
+  for i, c in enumerate(contestants):
+    ratios = seconds[:, i] / seconds[:, 0]
+    low, high = interval(ratios)
+    table.add_row(c.name, f'{np.median(ratios):.3f}', f'{low:.3f} to {high:.3f}' if i else '-',
+                  f'{c.flops / contestants[0].flops:.4f}', f'{c.flops / c.batch_size / 1e9:.3f}',
+                  f'{c.batch_size / np.median(seconds[:, i]):.0f}', f'{c.pipeline:.0f}')
+  Console(width=130).print(table)
+  spread = seconds.max(axis=0) / seconds.min(axis=0)
+  print(f'Noise: the slowest round of a config took {spread.max():.2f} times its fastest.')
+
+
+if __name__ == '__main__':
+  commands.run(main)

@@ -1,0 +1,258 @@
+"""The training order as a function of (seed, step), exact evaluation, and the decoding of records into batches."""
+
+import itertools
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_jax.data import face, stream
+from fer_jax.errors import UserError
+
+CLASSES = ('neutral', 'happiness', 'surprise')
+
+
+def encode(image):
+  return face.png(image).getvalue()
+
+
+def make_record(i, image=None, **fields):
+  """Record ``i`` as a data source returns it; its image holds nothing but ``i``."""
+  heatmap = np.zeros((56, 56), np.uint8)
+  heatmap[5, 7] = 200
+  return {'image': encode(np.full((8, 8), i, np.uint8) if image is None else image), 'label': i % 3,
+          'landmarks': np.full((68, 2), np.nan, np.float32) if i % 2 else np.full((68, 2), 2, np.float32),
+          'landmark_source': i % 4, 'landmark_score': np.float32(0), 'landmark_heatmap': encode(heatmap),
+          'action_unit_map': encode(heatmap // 2), 'name': f'face{i}.png'.encode(), **fields}
+
+
+def make_source(n, **options):
+  return stream.Source([make_record(i) for i in range(n)], CLASSES, **options)
+
+
+def take(iterator, count):
+  return list(itertools.islice(iterator, count))
+
+
+def held(batches):
+  """The examples in batches, by what their images hold."""
+  return [batch['image'][:, 0, 0, 0].tolist() for batch in batches]
+
+
+def assert_equal(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name])
+    assert a[name].dtype == b[name].dtype
+
+
+def test_batch_fields():
+  batch = next(stream.training_batches(make_source(5), seed=0, batch_size=4))
+  assert {name: (values.shape, values.dtype.name) for name, values in batch.items()} == {
+      'image': ((4, 8, 8, 1), 'uint8'), 'label': ((4,), 'int32'), 'target': ((4, 3), 'float32'),
+      'landmarks': ((4, 68, 2), 'float32'), 'landmark_source': ((4,), 'int32'),
+      'landmark_heatmap': ((4, 56, 56), 'uint8'), 'action_unit_map': ((4, 56, 56), 'uint8'), 'mask': ((4,), 'bool'),
+      'row': ((4,), 'int32')}
+  i = batch['image'][:, 0, 0, 0]
+  np.testing.assert_array_equal(batch['label'], i % 3)
+  np.testing.assert_array_equal(batch['target'], np.eye(3)[i % 3])
+  np.testing.assert_array_equal(batch['landmark_source'], i % 4)
+  np.testing.assert_array_equal(np.isnan(batch['landmarks'][:, 0, 0]), i % 2 == 1)
+  assert batch['landmarks'][i % 2 == 0].tolist() == np.full(((i % 2 == 0).sum(), 68, 2), 0.25).tolist()
+  assert batch['landmark_heatmap'][0, 5, 7] == 200 and batch['action_unit_map'][0, 5, 7] == 100
+  assert batch['mask'].all() and batch['row'].tolist() == [0, 1, 2, 3]
+
+
+def test_every_epoch_is_a_new_permutation():
+  seen = sum(held(take(stream.training_batches(make_source(12), seed=3, batch_size=4), 9)), [])
+  epochs = [seen[:12], seen[12:24], seen[24:]]
+  assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
+  assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != list(range(12))
+
+
+def test_order_is_a_function_of_seed_and_step():
+  source = make_source(13)
+  start = lambda seed, step: held(take(stream.training_batches(source, seed=seed, batch_size=5, start_step=step), 6))
+  whole = start(0, 0)
+  assert start(0, 0) == whole
+  assert start(1, 0) != whole
+  assert start(0, 4)[:2] == whole[4:]
+
+
+@pytest.mark.parametrize('balanced', [False, True])
+@pytest.mark.parametrize('processes', [2, 4])
+def test_the_global_batch_is_the_same_for_any_number_of_processes(processes, balanced):
+  source = make_source(11)
+  options = {'seed': 5, 'batch_size': 8, 'start_step': 2, 'balanced': balanced}
+  whole = take(stream.training_batches(source, **options), 4)
+  parts = [take(stream.training_batches(source, **options, process_index=p, process_count=processes), 4)
+           for p in range(processes)]
+  for batch, *pieces in zip(whole, *parts, strict=True):
+    assert_equal(batch, {name: np.concatenate([piece[name] for piece in pieces]) for name in batch})
+    assert batch['row'].tolist() == list(range(8))
+
+
+@pytest.mark.parametrize('cache', [False, True])
+def test_threads_change_nothing(cache):
+  plain = take(stream.training_batches(make_source(30), seed=0, batch_size=6, threads=0), 12)
+  threaded = take(stream.training_batches(make_source(30, cache=cache), seed=0, batch_size=6, threads=5), 12)
+  for a, b in zip(plain, threaded, strict=True):
+    assert_equal(a, b)
+
+
+def test_balanced_batches():
+  labels = [0] * 20 + [1] * 3 + [-1] * 4  # Class 2 does not occur.
+  source = stream.Source([make_record(i, label=label) for i, label in enumerate(labels)], CLASSES)
+  batches = take(stream.training_batches(source, seed=0, batch_size=10, balanced=True), 4)
+  assert all(np.bincount(batch['label'], minlength=3).tolist() == [5, 5, 0] for batch in batches)
+  common = [i for batch in held(batches) for i in batch if i < 20]
+  assert sorted(common) == list(range(20))
+
+
+@pytest.mark.parametrize('processes', [1, 2, 3])
+@pytest.mark.parametrize('n', [1, 5, 6, 7, 17])
+def test_evaluation_counts_every_example_once(n, processes):
+  source = make_source(n)
+  parts = [list(stream.evaluation_batches(source, batch_size=6, process_index=p, process_count=processes, threads=2))
+           for p in range(processes)]
+  assert {len(part) for part in parts} == {-(-n // 6)}
+  rows, values = [], []
+  for batch in sum(parts, []):
+    assert batch['image'].shape == (6 // processes, 8, 8, 1)
+    mask = batch['mask']
+    rows += batch['row'][mask].tolist()
+    values += batch['image'][mask, 0, 0, 0].tolist()
+    assert (batch['label'][~mask] == -1).all()
+    assert not any(values[~mask].any() for name, values in batch.items() if name != 'label')
+  assert sorted(rows) == list(range(n)) and values == rows
+
+
+def test_batch_size_must_be_shared_evenly():
+  with pytest.raises(UserError, match='divisible by 3'):
+    stream.training_batches(make_source(4), seed=0, batch_size=8, process_count=3)
+  with pytest.raises(UserError, match='divisible by 3'):
+    stream.evaluation_batches(make_source(4), batch_size=8, process_count=3)
+
+
+def test_rows_names_and_labels():
+  source = make_source(9)
+  assert source.names == [f'face{i}.png' for i in range(9)]
+  assert source.labels.tolist() == [i % 3 for i in range(9)]
+  batch = stream.rows(source, [7, 0])
+  assert held([batch]) == [[7, 0]] and batch['row'].tolist() == [7, 0] and batch['mask'].all()
+
+
+def test_channels():
+  rng = np.random.default_rng(0)
+  rgb = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+  alpha = cv2.imencode('.png', np.dstack([rgb[..., ::-1], rgb[..., 0]]))[1].tobytes()
+  records = [make_record(0, rgb), make_record(1), make_record(2, image=rgb) | {'image': alpha}]
+  colour = stream.Source(records, CLASSES)
+  np.testing.assert_array_equal(colour.example(0)['image'], rgb)
+  np.testing.assert_array_equal(colour.example(1)['image'], np.ones((8, 8, 3)))
+  np.testing.assert_array_equal(colour.example(2)['image'], rgb)
+  grey = stream.Source(records, CLASSES, channels=1)
+  assert grey.example(0)['image'].shape == (8, 8, 1)
+  np.testing.assert_allclose(grey.example(0)['image'][..., 0], rgb @ [0.299, 0.587, 0.114], atol=1)
+
+
+def test_size():
+  ramp = np.repeat(np.arange(16, dtype=np.uint8)[None] * 16, 16, 0)
+  source = stream.Source([make_record(0), make_record(1, ramp)], CLASSES, size=8)
+  np.testing.assert_array_equal(source.example(1)['image'][0, :, 0], ramp[0].reshape(8, 2).mean(1).round())
+  assert stream.Source([make_record(0)], CLASSES, size=11).example(0)['image'].shape == (11, 11, 1)
+  with pytest.raises(UserError, match=r"'face1.png' is 16 x 16 pixels.*data.size"):
+    stream.Source([make_record(0), make_record(1, ramp)], CLASSES).example(1)
+
+
+def test_an_oblong_image_is_padded_and_everything_follows():
+  image = np.zeros((40, 80), np.uint8)
+  image[10:14, 60:64] = 255
+  point = np.float32([62, 12])  # The spot's centre, pixels.
+  heatmap = cv2.resize(image, (56, 56), interpolation=cv2.INTER_AREA)
+  record = make_record(0, image, landmarks=np.tile(point, (68, 1)), landmark_heatmap=encode(heatmap))
+  example = stream.Source([record], CLASSES).example(0)
+  assert example['image'].shape == (80, 80, 1)
+  expected = np.array([62 / 80, (12 + 20) / 80])
+  np.testing.assert_allclose(example['landmarks'], np.tile(expected, (68, 1)), rtol=1e-6)
+  for values in (example['image'][..., 0], example['landmark_heatmap']):
+    y, x = np.indices(values.shape) + 0.5
+    centre = np.array([(x * values).sum(), (y * values).sum()]) / values.sum() / len(values)
+    np.testing.assert_allclose(centre, expected, atol=0.01)
+
+
+def test_targets():
+  votes = np.array([6, 1, 3, 1, 0], np.int32)  # Three classes, then unknown and no face.
+  single = np.array([1, 1, 1, 5, 2], np.int32)
+  target = np.float32([0.5, 0.0, 0.5])
+  records = [make_record(0, votes=votes, target=target), make_record(1, votes=single, target=target, label=-1)]
+  example = lambda **options: [stream.Source(records, CLASSES, **options).example(i)['target'].tolist() for i in (0, 1)]
+  assert example() == [[1, 0, 0], [0, 0, 0]]
+  assert example(target='target') == [target.tolist()] * 2
+  np.testing.assert_allclose(example(target='votes'), [[2 / 3, 0, 1 / 3], [0, 0, 0]], rtol=1e-6)
+  with pytest.raises(UserError, match="did you mean 'votes'"):
+    example(target='vote')
+  with pytest.raises(UserError, match='has no field of this name'):
+    make_source(1, target='votes')
+
+
+@pytest.mark.parametrize('threads', [0, 2])
+def test_a_broken_image_is_named(threads):
+  source = stream.Source([make_record(0), make_record(1) | {'image': b'no image'}], CLASSES)
+  with pytest.raises(UserError, match="'face1.png': its image cannot be decoded"):
+    take(stream.training_batches(source, seed=0, batch_size=2, threads=threads), 1)
+
+
+def test_an_empty_split():
+  with pytest.raises(UserError, match='empty'):
+    make_source(0)
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  """A folder with the tiny synthetic faces."""
+  path = str(tmp_path_factory.mktemp('prepared'))
+  stream.open_split('synthetic_faces', 'tiny', 'test', path, prepare_if_missing=True)
+  return path
+
+
+def test_open_split(data_dir):
+  source, train, valid = (stream.open_split('synthetic_faces', 'tiny', split, data_dir, size=24)
+                          for split in ('train+valid', 'train', 'valid'))
+  assert len(source) == len(train) + len(valid)
+  assert source.names == train.names + valid.names
+  assert source.classes == face.EXPRESSIONS[:7]
+  batch = next(stream.evaluation_batches(source, batch_size=4))
+  assert batch['image'].shape == (4, 24, 24, 3) and batch['causal_mask'].shape == (4, 56, 56)
+  assert (batch['landmark_source'] == face.LANDMARK_SOURCES.index('exact')).all()
+  assert 0.2 < np.nanmean(batch['landmarks']) < 0.8
+  assert source.labels.tolist() == [source.example(i)['label'] for i in range(len(source))]
+
+
+def test_fingerprints_tell_splits_apart_and_repeat(data_dir):
+  fingerprint = lambda split: stream.open_split('synthetic_faces', 'tiny', split, data_dir).fingerprint
+  assert fingerprint('train') == fingerprint('train') != fingerprint('valid')
+  assert len(fingerprint('train')) == 64
+
+
+@pytest.mark.parametrize('name, variant, split, message', [
+    ('synthetic_face', '', 'train', "did you mean 'synthetic_faces'"),
+    ('synthetic_faces', 'tin', 'train', "did you mean 'tiny'"),
+    ('synthetic_faces', 'tiny', 'trian', "bad split 'trian'.*It has: train, valid, test"),
+    ('synthetic_faces', 'tiny', 'train[', 'bad split'),
+    ('ferplus', 'majority', 'train',
+     r'(?s)not prepared.*python -m fer_jax.prepare --dataset=ferplus --variant=majority --data_dir=\S+ --source='),
+])
+def test_mistakes_are_explained(data_dir, name, variant, split, message):
+  with pytest.raises(UserError, match=message):
+    stream.open_split(name, variant, split, data_dir)
+
+
+def test_reading_does_not_import_tensorflow(data_dir):
+  code = ('import sys; from fer_jax.data import stream; '
+          f'source = stream.open_split("synthetic_faces", "tiny", "valid", {data_dir!r}); '
+          'next(stream.training_batches(source, seed=0, batch_size=2)); sys.exit("tensorflow" in sys.modules)')
+  subprocess.run([sys.executable, '-c', code], check=True, cwd=pathlib.Path(__file__).parents[2])

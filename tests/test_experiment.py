@@ -1,0 +1,183 @@
+"""Whole runs: what they write, that they resume bit for bit, and how they stop."""
+
+import json
+import os
+import random
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from fer_jax import checkpoint, cluster, evaluation, experiment, run
+from fer_jax.data import stream
+from fer_jax.errors import UserError
+from tests import faces
+from tests.processes import TINY, start
+
+
+def _sources(patch):
+  """Makes every split a handful of faces in memory."""
+  splits = {'train': faces.source(64, seed=0), 'valid': faces.source(17, seed=1), 'test': faces.source(20, seed=2)}
+  patch.setattr(run, 'open_source', lambda config, split: splits[split])
+
+
+@pytest.fixture(autouse=True)
+def sources(monkeypatch):
+  _sources(monkeypatch)
+
+
+def final_state(config, workdir):
+  setup = run.make_setup(config, faces.CLASSES, 16)
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
+  step = checkpoints.latest()
+  state = jax.device_get(checkpoints.restore(step, jax.eval_shape(setup.initial), cluster.make_mesh(jax.devices()[:1])))
+  checkpoints.close()
+  return step, state
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A run of 16 steps and its result; the other tests compare with it."""
+  workdir = tmp_path_factory.mktemp('run') / 'pal'
+  with pytest.MonkeyPatch.context() as patch:
+    _sources(patch)
+    result = experiment.train(faces.config(epochs=2.0), workdir, ['--config.epochs=2.0'])
+  return workdir, result
+
+
+def test_a_run_leaves_its_whole_record(finished):
+  workdir, result = finished
+  record = json.loads((workdir / 'run.json').read_text())
+  assert record['overrides'] == ['--config.epochs=2.0'] and record['steps'] == 16 and record['finished']
+  assert {'jax', 'flax', 'optax'} <= record['versions'].keys() and record['commit'] and record['hardware']
+  assert json.loads((workdir / 'config.json').read_text())['losses']['pal']['loss'] == 'alignment'
+  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  train = [line for line in lines if line['kind'] == 'train']
+  assert {'loss', 'loss/pal', 'loss/cross_entropy', 'gradient_norm', 'learning_rate', 'images_per_second',
+          'data_wait'} <= train[0].keys()
+  assert [line['step'] for line in lines if line['kind'] == 'valid'] == [8, 16]
+  assert (workdir / 'parameters.txt').read_text().splitlines()[-1].split() == ['total', f"{record['parameters']:,}"]
+  assert '<html' in (workdir / 'report.html').read_text()
+  on_disk = json.loads((workdir / 'evaluation' / 'test.json').read_text())
+  assert on_disk == json.loads(json.dumps(result))
+  assert on_disk['count'] == 20 and np.sum(on_disk['confusion']) == 20 and on_disk['protocol']['looks'] == 1
+  assert set(on_disk['alignment']) >= {'logit_sum', 'predicted', 'uniform', 'centred_gaussian'}
+  assert not list(workdir.rglob('*.part*'))
+
+
+def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, tmp_path, monkeypatch):
+  real = stream.training_batches
+
+  def interrupted(*arguments, **options):
+    for i, batch in enumerate(real(*arguments, **options)):
+      if i == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield batch
+
+  config = faces.config(epochs=2.0)
+  monkeypatch.setattr(stream, 'training_batches', interrupted)
+  with pytest.raises(SystemExit) as stop:
+    experiment.train(config, tmp_path / 'pal')
+  assert stop.value.code == experiment.PREEMPTED == 75
+  assert final_state(config, tmp_path / 'pal')[0] == 6
+  monkeypatch.setattr(stream, 'training_batches', real)
+  experiment.train(config, tmp_path / 'pal')
+  (a, one), (b, two) = final_state(config, finished[0]), final_state(config, tmp_path / 'pal')
+  assert a == b == 16
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(x, y)
+  steps = [json.loads(line)['step'] for line in (tmp_path / 'pal/metrics.jsonl').read_text().splitlines()]
+  assert steps == sorted(steps)
+
+
+def test_kill_9_at_a_random_step_and_resume_gives_the_same_bits(tmp_path):
+  # The synthetic faces, as a user starts it: a process killed without warning, and the same command again.
+  command = ['train', '--config=configs/quickstart.py', *TINY, '--config.epochs=12.0', '--config.evaluate_every=100.0']
+  undisturbed = start(*command, f'--workdir={tmp_path}/whole', data_dir=tmp_path)
+  _, err = undisturbed.communicate(timeout=300)
+  assert undisturbed.returncode == 0, err
+  at = random.randrange(6, 40)
+  print(f'killing after step {at}')
+  victim = start(*command, f'--workdir={tmp_path}/killed', data_dir=tmp_path)
+  log = tmp_path / 'killed/metrics.jsonl'
+  while not (log.exists() and len(log.read_text().splitlines()) >= at):
+    assert victim.poll() is None, victim.stderr.read()
+    time.sleep(0.01)
+  victim.kill()
+  victim.communicate()
+  resumed = start(*command, f'--workdir={tmp_path}/killed', data_dir=tmp_path)
+  out, err = resumed.communicate(timeout=300)
+  assert resumed.returncode == 0, err
+  assert 'from step' in out
+  config = run.read_config(tmp_path / 'whole')
+  (a, one), (b, two) = (final_state(config, tmp_path / name) for name in ('whole', 'killed'))
+  assert a == b == 48
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize('devices', [1, 2, 8])
+def test_a_state_saved_on_eight_devices_comes_back_on_any_number(finished, devices):
+  config = faces.config(epochs=2.0)
+  setup = run.make_setup(config, faces.CLASSES, 16)
+  mesh = cluster.make_mesh(jax.devices()[:devices])
+  variables, step = run.selected_variables(config, setup, finished[0], mesh)
+  assert step == 16
+  leaf = jax.tree.leaves(variables['params'])[0]
+  assert leaf.sharding.device_set == set(mesh.devices.flat)
+
+
+def test_holdout_selection_restores_the_best_and_counts_a_second_look(tmp_path):
+  config = faces.config(epochs=2.0, select='holdout')
+  result = experiment.train(config, tmp_path / 'a')
+  lines = [json.loads(line) for line in (tmp_path / 'a/metrics.jsonl').read_text().splitlines()]
+  scores = {line['step']: line['accuracy'] for line in lines if line['kind'] == 'valid'}
+  assert scores[result['step']] == max(scores.values())
+  assert not result['protocol']['leaky']
+  mesh = cluster.make_mesh()
+  setup = run.make_setup(config, faces.CLASSES, 16)
+  variables, step = run.selected_variables(config, setup, tmp_path / 'a', mesh)
+  test = faces.source(20, seed=2)
+  again = evaluation.evaluate_split(config, setup, variables, step, test, 'test', tmp_path / 'a', mesh)
+  assert again['protocol']['looks'] == 2 and again['accuracy'] == result['accuracy']
+
+
+def test_selecting_on_the_test_split_is_marked(tmp_path):
+  result = experiment.train(faces.config(select='best_on_test'), tmp_path / 'a')
+  assert result['protocol']['leaky'] and result['protocol']['select'] == 'best_on_test'
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
+  with pytest.raises(UserError, match='cross_entropy.* became (nan|inf).*learning_rate'):
+    experiment.train(faces.config(optimizer__learning_rate=1e30, optimizer__warmup=0.0), tmp_path / 'a')
+  with pytest.raises(UserError, match=r'^pal became nan between steps 3 and 4'):
+    experiment.check_finite({'loss': float('nan'), 'loss/pal': float('nan'), 'loss/cross_entropy': 1.0}, 2, 4)
+
+
+def test_a_workdir_of_another_config_is_refused_with_the_difference(finished):
+  with pytest.raises(UserError, match='holds a run of another config: optimizer.learning_rate is 0.1 there, 0.2 here'):
+    experiment.train(faces.config(epochs=2.0, optimizer__learning_rate=0.2), finished[0])
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+  (tmp_path / 'holiday.txt').write_text('')
+  with pytest.raises(UserError, match='not empty and holds no run'):
+    experiment.train(faces.config(), tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished):
+  config = faces.config(epochs=2.0, model__backbone__width=8)
+  setup = run.make_setup(config, faces.CLASSES, 16)
+  with pytest.raises(UserError, match='cannot restore step 16'):
+    run.selected_variables(config, setup, finished[0], cluster.make_mesh())
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'augment__flip': 0.5, 'select': 'best'}, 'holdout'), ({'ema': 0.0}, 'needs config.ema'),
+    ({'select': 'holdout', 'data__holdout': ''}, 'needs config.data.holdout'), ({'batch_size': 12}, '8 devices'),
+    ({'parallel': 'pjit'}, "choose 'jit' or 'pmap'"), ({'data__target': 'label', 'model__dtype': 'half'}, 'bfloat16')])
+def test_bad_choices(change, message, tmp_path):
+  with pytest.raises(UserError, match=message):
+    experiment.train(faces.config(**change), tmp_path / 'a')
