@@ -36,7 +36,12 @@ class Checkpoints:
     return self._manager.best_step()
 
   def save(self, step: int, state: TrainState, metrics: dict[str, float] | None = None) -> None:
-    """Starts to save; returns once the state has been copied, so the caller may donate it."""
+    """Starts to save; returns once the state has been copied, so the caller may donate it.
+
+    A step that is there already is left as it is: a resumed run comes to the same state again.
+    """
+    if step in self._manager.all_steps():
+      return
     self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
 
   def restore(self, step: int, like: TrainState, mesh: Mesh) -> TrainState:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jaxlib
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -45,8 +46,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
   """Copies a pytree of host or device arrays onto every device."""
-  # A copy inside jit, not device_put: the result is donated, and must not share buffers with its source.
-  return jax.jit(lambda t: jax.tree.map(lambda x: x + np.zeros((), x.dtype), t), out_shardings=replicated(mesh))(tree)
+  return _copier(replicated(mesh))(tree)
+
+
+@functools.cache
+def _copier(sharding: NamedSharding) -> Callable[[Any], Any]:
+  # A copy, not device_put: the result will be donated, and must not share buffers with its source.
+  return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=sharding)
 
 
 def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -32,7 +32,8 @@ def main(argv: list[str]) -> None:
   mesh = cluster.make_mesh()
   setup = run.make_setup(config, source.classes, record['steps'])
   variables, at = run.selected_variables(config, setup, workdir, mesh)
-  print_evaluation(evaluation.evaluate_split(config, setup, variables, at, source, split, workdir, mesh))
+  evaluator = evaluation.make_evaluator(setup, mesh)
+  print_evaluation(evaluation.evaluate_split(config, evaluator, variables, at, source, split, workdir, mesh))
   print(f'Report: {write_report(workdir)}')
 
 

@@ -19,10 +19,10 @@ from fer_jax.metrics.summary import summarise
 PANEL_FACES = 10
 
 
-def make_evaluator(setup: run.Setup, mesh: jax.sharding.Mesh, explained: bool) -> Callable[..., dict[str, Any]]:
-  """Compiles the evaluation step; maps are computed only where they are ``explained``."""
-  explain = setup.explain if explained else {}
-  return jax.jit(functools.partial(step.evaluation_step, setup.recipe, explain), out_shardings=cluster.replicated(mesh))
+def make_evaluator(setup: run.Setup, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
+  """The evaluation step, to be compiled once for all the batches of a run."""
+  evaluate = functools.partial(step.evaluation_step, setup.recipe, setup.explain)
+  return jax.jit(evaluate, out_shardings=cluster.replicated(mesh))
 
 
 def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any], source: Any, batch_size: int,
@@ -59,13 +59,13 @@ def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, An
   return table
 
 
-def evaluate_split(config: ConfigDict, setup: run.Setup, variables: Mapping[str, Any], at: int, source: Any, split: str,
-                   workdir: Path, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any], at: int,
+                   source: Any, split: str, workdir: Path, mesh: jax.sharding.Mesh) -> dict[str, Any]:
   """Evaluates a split, writes ``WORKDIR/evaluation/<split>.json`` and returns its content.
 
   The file counts how often this split was looked at in this workdir: a test split looked at twice has been selected on.
   """
-  table = collect(make_evaluator(setup, mesh, True), variables, source, config.eval_batch_size, mesh)
+  table = collect(evaluator, variables, source, config.eval_batch_size, mesh)
   result = summarise(table, source.classes)
   path = workdir / 'evaluation' / f'{split}.json'
   record = run.read_run(workdir)
@@ -88,16 +88,15 @@ def evaluate_split(config: ConfigDict, setup: run.Setup, variables: Mapping[str,
   return result
 
 
-def draw_panel(setup: run.Setup, before: Mapping[str, Any], after: Mapping[str, Any], source: Any, workdir: Path,
-               mesh: jax.sharding.Mesh) -> None:
+def draw_panel(evaluator: Callable[..., dict[str, Any]], before: Mapping[str, Any], after: Mapping[str, Any],
+               source: Any, batch_size: int, workdir: Path, mesh: jax.sharding.Mesh) -> None:
   """Writes panel.npz: a few faces with their prior and their attribution maps before and after training."""
   labels = np.asarray(source.labels)
   firsts = [np.flatnonzero(labels == k)[:2] for k in range(len(source.classes))]
-  rows = [f[i] for i in range(2) for f in firsts if len(f) > i][:PANEL_FACES]
+  rows = [f[i] for i in range(2) for f in firsts if len(f) > i][:min(PANEL_FACES, batch_size)]
   faces = stream.rows(source, rows)
-  padding = -len(rows) % mesh.size
-  padded = {name: np.concatenate([values, values[:1].repeat(padding, axis=0)]) for name, values in faces.items()}
-  evaluator = make_evaluator(setup, mesh, True)
+  # Filled up to a whole evaluation batch, which is compiled already.
+  padded = {name: np.resize(values, (batch_size, *values.shape[1:])) for name, values in faces.items()}
   panel = {'images': faces['image'], 'priors': faces['landmark_heatmap'], 'labels': faces['label'],
            'names': np.array([source.names[row] for row in rows])}
   if 'causal_mask' in faces:

@@ -59,6 +59,7 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
   best = checkpoint.Checkpoints(workdir / 'best', keep=1, best='accuracy')
   state = setup.initial()
+  untrained = jax.device_get(state.variables())
   record |= {'classes': list(source.classes), 'fingerprint': source.fingerprint, 'steps': total,
              'hardware': cluster.hardware(), 'devices': mesh.size, 'processes': jax.process_count(),
              'parameters': int(sum(p.size for p in jax.tree.leaves(state.params)))}
@@ -73,7 +74,7 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
         + (f', from step {start:,}' if start else ''))
 
   train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
-  evaluator = evaluation.make_evaluator(setup, mesh, explained=False)
+  evaluator = evaluation.make_evaluator(setup, mesh)
   fresh_meter = lambda: cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
   batches = stream.training_batches(
       source, seed=config.seed, batch_size=config.batch_size, start_step=start, process_index=jax.process_index(),
@@ -127,8 +128,9 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   best.close()
 
   variables, chosen = run.selected_variables(config, setup, workdir, mesh)
-  result = evaluation.evaluate_split(config, setup, variables, chosen, test, config.data.test, workdir, mesh)
-  evaluation.draw_panel(setup, cluster.replicate(setup.initial(), mesh).variables(), variables, test, workdir, mesh)
+  result = evaluation.evaluate_split(config, evaluator, variables, chosen, test, config.data.test, workdir, mesh)
+  evaluation.draw_panel(evaluator, cluster.replicate(untrained, mesh), variables, test, config.eval_batch_size, workdir,
+                        mesh)
   run.write_json(workdir / 'run.json', run.read_run(workdir) | {'finished': run.now()})
   print_evaluation(result)
   print(f'Report: {write_report(workdir)}')

@@ -36,16 +36,16 @@ class Context:
 
   def __init__(self, model: Classifier, variables: Mapping[str, Any], images: jax.Array, batch: Batch, train: bool,
                key: jax.Array | None = None):
-    def run(perturbations):
-      everything = {'params': variables['params'], 'batch_stats': variables['batch_stats'],
-                    'perturbations': {'backbone': {**zeros, **perturbations}}}
-      rngs = {'dropout': key} if train else None
-      outputs, updates = model.apply(everything, images, train, mutable=['batch_stats'] if train else [], rngs=rngs)
-      return outputs.logits, (outputs, updates.get('batch_stats', variables['batch_stats']))
-
     plain = {'params': variables['params'], 'batch_stats': variables['batch_stats']}
     taps = jax.eval_shape(lambda: model.apply(plain, images, False)).taps
     zeros = {name: jnp.zeros(tap.shape, tap.dtype) for name, tap in taps.items()}
+    mutable, rngs = (['batch_stats'], {'dropout': key}) if train else ([], None)
+
+    def run(perturbations):
+      everything = {**plain, 'perturbations': {'backbone': {**zeros, **perturbations}}}
+      outputs, updates = model.apply(everything, images, train, mutable=mutable, rngs=rngs)
+      return outputs.logits, (outputs, updates.get('batch_stats', plain['batch_stats']))
+
     _, self._pull_back, (self.outputs, self.batch_stats) = jax.vjp(run, zeros, has_aux=True)
     self._run = run
     self.batch = batch

@@ -1,6 +1,7 @@
 """What all tests share: eight virtual CPU devices and no way to reach a user's own data sets."""
 
 import os
+import tempfile
 
 # Before the first device is touched; a test that needs one device asks for a mesh of one.
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + (
@@ -8,6 +9,9 @@ os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + (
     # Compiling is most of a test's time: do without the optimisations that cost it.
     ' --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true')
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# Tests, their workers and the processes they start compile many of the same programs: once is enough.
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', os.path.join(tempfile.gettempdir(), 'fer_jax_test_cache'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 
 import pytest  # noqa: E402
 

@@ -21,7 +21,7 @@ def meshes(setup):
   for devices in (1, 8):
     mesh = cluster.make_mesh(jax.devices()[:devices])
     out[devices] = (mesh, cluster.replicate(setup.initial(), mesh).variables(),
-                    evaluation.make_evaluator(setup, mesh, explained=True))
+                    evaluation.make_evaluator(setup, mesh))
   return out
 
 
@@ -35,7 +35,7 @@ def test_ragged_splits_give_the_same_table_on_one_and_eight_devices(setup, meshe
       np.testing.assert_array_equal(table['label'], source.labels)
       whole = table if whole is None else whole  # Of the 17: the others are its beginning, but for the noise's seed.
       np.testing.assert_allclose(table['logits'][0], whole['logits'][0], atol=1e-5)
-      assert table['maps']['predicted'].shape == (count, 1, 1) or table['maps']['predicted'].ndim == 3
+      assert table['maps']['predicted'].shape == (count, 2, 2)
       p = np.exp(table['logits'] - table['logits'].max(1, keepdims=True))
       p /= p.sum(1, keepdims=True)
       np.testing.assert_allclose(table['nll'], -np.log(p[np.arange(count), table['label']]), rtol=1e-4)
@@ -59,8 +59,8 @@ def test_fallback_landmarks_are_no_valid_prior(setup, meshes):
 
 
 def test_panel_shows_the_first_faces_of_every_class(setup, meshes, tmp_path):
-  mesh, variables, _ = meshes[8]
-  evaluation.draw_panel(setup, variables, variables, faces.source(20), tmp_path, mesh)
+  mesh, variables, evaluator = meshes[8]
+  evaluation.draw_panel(evaluator, variables, variables, faces.source(20), 16, tmp_path, mesh)
   panel = np.load(tmp_path / 'panel.npz')
   assert list(panel['labels']) == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2] and list(panel['names'][:2]) == ['0.png', '1.png']
   np.testing.assert_allclose(panel['before/predicted'], panel['after/predicted'])

@@ -139,8 +139,8 @@ def test_holdout_selection_restores_the_best_and_counts_a_second_look(tmp_path):
   mesh = cluster.make_mesh()
   setup = run.make_setup(config, faces.CLASSES, 16)
   variables, step = run.selected_variables(config, setup, tmp_path / 'a', mesh)
-  test = faces.source(20, seed=2)
-  again = evaluation.evaluate_split(config, setup, variables, step, test, 'test', tmp_path / 'a', mesh)
+  evaluator, test = evaluation.make_evaluator(setup, mesh), faces.source(20, seed=2)
+  again = evaluation.evaluate_split(config, evaluator, variables, step, test, 'test', tmp_path / 'a', mesh)
   assert again['protocol']['looks'] == 2 and again['accuracy'] == result['accuracy']
 
 

@@ -156,6 +156,9 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
       given = ''.join(f' --{flag}={value}' for flag, value in flags.items() if value)
       raise UserError(f'{name} is not prepared: nothing at {builder.data_dir}. Prepare it once with:\n'
                       f'  python -m fer_jax.prepare --dataset={name}{given}')
+    if not sys.stderr.isatty():
+      tfds.disable_progress_bar()
+    print(f'{name} is not there yet; it is made once, in {builder.data_dir}.')
     builder.download_and_prepare()
   skip = {key: tfds.decode.SkipDecoding() for key, feature in builder.info.features.items()
           if isinstance(feature, tfds.features.Image)}
