@@ -61,11 +61,16 @@ def _parse(argv: list[str]) -> list[str]:
     sys.exit(0)
   for argument in argv:
     if argument.startswith('--config='):
-      _import_neighbours(argument.removeprefix('--config=').split(':')[0])
+      path = argument.removeprefix('--config=').split(':')[0]
+      if not Path(path).is_file():
+        _fail(UserError(f"there is no config file '{path}'; --config takes the path of one, such as configs/pal.py"))
+      _import_neighbours(path)
   try:
     arguments = flags.FLAGS(argv)
     if flags.FLAGS['verbosity'].using_default_value:
-      logging.set_verbosity(logging.WARNING)  # Libraries narrate every file they open.
+      logging.set_verbosity(logging.ERROR)  # Libraries narrate every file they open.
+    if 'config' in flags.FLAGS and flags.FLAGS.config is not None:
+      _ = flags.FLAGS.config.is_locked  # A config file that cannot be loaded says so only when it is used.
     return arguments
   except flags.Error as error:
     message = str(error)
@@ -73,7 +78,8 @@ def _parse(argv: list[str]) -> list[str]:
     message = str(error)
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     # A config file runs inside flag parsing: a mistyped key, value or path surfaces here.
-    message = f'--config: {error}'
+    # ml_collections quotes its own message in another one.
+    message = '--config: ' + str(error).replace('\\n', ' ').replace("\\'", "'").removeprefix("'").removesuffix("'")
   _fail(UserError(' '.join(message.split())))
 
 

@@ -53,6 +53,13 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   total = max(1, round(config.epochs * steps_per_epoch))
   every = lambda epochs: max(1, round(epochs * steps_per_epoch))
   setup = run.make_setup(config, source.classes, total)
+  train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
+  evaluator = evaluation.make_evaluator(setup, mesh)
+  # Trace once before anything is written: whatever is wrong with the config has shown itself by then.
+  like, face = jax.eval_shape(setup.initial), stream.rows(source, [0])
+  batch_of = lambda n: {name: jax.ShapeDtypeStruct((n, *rows.shape[1:]), rows.dtype) for name, rows in face.items()}
+  train_step.eval_shape(like, step.new_meter(setup.recipe.terms), batch_of(config.batch_size))
+  evaluator.eval_shape(like.variables(), batch_of(config.eval_batch_size))
 
   record = run.open_workdir(config, workdir, overrides)
   log = MetricsLog(workdir / 'metrics.jsonl')
@@ -73,8 +80,6 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
         f'({config.data.train}), {total:,} steps of {config.batch_size} on {cluster.hardware()}'
         + (f', from step {start:,}' if start else ''))
 
-  train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
-  evaluator = evaluation.make_evaluator(setup, mesh)
   fresh_meter = lambda: cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
   batches = stream.training_batches(
       source, seed=config.seed, batch_size=config.batch_size, start_step=start, process_index=jax.process_index(),
@@ -83,7 +88,7 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   progress = tqdm(total=total, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
                   mininterval=0.5 if sys.stderr.isatty() else 30.0)
 
-  with Preemption() as preemption:
+  with progress, Preemption() as preemption:
     for at in range(start, total + 1):
       # Log, evaluate, save, leave if asked to, and only then draw the next batch: state and step are everything.
       save = at > start and (at % every(config.checkpoint_every) == 0 or at == total or preemption.asked)
@@ -123,7 +128,6 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
       waited += time.perf_counter() - asked_at
       state, meter = train_step(state, meter, cluster.place(batch, mesh))
       progress.update()
-  progress.close()
   checkpoints.close()
   best.close()
 
