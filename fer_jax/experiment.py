@@ -62,6 +62,11 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   evaluator.eval_shape(like.variables(), batch_of(config.eval_batch_size))
 
   record = run.open_workdir(config, workdir, overrides)
+  if 'finished' in record:  # Evaluating again would be another look at the test split.
+    result = json.loads((workdir / 'evaluation' / f'{config.data.test}.json').read_text())
+    print_evaluation(result)
+    print(f"{workdir} finished at {record['finished']}; nothing to do.")
+    return result
   log = MetricsLog(workdir / 'metrics.jsonl')
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
   best = checkpoint.Checkpoints(workdir / 'best', keep=1, best='accuracy')
@@ -91,7 +96,8 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   with progress, Preemption() as preemption:
     for at in range(start, total + 1):
       # Log, evaluate, save, leave if asked to, and only then draw the next batch: state and step are everything.
-      save = at > start and (at % every(config.checkpoint_every) == 0 or at == total or preemption.asked)
+      asked = preemption.asked  # Read once: a signal in the middle of this step is the next step's.
+      save = at > start and (at % every(config.checkpoint_every) == 0 or at == total or asked)
       if at > start and (at % config.log_every == 0 or save):
         values = {name: float(value) for name, value in jax.device_get(meter).items()}
         values = {name: value / values['steps'] for name, value in values.items() if name != 'steps'}
@@ -115,7 +121,7 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
         since += time.perf_counter() - began  # images_per_second is about training alone.
       if save:
         checkpoints.save(at, state)
-      if preemption.asked and at < total:
+      if asked and at < total:
         checkpoints.close()
         best.close()
         progress.close()

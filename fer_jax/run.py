@@ -91,11 +91,13 @@ def selected_variables(config: ConfigDict, setup: Setup, workdir: Path, mesh: ja
   """
   folder = 'best' if config.select in ('holdout', 'best_on_test') else 'checkpoints'
   checkpoints = checkpoint.Checkpoints(workdir / folder, best='accuracy' if folder == 'best' else None)
-  at = checkpoints.best() if folder == 'best' else checkpoints.latest()
-  if at is None:
-    raise UserError(f'{workdir / folder} holds no checkpoint; train first: python -m fer_jax.train --workdir={workdir}')
-  state = checkpoints.restore(at, jax.eval_shape(setup.initial), mesh)
-  checkpoints.close()
+  try:
+    at = checkpoints.best() if folder == 'best' else checkpoints.latest()
+    if at is None:
+      raise UserError(f'{workdir / folder} holds no checkpoint yet; let the training run get to its first one.')
+    state = checkpoints.restore(at, jax.eval_shape(setup.initial), mesh)
+  finally:
+    checkpoints.close()
   return state.variables(averaged=config.select == 'ema'), at
 
 

@@ -67,6 +67,12 @@ def test_a_run_leaves_its_whole_record(finished):
   assert not list(workdir.rglob('*.part*'))
 
 
+def test_a_finished_run_is_not_evaluated_again(finished, capsys):
+  again = experiment.train(faces.config(epochs=2.0), finished[0])
+  assert again == json.loads(json.dumps(finished[1])) and again['protocol']['looks'] == 1
+  assert 'nothing to do' in capsys.readouterr().out
+
+
 def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, tmp_path, monkeypatch):
   real = stream.training_batches
 
