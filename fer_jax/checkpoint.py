@@ -69,7 +69,3 @@ class Checkpoints:
     """Waits for saves in flight and closes the folder."""
     self._manager.wait_until_finished()
     self._manager.close()
-
-  def wait(self) -> None:
-    """Waits for saves in flight."""
-    self._manager.wait_until_finished()
