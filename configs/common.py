@@ -18,6 +18,19 @@ DATASETS = {
 }
 
 
+def parse(argument: str) -> tuple[str, bool]:
+  """Splits a config's argument, 'DATASET' or 'DATASET:paper', into the data set and whether the paper's recipe is meant.
+
+  Raises:
+    UserError: something else than 'paper' stands behind the data set.
+  """
+  dataset, _, recipe = argument.partition(':')
+  if recipe not in ('', 'paper'):
+    raise UserError(f"unknown recipe '{recipe}'; write DATASET for the small recipe that all systems share, or "
+                    'DATASET:paper for the published one.')
+  return dataset, recipe == 'paper'
+
+
 def get_config(dataset: str) -> ConfigDict:
   """The plain classifier on ``dataset``, with every key there is."""
   if dataset not in DATASETS:
@@ -39,13 +52,33 @@ def get_config(dataset: str) -> ConfigDict:
   # 'label' (one-hot), 'target' (the builder's distribution), 'drawn' (one class from it at each use), or 'votes'.
   config.data.target = 'label'
   config.data.cache = True  # Keep decoded faces in memory; turn off where they do not fit (see data.stream.Source).
-  config.data.balanced = False  # Every class equally often in training: the classes take turns.
+  # Training order: 'shuffle' (every face once an epoch), 'balanced' (the classes take turns) or 'oversample' (drawn
+  # with replacement, rare classes more often).
+  config.data.order = 'shuffle'
+  # How maps are drawn: options of fer_jax.landmarks; other than these, the stored maps are drawn again.
+  config.data.maps = ConfigDict()
+  config.data.maps.landmark_heatmap = ConfigDict({'sigma': 3 / 224, 'points': 'no_jaw', 'combine': 'sum'})
+  config.data.maps.action_unit_map = ConfigDict({
+      'geometry': 'code', 'disgust': '', 'au20_right': '', 'au10': '', 'au6': '',  # '': as the geometry says.
+      'radii': 'scaled'})
+  config.data.maps.action_unit_generic_map = False  # Also give the map of all action units, whatever the expression.
+  config.data.subsets = ()  # Files that list faces of the test split to be scored apart, see fer_jax/data/subsets.py.
+  config.data.copies = False  # Also score test splits without the images that have an exact copy in data.train.
   config.data.threads = 4  # Threads that read and decode.
 
   config.batch_size = 128  # Examples per step over all devices.
-  config.eval_batch_size = 256  # Examples per evaluation step over all devices; does not change any number.
+  # Examples per evaluation step over all devices, and their order: 'stored', 'shuffled' or 'sorted' by class. Neither
+  # changes any number, unless the head looks at the whole batch (ARM with global_mean='batch').
+  config.eval_batch_size = 256
+  config.eval_order = 'stored'
   config.epochs = 20.0  # Length of training in passes over the training split.
   config.image_size = sets['size']  # Side in pixels of what the backbone sees.
+
+  config.regions = ConfigDict()  # Keyword arguments of fer_jax.landmarks.regions.region_boxes.
+  config.regions.scheme = 'none'  # 'none' (the face is one image), 'fixed5', 'affectnet7', 'random' or 'landmark'.
+  config.regions.count = 5  # Number of random crops.
+  config.regions.side = (0.7, 0.95)  # Range of their side, as a share of the image side.
+  config.regions.landmark_side = 0.5  # Side of the squares at five landmarks, likewise.
 
   config.augment = ConfigDict()  # Keyword arguments of fer_jax.data.augment.augment.
   config.augment.flip = 0.5  # Probability of a mirror image.
@@ -55,6 +88,7 @@ def get_config(dataset: str) -> ConfigDict:
   config.augment.contrast = 0.2  # The same for the distance from the mean value.
   config.augment.erasing = 0.0  # Probability that a random rectangle is filled.
   config.augment.erasing_area = (0.02, 0.1)  # Its area as a share of the image.
+  config.augment.noise = 0.0  # Standard deviation of Gaussian noise on pixel values in [0, 1].
 
   config.normalise = ConfigDict()  # Mean and standard deviation of pixel values in [0, 1], per channel.
   config.normalise.mean = (0.5, 0.5, 0.5)
@@ -62,8 +96,10 @@ def get_config(dataset: str) -> ConfigDict:
 
   config.model = ConfigDict()
   config.model.dtype = 'float32'  # Of the computation: 'float32' or 'bfloat16'; parameters are float32 always.
+  config.model.region_norm = 'separate'  # BatchNorm in training: each region by its own statistics, or all 'folded'.
   # A file of fer_jax/models/backbones and its options.
-  config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 18, 'width': 64, 'stem': 'small'})
+  config.model.backbone = ConfigDict({
+      'name': 'resnet', 'depth': 18, 'width': 64, 'stem': 'small', 'large_maps': False})
   # A file of fer_jax/models/heads and its options.
   config.model.head = ConfigDict({'name': 'linear', 'dropout': 0.0})
 
@@ -89,6 +125,7 @@ def get_config(dataset: str) -> ConfigDict:
   # Which variables are tested: 'last'; 'ema'; 'holdout' (best on data.holdout); 'best_on_test' (leaky: only to
   # replicate papers that did so, and marked wherever its number is shown).
   config.select = 'last'
+  config.remat = False  # Recompute the inside of the backbone's blocks in the backward pass: less memory, more work.
   config.parallel = 'jit'  # 'jit' (one global program, split by the compiler) or 'pmap' (one program per device).
   config.log_every = 50  # Steps between lines of metrics.jsonl.
   config.evaluate_every = 1.0  # Epochs between evaluations of data.holdout.

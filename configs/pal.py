@@ -1,31 +1,34 @@
 """PAL: cross-entropy plus the alignment of an attribution map with the face's landmarks (arXiv 2203.12905).
 
     python -m fer_jax.train --config=configs/pal.py:ferplus --workdir=runs/pal
+    python -m fer_jax.train --config=configs/pal.py:ferplus:paper --workdir=runs/pal_paper
 
-Sized for 48-pixel faces on a CPU: a ResNet-18 of width 16 with the small stem, whose last stage is 6 x 6. On an
-accelerator, widen it: --config.model.backbone.width=64 --config.image_size=112
-The paper's own recipe (ResNet-50, face-recognition weights, Adam, 224 pixels) needs weights that are not public here.
+The first uses the small recipe of configs/baseline.py. The second follows the paper (ResNet-50, Adam, 224 pixels), as
+far as it is known, and wants an accelerator; what it aims at, RAF-DB about 89.5 % and AffectNet-7 about 65.8 %, started
+from face-recognition weights, and these numbers are recalled, not read: check them in the paper.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import baseline, common
+from fer_jax.data import augment
 from fer_jax.losses.alignment import PRESETS
 
 
-def get_config(dataset: str = 'synthetic_faces') -> ConfigDict:
-  """PAL on ``dataset``."""
-  config = common.get_config(dataset)
+def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
+  """PAL on 'DATASET' with the small recipe, or on 'DATASET:paper' with the published one."""
+  dataset, paper = common.parse(argument)
+  config = baseline.get_config(dataset)
   with config.unlocked():
     config.name = 'pal'
-    config.model.backbone.width = 16
     config.losses.pal = ConfigDict({'loss': 'alignment', 'weight': 1.0, 'mask': 'landmarks', **PRESETS['pal']})
-    config.ema = 0.999
-    config.select = 'ema'
-    if dataset == 'ferplus':
-      config.data.target = 'votes'
-      config.image_size = 44
-      config.batch_size = 64
-      config.optimizer.learning_rate = 0.05
-      config.epochs = 12.0
+    if paper:
+      config.losses.pal.similarity = 'zscore_sum'
+      config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 50})
+      config.image_size, config.batch_size, config.epochs = 224, 16, 40.0
+      config.data.target, config.ema, config.select = 'label', 0.0, 'last'
+      config.normalise.mean, config.normalise.std = augment.MEAN, augment.STD
+      config.augment = ConfigDict({'flip': 0.5, 'rotation': 10.0})
+      config.optimizer.update({'name': 'adam', 'learning_rate': 4e-5, 'schedule': 'polynomial', 'power': 5.0,
+                               'warmup': 0.0, 'weight_decay': 0.0})
   return config

@@ -42,12 +42,30 @@ def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
   _import_neighbours(path)
   try:
     config = runpy.run_path(path)['get_config'](*([argument] if argument else []))
-    for change in changes:
-      key, _, value = change.partition('=')
-      config.update_from_flattened_dict({key: ast.literal_eval(value)})
   except (OSError, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
     raise UserError(f'{name}: {error}') from error
+  change_config(config, changes)
   return config
+
+
+def change_config(config: ConfigDict, changes: Sequence[str]) -> None:
+  """Applies changes such as ``'batch_size=32'`` or ``'data.variant=tiny'``: Python literals, or else plain text.
+
+  Raises:
+    UserError: no such key, or a value of another type.
+  """
+  for change in changes:
+    key, equals, value = change.partition('=')
+    if not equals:
+      raise UserError(f"--set={change}: write --set=KEY=VALUE, such as --set=batch_size=32")
+    try:
+      value = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      pass  # Text without quotes.
+    try:
+      config.update_from_flattened_dict({key: value})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+      raise UserError(f'--set={change}: {error.args[0] if error.args else error}') from error
 
 
 def _import_neighbours(path: str) -> None:

@@ -1,39 +1,41 @@
-"""Evaluates a run: ``python -m fer_jax.evaluate --workdir=runs/pal [--split=test]``."""
+"""Evaluates a run.
+
+    python -m fer_jax.evaluate --workdir=runs/pal [--split=test]
+    python -m fer_jax.evaluate --workdir=runs/pal --subset=occlusion.txt --copies
+    python -m fer_jax.evaluate --workdir=runs/arm --set=model.head.global_mean=batch --set=eval_order=sorted
+
+Subsets alone are scored from the predictions of the last evaluation, where there are any: no further look at the split.
+Changes by --set make an evaluation of their own, in a file of its own; they cannot change the parameters.
+"""
 
 from pathlib import Path
 
 from absl import flags
 
 from fer_jax import cluster, commands
-from fer_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a training run.', required=True)
 _SPLIT = flags.DEFINE_string('split', None, "Split of the run's data set; its test split by default.")
 _DATA_DIR = flags.DEFINE_string('data_dir', None, "Where prepared data sets lie, if not where the run's config says.")
+_SET = flags.DEFINE_multi_string('set', [], "A change to the run's config, such as --set=eval_order=sorted; may be "
+                                 'repeated.')
+_SUBSET = flags.DEFINE_multi_string('subset', [], "A list of faces to score apart, besides those of the run's config; "
+                                    'may be repeated.')
+_COPIES = flags.DEFINE_boolean('copies', False, 'Also score without the images that have an exact copy in the training '
+                               'split.')
 
 
 def main(argv: list[str]) -> None:
-  """Evaluates, prints the table, writes ``WORKDIR/evaluation/<split>.json`` and the report."""
+  """Evaluates, prints the table, writes ``WORKDIR/evaluation/<split>[,<changes>].json`` and the report."""
   del argv
   cluster.start()
-  from fer_jax import evaluation, run
+  from fer_jax import evaluation
   from fer_jax.reports.page import write_report
   from fer_jax.reports.table import print_evaluation
   workdir = Path(_WORKDIR.value)
-  config = run.read_config(workdir)
-  record = run.read_run(workdir)
-  if _DATA_DIR.value:
-    config.data.dir = _DATA_DIR.value
-  split = _SPLIT.value or config.data.test
-  source = run.open_source(config, split)
-  if list(source.classes) != record['classes']:
-    raise UserError(f"the run in {workdir} speaks of the classes {', '.join(record['classes'])}, the data set now of "
-                    f"{', '.join(source.classes)}; prepare the data set again with the run's version.")
-  mesh = cluster.make_mesh()
-  setup = run.make_setup(config, source.classes, record['steps'])
-  variables, at = run.selected_variables(config, setup, workdir, mesh)
-  evaluator = evaluation.make_evaluator(setup, mesh)
-  print_evaluation(evaluation.evaluate_split(config, evaluator, variables, at, source, split, workdir, mesh))
+  print_evaluation(evaluation.evaluate_run(
+      workdir, _SPLIT.value, data_dir=_DATA_DIR.value, changes=_SET.value, subset_lists=_SUBSET.value,
+      copies=_COPIES.value))
   print(f'Report: {write_report(workdir)}')
 
 

@@ -1,7 +1,10 @@
 """Exact evaluation: every example of a split once, whatever the batch size and the number of devices or processes."""
 
 import functools
-from collections.abc import Callable, Mapping
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,52 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from fer_jax import cluster, run, step
-from fer_jax.data import stream
+from fer_jax import cluster, commands, run, step
+from fer_jax.data import stream, subsets
 from fer_jax.data.face import LANDMARK_SOURCES
-from fer_jax.metrics.summary import summarise
+from fer_jax.errors import UserError
+from fer_jax.metrics.summary import summarise, summarise_subsets
 
 # Maps drawn before and after training in the report: the first faces of every class, by row, never by result.
 PANEL_FACES = 10
+
+
+def evaluate_run(workdir: Path, split: str | None = None, *, data_dir: str | None = None, changes: Sequence[str] = (),
+                 subset_lists: Sequence[str] = (), copies: bool = False) -> dict[str, Any]:
+  """Evaluates the run in ``workdir``; subsets alone are scored from the predictions that are left there, if any.
+
+  Args:
+    workdir: of a training run.
+    split: of its data set; None: its test split.
+    data_dir: where prepared data sets lie, if not where the run's config says.
+    changes: 'key=value', applied to the run's config; the result is filed under them.
+    subset_lists: files as in ``config.data.subsets``, besides those.
+    copies: as ``config.data.copies``.
+
+  Returns:
+    The content of the evaluation's JSON file.
+
+  Raises:
+    UserError: no run or no checkpoint, a bad change or list, or the data set's classes are no longer the run's.
+  """
+  config, record = run.read_config(workdir), run.read_run(workdir)
+  commands.change_config(config, changes)
+  config.data.subsets = (*config.data.subsets, *subset_lists)
+  config.data.copies = config.data.copies or copies
+  config.data.dir = data_dir or config.data.dir
+  split = split or config.data.test
+  source = run.open_source(config, split)
+  if list(source.classes) != record['classes']:
+    raise UserError(f"the run in {workdir} speaks of the classes {', '.join(record['classes'])}, the data set now of "
+                    f"{', '.join(source.classes)}; prepare the data set again with the run's version.")
+  mesh = cluster.make_mesh()
+  cluster.check_batch(config.eval_batch_size, mesh, 'eval_batch_size')
+  setup = run.make_setup(config, source.classes, record['steps'])
+  variables, at = run.selected_variables(config, setup, workdir, mesh)
+  if (subset_lists or copies) and not changes and (result := add_subsets(config, at, source, split, workdir)):
+    print(f"Scored from the predictions of {result['evaluated']}: no further look at {split}.")
+    return result
+  return evaluate_split(config, make_evaluator(setup, mesh), variables, at, source, split, workdir, mesh, changes)
 
 
 def make_evaluator(setup: run.Setup, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
@@ -26,8 +68,8 @@ def make_evaluator(setup: run.Setup, mesh: jax.sharding.Mesh) -> Callable[..., d
 
 
 def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any], source: Any, batch_size: int,
-            mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
-  """Evaluates every example of ``source``.
+            mesh: jax.sharding.Mesh, order: str = 'stored') -> dict[str, np.ndarray]:
+  """Evaluates every example of ``source``, visited in the order that ``data.order.evaluation_order`` names.
 
   Returns:
     A table of arrays whose row i is example i of the split: 'label', 'prediction', 'nll' (nats, NaN without a label),
@@ -36,17 +78,17 @@ def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, An
   kept = ('label', 'landmark_source', 'landmark_heatmap', 'causal_mask', 'row', 'mask')
   pieces = []
   for batch in stream.evaluation_batches(source, batch_size=batch_size, process_index=jax.process_index(),
-                                         process_count=jax.process_count()):
+                                         process_count=jax.process_count(), order=order):
     outputs = evaluator(variables, cluster.place(batch, mesh))
     facts = {name: batch[name] for name in kept if name in batch}
     if jax.process_count() > 1:
       facts = multihost_utils.process_allgather(facts, tiled=True)
     pieces.append((facts, outputs))  # Not read yet: the host runs ahead of the devices.
-  rows = [{**facts, **jax.device_get(outputs)} for facts, outputs in pieces]
-  table = {name: np.concatenate([piece[name] for piece in rows]) for name in rows[0]}
-  order = np.flatnonzero(table['mask'])
-  order = order[np.argsort(table['row'][order], kind='stable')]
-  table = {name: values[order] for name, values in table.items()}
+  pieces = [{**facts, **jax.device_get(outputs)} for facts, outputs in pieces]
+  table = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+  rows = np.flatnonzero(table['mask'])
+  rows = rows[np.argsort(table['row'][rows])]
+  table = {name: values[rows] for name, values in table.items()}
   logits = table['logits'].astype(np.float64)
   log_normaliser = np.logaddexp.reduce(logits, axis=1)
   true = np.take_along_axis(logits, np.maximum(table['label'], 0)[:, None], axis=1)[:, 0]
@@ -60,32 +102,76 @@ def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, An
 
 
 def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any], at: int,
-                   source: Any, split: str, workdir: Path, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+                   source: Any, split: str, workdir: Path, mesh: jax.sharding.Mesh, overrides: Sequence[str] = ()
+                   ) -> dict[str, Any]:
   """Evaluates a split, writes ``WORKDIR/evaluation/<split>.json`` and returns its content.
 
   The file counts how often this split was looked at in this workdir: a test split looked at twice has been selected on.
+  ``overrides``, the changes 'key=value' to the run's config (they are in ``config`` already), extend the file's name.
   """
-  table = collect(evaluator, variables, source, config.eval_batch_size, mesh)
-  result = summarise(table, source.classes)
-  path = workdir / 'evaluation' / f'{split}.json'
+  table = collect(evaluator, variables, source, config.eval_batch_size, mesh, config.eval_order)
+  result = summarise(table, source.classes) | _subset_rates(config, source, table['label'], table['prediction'])
+  path = _path(workdir, split, overrides)
   record = run.read_run(workdir)
   looks = record.get('looks', {}).get(split, 0) + 1
-  trained_on = config.data.train.split('+')
-  seen = split in trained_on
-  leaky = seen or (config.select == 'best_on_test' and split == config.data.test)
+  seen = split in config.data.train.split('+')
+  # Then logits depend on which images share a batch, and files are sorted by class more often than not.
+  batch_mean = config.model.head.get('global_mean') == 'batch'
+  leaky = seen or batch_mean or (config.select == 'best_on_test' and split == config.data.test)
   result |= {
       'protocol': {
           'dataset': config.data.dataset, 'variant': config.data.variant, 'split': split,
           'trained_on': config.data.train, 'select': config.select, 'leaky': leaky, 'looks': looks,
-          'n': result['count'], 'K': len(source.classes), 'seen_in_training': seen, 'fingerprint': source.fingerprint},
-      'step': at, 'name': config.name, 'seeds': 1, 'seed': config.seed, 'commit': record['commit'],
-      'hardware': cluster.hardware(), 'evaluated': run.now()}
+          'n': result['count'], 'K': len(source.classes), 'seen_in_training': seen, 'fingerprint': source.fingerprint,
+          **({'eval_order': config.eval_order, 'eval_batch_size': config.eval_batch_size} if batch_mean else {})},
+      'overrides': list(overrides), 'step': at, 'name': config.name, 'seeds': 1, 'seed': config.seed,
+      'commit': record['commit'], 'hardware': cluster.hardware(), 'evaluated': run.now()}
   if jax.process_index() == 0:
     run.write_json(path, result)
     np.savez_compressed(path.with_suffix('.npz'), label=table['label'], prediction=table['prediction'],
                         logits=table['logits'])
     run.write_json(workdir / 'run.json', record | {'looks': record.get('looks', {}) | {split: looks}})
   return result
+
+
+def add_subsets(config: ConfigDict, at: int, source: Any, split: str, workdir: Path) -> dict[str, Any] | None:
+  """Scores the config's subsets from the predictions that ``evaluate_split`` left, which is no further look.
+
+  Returns:
+    The content of ``WORKDIR/evaluation/<split>.json`` with the subsets, written anew; None where no predictions of step
+    ``at`` on this very data are left.
+  """
+  path = _path(workdir, split)
+  try:
+    result = json.loads(path.read_text())
+    with np.load(path.with_suffix('.npz')) as file:
+      label, prediction = file['label'], file['prediction']
+  except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    return None
+  same = result['step'] == at and result['protocol']['fingerprint'] == source.fingerprint
+  if not same or not np.array_equal(label, source.labels):
+    return None
+  found = _subset_rates(config, source, label, prediction)
+  known = result.get('subsets', {}) | found.get('subsets', {})
+  result |= found | ({'subsets': known} if known else {})
+  if jax.process_index() == 0:
+    run.write_json(path, result)
+  return result
+
+
+def _subset_rates(config: ConfigDict, source: Any, label: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
+  """The results on the config's subsets of a split, see ``summarise_subsets``; empty where it names none."""
+  lists = subsets.read_lists(config.data.subsets)
+  found = {name: subsets.match(entries, source.names, source.labels) for name, entries in lists.items()}
+  originals = None
+  if config.data.copies:
+    originals = subsets.without_copies(source.records, run.open_source(config, config.data.train).records)
+  return summarise_subsets(label, prediction, len(source.classes), found, originals)
+
+
+def _path(workdir: Path, split: str, overrides: Sequence[str] = ()) -> Path:
+  changes = [re.sub(r'[^\w.=+-]+', '_', re.sub('[\'" ]', '', change)) for change in overrides]
+  return workdir / 'evaluation' / f"{','.join([split, *changes])}.json"
 
 
 def draw_panel(evaluator: Callable[..., dict[str, Any]], before: Mapping[str, Any], after: Mapping[str, Any],
@@ -97,6 +183,7 @@ def draw_panel(evaluator: Callable[..., dict[str, Any]], before: Mapping[str, An
   faces = stream.rows(source, rows)
   # Filled up to a whole evaluation batch, which is compiled already.
   padded = {name: np.resize(values, (batch_size, *values.shape[1:])) for name, values in faces.items()}
+  padded['mask'] = np.arange(batch_size) < len(rows)
   panel = {'images': faces['image'], 'priors': faces['landmark_heatmap'], 'labels': faces['label'],
            'names': np.array([source.names[row] for row in rows])}
   if 'causal_mask' in faces:

@@ -88,7 +88,7 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   fresh_meter = lambda: cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
   batches = stream.training_batches(
       source, seed=config.seed, batch_size=config.batch_size, start_step=start, process_index=jax.process_index(),
-      process_count=jax.process_count(), threads=config.data.threads, balanced=config.data.balanced)
+      process_count=jax.process_count(), threads=config.data.threads, order=config.data.order)
   meter, since, waited, meter_from = fresh_meter(), time.perf_counter(), 0.0, start
   progress = tqdm(total=total, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
                   mininterval=0.5 if sys.stderr.isatty() else 30.0)

@@ -22,8 +22,9 @@ from ml_collections import ConfigDict
 
 from fer_jax import __version__, checkpoint, cluster, optim, registry, step
 from fer_jax.attribution import maps
-from fer_jax.data import augment, stream
+from fer_jax.data import augment, order, stream, subsets
 from fer_jax.errors import UserError
+from fer_jax.landmarks.regions import region_count
 from fer_jax.models.classifier import make_classifier
 from fer_jax.state import TrainState, initial_state, initial_variables
 
@@ -58,28 +59,41 @@ def make_setup(config: ConfigDict, classes: Sequence[str], total_steps: int) -> 
   registry.check_options('config.optimizer', optim.make_optimizer, options['optimizer'], given=2)
   for name, explanation in options['explain'].items():
     registry.check_options(f'config.explain.{name}', maps.attribution_map, explanation, given=1)
+  registry.check_options('config.regions', region_count, options['regions'])
+  regions = region_count(**options['regions'])
   axis = cluster.AXIS if config.parallel == 'pmap' else None
-  model = make_classifier(options['model'], len(classes), axis)
+  model = make_classifier(options['model'], len(classes), axis, regions)
   terms = step.make_terms(options['losses'], total_steps)
-  shapes = jax.eval_shape(lambda: initial_variables(model, config.seed, config.image_size))
+  initial_values = lambda: initial_variables(model, config.seed, config.image_size, regions)
+  shapes = jax.eval_shape(initial_values)
   optimizer, learning_rate = optim.make_optimizer(shapes['params'], total_steps, **options['optimizer'])
   recipe = step.Recipe(
       model=model, optimizer=optimizer, learning_rate=learning_rate, terms=terms, seed=config.seed,
       augment=options['augment'], image_size=config.image_size, normalise=options['normalise'],
+      regions=options['regions'] if regions > 1 else None, remat=config.remat,
       drawn_target=config.data.target == 'drawn', ema_decay=config.ema, axis=axis)
 
   def initial() -> TrainState:
-    return initial_state(initial_variables(model, config.seed, config.image_size), optimizer, bool(config.ema))
+    return initial_state(initial_values(), optimizer, bool(config.ema))
 
   return Setup(recipe, options['explain'], initial, total_steps)
 
 
 def open_source(config: ConfigDict, split: str) -> Any:
-  """Opens a split of the config's data set; the synthetic faces are drawn first where they are missing."""
+  """Opens a split of the config's data set; the synthetic faces are drawn first where they are missing.
+
+  Orders and subset lists are needed later only, but what is wrong with them shows here, before anything is computed.
+
+  Raises:
+    UserError: see ``stream.open_split``, an unknown order or a bad subset list.
+  """
   data = config.data
+  order.check('config.data.order', data.order, order.TRAINING)
+  order.check('config.eval_order', config.eval_order, order.EVALUATION)
+  subsets.read_lists(data.subsets)
   target = 'target' if data.target == 'drawn' else data.target
   return stream.open_split(data.dataset, data.variant, split, data.dir, size=data.size, target=target, cache=data.cache,
-                           prepare_if_missing=data.dataset == 'synthetic_faces')
+                           maps=data.maps.to_dict(), prepare_if_missing=data.dataset == 'synthetic_faces')
 
 
 def selected_variables(config: ConfigDict, setup: Setup, workdir: Path, mesh: jax.sharding.Mesh

@@ -33,9 +33,9 @@ class TrainState:
     return self.ema if averaged else {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def initial_variables(model: Classifier, seed: int, image_size: int) -> dict[str, Any]:
-  """Parameters and batch statistics of step 0, a function of ``seed`` alone."""
-  images = jnp.zeros((1, image_size, image_size, 3))
+def initial_variables(model: Classifier, seed: int, image_size: int, regions: int = 1) -> dict[str, Any]:
+  """Parameters and batch statistics of step 0, a function of ``seed`` alone; ``regions`` is the images per face."""
+  images = jnp.zeros((1, *([regions] if regions > 1 else []), image_size, image_size, 3))
   variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(seed))
   return {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
 

@@ -17,6 +17,7 @@ from fer_jax.data import augment
 from fer_jax.data.face import LANDMARK_SOURCES
 from fer_jax.errors import UserError, nearest
 from fer_jax.models.classifier import Classifier, Outputs
+from fer_jax.models.heads.linear import Linear
 from fer_jax.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -29,21 +30,30 @@ class Context:
   through ``jax.vjp``, the pull-back of any cotangent on the logits to any tap; XLA computes only what is asked for.
 
   Attributes:
-    batch: the augmented batch.
+    batch: the augmented batch; where a face has regions, taps and their gradients are the full face's.
     outputs: the classifier's outputs.
     batch_stats: the running statistics after this pass (unchanged in evaluation).
   """
 
   def __init__(self, model: Classifier, variables: Mapping[str, Any], images: jax.Array, batch: Batch, train: bool,
                key: jax.Array | None = None):
+    self._head, self._params = model.head, variables['params']
     plain = {'params': variables['params'], 'batch_stats': variables['batch_stats']}
     taps = jax.eval_shape(lambda: model.apply(plain, images, False)).taps
     zeros = {name: jnp.zeros(tap.shape, tap.dtype) for name, tap in taps.items()}
     mutable, rngs = (['batch_stats'], {'dropout': key}) if train else ([], None)
 
+    def rows_of_backbone(perturbation):
+      """Of the full face (B, h, w, c) to all the rows that the backbone sees; the other regions stay."""
+      if images.ndim == 4:
+        return perturbation
+      others = ((0, 0), (0, images.shape[1] - 1), *[(0, 0)] * 3)
+      return jnp.pad(perturbation[:, None], others).reshape(-1, *perturbation.shape[1:])
+
     def run(perturbations):
-      everything = {**plain, 'perturbations': {'backbone': {**zeros, **perturbations}}}
-      outputs, updates = model.apply(everything, images, train, mutable=mutable, rngs=rngs)
+      moved = {name: rows_of_backbone(value) for name, value in {**zeros, **perturbations}.items()}
+      everything = {**plain, 'perturbations': {'backbone': moved}}
+      outputs, updates = model.apply(everything, images, train, batch.get('mask'), mutable=mutable, rngs=rngs)
       return outputs.logits, (outputs, updates.get('batch_stats', plain['batch_stats']))
 
     _, self._pull_back, (self.outputs, self.batch_stats) = jax.vjp(run, zeros, has_aux=True)
@@ -58,6 +68,17 @@ class Context:
     """Logits (B, K) of the same images with taps moved by ``perturbations`` {tap: (B, h, w, c)}."""
     return self._run(perturbations)[0]
 
+  def class_weights(self, cotangent: jax.Array) -> jax.Array:
+    """Weights (B, C) of the last features in the scalar whose gradient with respect to the logits is ``cotangent``.
+
+    Raises:
+      UserError: the head is not pooling and one linear layer, so there are no such weights.
+    """
+    if not isinstance(self._head, Linear):
+      raise UserError("this attribution needs the head 'linear': no other has one weight per class and channel. "
+                      "'grad_cam' and 'layer_cam' go with every head.")
+    return cotangent @ self._params['head']['fc']['kernel'].T
+
 
 def _landmarks(batch: Batch) -> jax.Array:
   trusted = batch['landmark_source'] >= LANDMARK_SOURCES.index('detector')
@@ -70,6 +91,8 @@ MASKS: dict[str, Callable[[Batch], jax.Array]] = {
     'labelled': lambda batch: batch['target'].sum(axis=-1) > 0,
     # A detector or the data set found the landmarks; whole-image fallbacks are left out.
     'landmarks': _landmarks,
+    # And the labelled expression has action units: neutral faces carry none.
+    'action_units': lambda batch: _landmarks(batch) & (batch['action_unit_map'].max(axis=(1, 2)) > 0),
     # Any landmarks at all, fallbacks too.
     'any_landmarks': lambda batch: batch['landmark_heatmap'].max(axis=(1, 2)) > 0,
 }
@@ -126,6 +149,8 @@ class Recipe:
   """What a step needs besides state and batch: the pure parts a config names.
 
   Attributes:
+    regions: keyword arguments of ``landmarks.regions.region_boxes``, or None where a face is one image.
+    remat: keep only what leaves the backbone's blocks for the backward pass, and compute their inside again.
     axis: mapped axis over devices in the mapped form of data parallelism, None under ``jax.jit``, where the batch is
       one global array and every sum below is already global.
   """
@@ -138,6 +163,8 @@ class Recipe:
   augment: Mapping[str, Any]
   image_size: int
   normalise: Mapping[str, Any]
+  regions: Mapping[str, Any] | None = None
+  remat: bool = False
   drawn_target: bool = False
   ema_decay: float = 0.0
   axis: str | None = None
@@ -160,7 +187,7 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], b
   keys = augment.example_keys(recipe.seed, state.step, batch['row'])
   if recipe.drawn_target:
     batch = {**batch, 'target': augment.draw_target(batch['target'], keys)}
-  batch = augment.augment(batch, keys, image_size=recipe.image_size, **recipe.augment)
+  batch = augment.augment(batch, keys, image_size=recipe.image_size, regions=recipe.regions, **recipe.augment)
   images = augment.normalise(batch['image'], **recipe.normalise)
   # One key per shard is enough for dropout: it carries no promise about the number of devices.
   dropout = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
@@ -181,6 +208,9 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], b
     loss = sum(term.weight(state.step) * losses[term.name] for term in recipe.terms)
     return loss, (losses, shares, context.outputs, context.batch_stats)
 
+  if recipe.remat:  # Around all of it: the pull-back inside would undo a checkpoint inside the net.
+    policy = jax.checkpoint_policies.save_only_these_names('block')
+    objective = jax.checkpoint(objective, policy=policy)
   (loss, (losses, shares, outputs, batch_stats)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
   gradient, loss, losses = total((gradient, loss, losses))
   updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
@@ -216,6 +246,8 @@ def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], va
                     ) -> dict[str, jax.Array]:
   """Classifies and explains a batch with running statistics: every row depends on its own image alone.
 
+  The one exception is ARM with ``global_mean='batch'``, whose logits depend on all rows that are not padding.
+
   Args:
     recipe: the pure parts.
     explain: {name: keyword arguments of ``attribution_map``}, with channels 'mean' or 'half_mean'.
@@ -225,7 +257,7 @@ def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], va
   Returns:
     Per row: 'logits' (B, K), and 'map/<name>' (B, h, w) for each entry of ``explain``.
   """
-  batch = augment.resize(batch, recipe.image_size)
+  batch = augment.resize(batch, recipe.image_size, recipe.regions)
   images = augment.normalise(batch['image'], **recipe.normalise)
   context = Context(recipe.model, variables, images, batch, train=False)
   table = {'logits': context.outputs.logits}

@@ -1,10 +1,15 @@
-"""Exact evaluation: every example once, in order, on any number of devices; and the panel of faces."""
+"""Exact evaluation: every example once, on any number of devices, in any order; changed configs, subsets, the panel."""
+
+import json
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from fer_jax import cluster, evaluation, run
+from fer_jax import checkpoint, cluster, evaluation, run
+from fer_jax.errors import UserError
+from fer_jax.metrics.intervals import wilson
 from tests import faces
 
 CONFIG = faces.config()
@@ -64,3 +69,164 @@ def test_panel_shows_the_first_faces_of_every_class(setup, meshes, tmp_path):
   panel = np.load(tmp_path / 'panel.npz')
   assert list(panel['labels']) == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2] and list(panel['names'][:2]) == ['0.png', '1.png']
   np.testing.assert_allclose(panel['before/predicted'], panel['after/predicted'])
+
+
+ORDERS = ('stored', 'shuffled', 'sorted')
+
+
+def test_the_order_changes_no_row_of_a_model_that_looks_at_one_face(setup, meshes):
+  source = faces.source(17)
+  mesh, variables, evaluator = meshes[8]
+  stored, *others = (evaluation.collect(evaluator, variables, source, 8, mesh, order) for order in ORDERS)
+  for table in others:
+    for name in ('label', 'row', 'prediction', 'landmark_heatmap'):
+      np.testing.assert_array_equal(table[name], stored[name])
+    np.testing.assert_allclose(table['logits'], stored['logits'], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(table['maps']['predicted'], stored['maps']['predicted'], rtol=1e-3, atol=1e-6)
+
+
+def arm(global_mean):
+  head = ConfigDict({'name': 'arm', 'block': 4, 'kernel': 4, 'stride': 2, 'global_mean': global_mean})
+  return faces.config(model__head=head, losses=ConfigDict({'cross_entropy': CONFIG.losses.cross_entropy.to_dict()}))
+
+
+@pytest.fixture
+def sources(monkeypatch, tmp_path):
+  """Splits in memory; three of the 17 test images are training images too."""
+  splits = {'train': faces.source(24, seed=0), 'test': faces.source(17, seed=2)}
+  for row in (1, 8, 9):
+    splits['test'].records[row]['image'] = splits['train'].records[row]['image']
+  monkeypatch.setattr(run, 'open_source', lambda config, split: splits[split])
+  return splits
+
+
+def make_run(config, workdir):
+  """A workdir as a run leaves it that was stopped before its first step."""
+  setup = run.make_setup(config, faces.CLASSES, 1)
+  record = run.open_workdir(config, workdir, [])
+  run.write_json(workdir / 'run.json', record | {'classes': list(faces.CLASSES), 'steps': 1})
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
+  checkpoints.save(1, setup.initial())
+  checkpoints.close()
+  return workdir
+
+
+def logits(workdir, name):
+  with np.load(workdir / 'evaluation' / f'{name}.npz') as file:
+    return file['logits']
+
+
+def test_changes_make_evaluations_of_their_own_and_a_batch_mean_is_marked(sources, tmp_path):
+  workdir = make_run(arm('running'), tmp_path / 'arm')
+  plain = evaluation.evaluate_run(workdir)
+  assert not plain['protocol']['leaky'] and plain['overrides'] == [] and 'eval_order' not in plain['protocol']
+  assert 'subsets' not in plain and 'without_copies' not in plain
+  changes = ['model.head.global_mean=batch', 'eval_order=sorted']
+  changed = evaluation.evaluate_run(workdir, changes=changes)
+  name = 'test,model.head.global_mean=batch,eval_order=sorted'
+  assert sorted(p.name for p in (workdir / 'evaluation').iterdir()) == [f'{name}.json', f'{name}.npz', 'test.json',
+                                                                        'test.npz']
+  assert json.loads((workdir / 'evaluation' / f'{name}.json').read_text()) == json.loads(json.dumps(changed))
+  protocol = changed['protocol']
+  assert changed['overrides'] == changes and protocol['leaky'] and not protocol['seen_in_training']
+  assert (protocol['eval_order'], protocol['eval_batch_size'], protocol['looks']) == ('sorted', 8, 2)
+  # Batches differ by order, so do the answers; without the batch mean they do not.
+  evaluation.evaluate_run(workdir, changes=['eval_order=sorted'])
+  np.testing.assert_allclose(logits(workdir, 'test,eval_order=sorted'), logits(workdir, 'test'), rtol=1e-5, atol=1e-6)
+  evaluation.evaluate_run(workdir, changes=['model.head.global_mean="batch"'])
+  stored, ordered = logits(workdir, 'test,model.head.global_mean=batch'), logits(workdir, name)
+  assert abs(stored - ordered).max() > 1e-3 < abs(stored - logits(workdir, 'test')).max()
+  # The mean over a batch is one more term, the same for all of its rows: also where the batch is filled up.
+  shift = stored - logits(workdir, 'test')
+  for rows in (slice(0, 8), slice(8, 16), slice(16, 17)):
+    np.testing.assert_allclose(shift[rows], np.broadcast_to(shift[rows][:1], shift[rows].shape), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (['model.head.global_meen=batch'], '--set=model.head.global_meen=batch: Key "global_meen" does not exist'),
+    (['batch_size=many'], "--set=batch_size=many: Could not override field 'batch_size'"),
+    (['eval_order'], '--set=eval_order: write --set=KEY=VALUE'), (['eval_batch_size=3'], 'eval_batch_size=3'),
+    (['eval_order=backwards'], "unknown order 'backwards'"), (['model.backbone.width=8'], 'cannot restore step 1')])
+def test_changes_that_cannot_be(changes, message, sources, tmp_path):
+  with pytest.raises(UserError, match=message):
+    evaluation.evaluate_run(make_run(CONFIG, tmp_path / 'run'), changes=changes)
+
+
+@pytest.fixture
+def lists(tmp_path):
+  """Two lists of test faces: classes 0 and 1 with a repeated, an unknown and a mislabelled line; and class 1 alone."""
+  (tmp_path / 'pose.txt').write_text('0/0.jpg\r\n1/1.jpg\r\n0/7.jpg\r\n2/8.jpg\r\n1/1.jpg\r\n1/99.jpg')
+  (tmp_path / 'plain.txt').write_text('1.png\n8.png\n15.png\n')
+  return [str(tmp_path / 'pose.txt'), str(tmp_path / 'plain.txt')]
+
+
+def rates(result, rows):
+  """Rates of rows of class 0 and 1, from the saved predictions."""
+  label, hits = np.array(rows) % 7, result['hits'][rows]
+  recalls = [hits[label == k].mean() for k in (0, 1) if (label == k).any()]
+  return {'count': len(rows), 'accuracy': pytest.approx(hits.mean()), 'mean_class_accuracy':
+          pytest.approx(np.mean(recalls)), 'accuracy_interval': pytest.approx(wilson(int(hits.sum()), len(rows)))}
+
+
+def test_subsets_are_scored_from_saved_predictions_without_another_look(sources, lists, tmp_path, monkeypatch, capsys):
+  workdir = make_run(CONFIG, tmp_path / 'run')
+  plain = evaluation.evaluate_run(workdir)
+  path = workdir / 'evaluation' / 'test.npz'
+  label = np.arange(17) % 7
+  prediction = np.where(np.isin(np.arange(17), (0, 1, 9)), label, 6)  # As if the model had said so.
+  with np.load(path) as file:
+    np.savez(path, **(dict(file) | {'prediction': prediction}))
+  hits = {'hits': prediction == label}
+
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluation, 'make_evaluator', None)  # The model must not run.
+    result = evaluation.evaluate_run(workdir, subset_lists=lists, copies=True)
+    assert 'no further look at test' in capsys.readouterr().out
+    assert evaluation.evaluate_run(workdir, copies=True) == result  # What is there stays.
+  assert json.loads((workdir / 'evaluation' / 'test.json').read_text()) == json.loads(json.dumps(result))
+  assert result['protocol'] == plain['protocol'] and run.read_run(workdir)['looks'] == {'test': 1}
+  assert {name: result[name] for name in plain} == json.loads(json.dumps(plain))
+  assert result['subsets'] == {
+      'pose': {**rates(hits, [0, 1, 7, 8]), 'listed': 6, 'duplicates': 1, 'unmatched': 1, 'disagreeing': 1,
+               'without_copies': rates(hits, [0, 7])},
+      'plain': {**rates(hits, [1, 8, 15]), 'listed': 3, 'duplicates': 0, 'unmatched': 0, 'disagreeing': 0,
+                'without_copies': rates(hits, [15])}}
+  assert result['without_copies']['count'] == 14
+  assert result['without_copies']['accuracy'] == pytest.approx(np.delete(hits['hits'], [1, 8, 9]).mean())
+
+
+def test_predictions_of_something_else_are_not_used(sources, lists, tmp_path):
+  config = faces.config(data__subsets=tuple(lists))
+  workdir = make_run(config, tmp_path / 'run')
+  evaluation.evaluate_run(workdir)
+  path = workdir / 'evaluation' / 'test.json'
+  result = path.read_text()
+
+  def add(at=1, text=result, split='test'):
+    path.write_text(text)
+    return evaluation.add_subsets(config, at, sources[split], 'test', workdir)
+
+  assert add() == json.loads(result)
+  assert add(at=2) is None
+  assert add(text=result.replace('"fingerprint": ""', '"fingerprint": "another"')) is None
+  assert add(split='train') is None
+  assert add(text=result[:50]) is None
+  path.with_suffix('.npz').unlink()
+  assert add() is None
+  again = evaluation.evaluate_run(workdir, subset_lists=lists[:1])
+  assert again['protocol']['looks'] == 2 and set(again['subsets']) == {'pose', 'plain'}
+
+
+def test_subsets_of_the_config_are_part_of_every_evaluation(sources, lists, tmp_path):
+  config = faces.config(data__subsets=tuple(lists), data__copies=True)
+  result = evaluation.evaluate_run(make_run(config, tmp_path / 'run'), changes=['eval_order=shuffled'])
+  assert set(result['subsets']) == {'pose', 'plain'} and result['subsets']['pose']['count'] == 4
+  assert result['without_copies']['count'] == 14 and result['protocol']['looks'] == 1
+
+
+def test_mistakes_in_orders_and_lists_show_when_a_split_is_opened(tmp_path):
+  for changes, message in (({'data__order': 'ballanced'}, "config.data.order: .*did you mean 'balanced'"),
+                           ({'eval_order': 'sort'}, "config.eval_order: .*did you mean 'sorted'"),
+                           ({'data__subsets': (str(tmp_path / 'no.txt'),)}, 'cannot read the subset list')):
+    with pytest.raises(UserError, match=message):
+      run.open_source(faces.config(**changes), 'train')

@@ -4,40 +4,79 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fer_jax.errors import UserError, nearest
 
-PRIORS = ('landmark', 'action_unit', 'centred_gaussian', 'uniform', 'shuffled')
+# What each prior is drawn from.
+SOURCES = {
+    'landmark': 'landmark_heatmap',
+    'action_unit': 'action_unit_map',
+    'action_unit_generic': 'action_unit_generic_map',
+    'shuffled': 'landmark_heatmap',
+}
+PRIORS = (*SOURCES, 'centred_gaussian', 'uniform')
+
+# Forms of bilinear resizing, as PyTorch's two switches: align_corners, antialias.
+RESIZES = {'antialias': (False, True), 'plain': (False, False), 'torch_ac_aa': (True, True)}
 
 # Centre (x, y) and standard deviation of the control Gaussian in units of the image side: 60 px at (112, 130) of 224.
 GAUSSIAN = (112 / 224, 130 / 224, 60 / 224)
 
 
-def prior_map(batch: Mapping[str, jax.Array], kind: str, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def prior_map(batch: Mapping[str, jax.Array], kind: str, size: tuple[int, int], resize: str = 'antialias'
+              ) -> tuple[jax.Array, jax.Array]:
   """Draws the prior of every example.
 
   Args:
-    batch: an augmented batch with 'landmark_heatmap' and 'action_unit_map' (B, H, W) float32 in [0, 1].
-    kind: 'landmark'; 'action_unit' (of the labelled expression); the controls 'centred_gaussian', 'uniform' and
-      'shuffled' (the landmarks of the other face in a pair of neighbouring rows: face-like, but not this face).
-    size: (h, w) of the result. Maps are shrunk with antialiasing: without it a landmark can fall between pixels.
+    batch: an augmented batch with the maps (B, H, W) float32 in [0, 1] that ``SOURCES`` names for ``kind``.
+    kind: 'landmark'; 'action_unit' (of the labelled expression); 'action_unit_generic' (of all action units there are,
+      so it tells no class); the controls 'centred_gaussian', 'uniform' and 'shuffled' (the landmarks of the other face
+      in a pair of neighbouring rows: face-like, but not this face).
+    size: (h, w) of the result.
+    resize: 'antialias'; 'plain', without a low-pass filter, so that a landmark can fall between pixels; 'torch_ac_aa',
+      as the code of AU cues (arXiv 2402.00281) does it by ``align_corners`` and ``antialias`` together: then PyTorch
+      samples at s (i + 0.5) - 0.5 with s = (n_in - 1) / (n_out - 1), which is too far right and down when shrinking.
 
   Returns:
-    The prior (B, h, w) in [0, 1] and ``valid`` (B,) bool: False where the drawn prior is empty.
+    The prior (B, h, w), between the smallest and the largest value of the map it is drawn from, and ``valid`` (B,)
+    bool: False where that map is empty.
+
+  Raises:
+    UserError: an unknown name, or the batch lacks the map.
   """
-  if kind not in PRIORS:
-    raise UserError(f"unknown prior '{kind}'{nearest(kind, PRIORS)}")
-  heatmap = batch['landmark_heatmap']
-  rows = heatmap.shape[0]
-  if kind in ('uniform', 'centred_gaussian'):
+  for what, name, choices in (('prior', kind, PRIORS), ('resize', resize, RESIZES)):
+    if name not in choices:
+      raise UserError(f"unknown {what} '{name}'{nearest(str(name), choices)}")
+  if kind not in SOURCES:
+    rows = len(batch['label'])
     prior = jnp.ones(size) if kind == 'uniform' else _gaussian(size)
     return jnp.broadcast_to(prior, (rows, *size)), jnp.ones(rows, bool)
-  source = batch['action_unit_map'] if kind == 'action_unit' else heatmap
+  if SOURCES[kind] not in batch:
+    raise UserError(f"prior '{kind}' needs the map '{SOURCES[kind]}', which the batch lacks; see config.data.maps.")
+  source = batch[SOURCES[kind]]
   if kind == 'shuffled':
+    rows = len(source)
     partner = jnp.arange(rows) ^ 1  # Neighbours swap, so the pairs do not depend on how a batch is split over devices.
     source = source[jnp.where(partner < rows, partner, 0)]
-  prior = jax.image.resize(source, (rows, *size), 'linear', antialias=True)
-  return prior, source.max(axis=(1, 2)) > 0
+  y, x = (jnp.asarray(_mixing(*sides, resize), source.dtype) for sides in zip(source.shape[1:], size, strict=True))
+  prior = jnp.einsum('bij,hi,wj->bhw', source, y, x, precision=jax.lax.Precision.HIGHEST)
+  low, high = (f(axis=(1, 2), keepdims=True) for f in (source.min, source.max))
+  return jnp.clip(prior, low, high), high[:, 0, 0] > 0
+
+
+def _mixing(n_in: int, n_out: int, resize: str) -> np.ndarray:
+  """Weights (n_out, n_in) of a resize along one axis: triangles around the sampled places, each of sum 1."""
+  # Not jax.image.scale_and_translate: it gives 0 for the places beyond the last pixel that PyTorch's form samples.
+  corners, antialias = RESIZES[resize]
+  if corners:
+    step = (n_in - 1) / (n_out - 1) if n_out > 1 else 0.0
+  else:
+    step = n_in / n_out
+  places = step * (np.arange(n_out) + 0.5) - 0.5
+  distance = np.abs(places[:, None] - np.arange(n_in))
+  weights = np.maximum(1 - distance / (max(step, 1) if antialias else 1), 0)
+  return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _gaussian(size: tuple[int, int]) -> jax.Array:

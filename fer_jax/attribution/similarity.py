@@ -15,13 +15,13 @@ def similarity(maps: jax.Array, prior: jax.Array, kind: str) -> jax.Array:
   """Compares maps with priors over the last axis.
 
   Args:
-    maps: (B, N) float32.
-    prior: (B, N) float32, non-negative.
+    maps: (..., N) float32.
+    prior: (..., N) float32, non-negative.
     kind: 'pearson' (correlation, [-1, 1]); 'zscore_sum' (sum of z(m) * p, PAL's own form: it equals
       N * std(p) * pearson, so its scale grows with N); 'cosine' (un-centred, [-1, 1]).
 
   Returns:
-    (B,) float32; larger is more alike.
+    (...) float32; larger is more alike.
   """
   if kind == 'cosine':
     return _unit(maps, maps, (prior * jax.lax.rsqrt(jnp.maximum((prior**2).sum(-1, keepdims=True), 1e-12))))

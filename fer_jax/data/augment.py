@@ -1,7 +1,8 @@
 """Augmentation on the device: pure functions of a batch and one key per example, to be called inside the jitted step.
 
-Flip, rotation, scaled crop and shift are composed into one affine map per example and the image is resampled once; the
-maps and the landmarks go through the same affine map. Colour, noise and erasing touch the image only. Every effect has
+Flip, rotation, scaled crop and shift are composed into one affine map per example, and further with the box of each
+region where a face is seen as several; the image is resampled once. The maps and the landmarks go through the affine map
+of the full face. Colour, noise and erasing touch the image only. Every effect has
 random numbers of its own, so switching one on does not change the others, and an example's augmentation does not depend
 on the batch, the devices or the processes around it.
 
@@ -11,6 +12,7 @@ both as (x, y) fractions of the image side measured from the image centre: ``inp
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax.landmarks.heatmap import FLIP
+from fer_jax.landmarks.regions import FULL, region_boxes
 
 Batch = dict[str, Any]
 Drawn = dict[str, jax.Array]  # By the names of _DRAWN.
@@ -26,13 +29,13 @@ Drawn = dict[str, jax.Array]  # By the names of _DRAWN.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-MAPS = ('landmark_heatmap', 'action_unit_map', 'causal_mask')
+MAPS = ('landmark_heatmap', 'action_unit_map', 'action_unit_generic_map', 'causal_mask')
 
 # What is drawn for an example, one uniform number each. Append only, or old seeds give other pictures: with JAX's
 # counter-based generator a number depends on its place alone.
 _DRAWN = ('flip', 'rotation', 'rotate', 'scale', 'shift_x', 'shift_y', 'brightness', 'contrast', 'saturation', 'hue',
           'jitter', 'grey', 'noisy', 'erase', 'area', 'ratio', 'top', 'left')
-_STREAMS = ('pixel_noise', 'fill', 'target')  # What draws more than a number has a key of its own.
+_STREAMS = ('pixel_noise', 'fill', 'target', 'regions')  # What draws more than a number has a key of its own.
 
 # A product, not a quotient by 255: XLA's rounding of the quotient depends on what it is compiled with.
 _LEVEL = np.float32(1 / 255)
@@ -46,8 +49,8 @@ def example_keys(seed: int, step: int | jax.Array, rows: jax.Array) -> jax.Array
   return jax.vmap(lambda row: jax.random.fold_in(step_key, row))(rows)
 
 
-def augment(batch: Batch, keys: jax.Array, *, image_size: int, flip: float = 0.5, rotation: float = 0.0,
-            rotation_probability: float = 1.0, scale: tuple[float, float] = (1.0, 1.0), translate: float = 0.0,
+def augment(batch: Batch, keys: jax.Array, *, image_size: int, regions: Mapping[str, Any] | None = None,
+            flip: float = 0.5, rotation: float = 0.0, rotation_probability: float = 1.0, scale: tuple[float, float] = (1.0, 1.0), translate: float = 0.0,
             brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0,
             jitter_probability: float = 1.0, grey: float = 0.0, noise: float = 0.0, noise_probability: float = 1.0,
             erasing: float = 0.0, erasing_area: tuple[float, float] = (0.02, 0.1),
@@ -60,6 +63,8 @@ def augment(batch: Batch, keys: jax.Array, *, image_size: int, flip: float = 0.5
     keys: (b,) typed PRNG keys, from ``example_keys``.
     image_size: side of the output image in pixels. Bilinear without a low-pass filter: to shrink by much, set the
       stored side with ``data.stream``'s ``size``.
+    regions: keyword arguments of ``landmarks.regions.region_boxes``: each face becomes R images, cut from the input
+      image in the same resampling; region 0 is bit for bit the full face. None: one image.
     flip: probability of a mirror image; landmarks are renumbered.
     rotation: the angle is uniform in +-``rotation`` degrees, around the image centre.
     rotation_probability: share of the examples that are rotated.
@@ -82,8 +87,8 @@ def augment(batch: Batch, keys: jax.Array, *, image_size: int, flip: float = 0.5
       The default is what becomes 0 in ``normalise``.
 
   Returns:
-    The batch with ``image`` float32 (b, image_size, image_size, C) in [0, 1], maps float32 (b, h, h) in [0, 1] and
-    ``landmarks`` as fractions of the new image (they may leave [0, 1]).
+    The batch with ``image`` float32 (b, image_size, image_size, C) in [0, 1], or (b, R, image_size, image_size, C) with
+    regions, maps float32 (b, h, h) in [0, 1] and ``landmarks`` as fractions of the new image (they may leave [0, 1]).
   """
   drawn = jax.vmap(_draw)(keys)
   image = batch['image']
@@ -94,26 +99,33 @@ def augment(batch: Batch, keys: jax.Array, *, image_size: int, flip: float = 0.5
     image = jax.vmap(recolour)(image, drawn)
   affine = functools.partial(_affine, flip=flip, rotation=rotation, rotation_probability=rotation_probability,
                              scale=scale, translate=translate)
-  batch = _resample({**batch, 'image': image}, jax.vmap(affine)(drawn), image_size)
+  uniform = jax.vmap(lambda key: _region_numbers(_stream(key, 'regions'), regions))(keys)
+  batch, boxes = _resample({**batch, 'image': image}, jax.vmap(affine)(drawn), image_size, regions, uniform)
   image = batch['image']
   if noise:
     add_noise = functools.partial(_add_noise, noise=noise, probability=noise_probability)
     image = jax.vmap(add_noise)(image, drawn, keys)
   if erasing:
     erase = functools.partial(_erase, probability=erasing, area=erasing_area, ratio=erasing_ratio, fill=erasing_fill)
-    image = jax.vmap(erase)(image, drawn, keys)
-  return {**batch, 'image': image}
+    image = jax.vmap(erase)(image, drawn, keys, boxes)
+  return {**batch, 'image': image if regions else image[:, 0]}
 
 
-def resize(batch: Batch, image_size: int) -> Batch:
-  """Returns the evaluation form of a batch: ``augment``'s output for no augmentation at all. Not random."""
-  identity = jnp.broadcast_to(jnp.eye(2, 3), (len(batch['image']), 2, 3))
-  return _resample(batch, identity, image_size)
+def resize(batch: Batch, image_size: int, regions: Mapping[str, Any] | None = None) -> Batch:
+  """Returns the evaluation form of a batch: ``augment``'s output for no augmentation at all.
+
+  Not random: random regions are the same for every face.
+  """
+  rows = len(batch['image'])
+  identity = jnp.broadcast_to(jnp.eye(2, 3), (rows, 2, 3))
+  uniform = _region_numbers(jax.random.key(0), regions)
+  batch, _ = _resample(batch, identity, image_size, regions, jnp.broadcast_to(uniform, (rows, *uniform.shape)))
+  return batch if regions else {**batch, 'image': batch['image'][:, 0]}
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> jax.Array:
-  """Returns (images - mean) / std as float32 (b, h, w, 3); ``images`` (b, h, w, C) in [0, 1], grey is repeated."""
-  images = jnp.broadcast_to(images, (*images.shape[:3], 3))
+  """Returns (images - mean) / std as float32 (..., h, w, 3); ``images`` (..., h, w, C) in [0, 1], grey is repeated."""
+  images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
   mean, std = (jnp.broadcast_to(np.float32(values), images.shape) for values in (mean, std))
   return (images.astype(jnp.float32) - mean) / std
 
@@ -141,12 +153,14 @@ def warp(images: jax.Array, matrices: jax.Array, size: int, fill: str = 'edge') 
 
   Args:
     images: (b, H, W, C), any real dtype.
-    matrices: (b, 2, 3), output to input, in fractions from the centre (see the module's docstring).
+    matrices: (b, 2, 3), output to input, in fractions from the centre (see the module's docstring); or (b, R, 2, 3), R
+      outputs of each image.
     size: side of the output in pixels.
     fill: outside the input, 'edge' continues its border and 'zero' is 0.
 
   Returns:
-    (b, size, size, C) float32 in the units of the input; for the identity at equal size, exactly the input.
+    (b, size, size, C), or (b, R, size, size, C), float32 in the units of the input; for the identity at equal size,
+    exactly the input.
   """
   _, height, width, channels = images.shape
   # Counted from the centre in pixels of the input, the identity gives whole numbers: no rounding error. No matrix
@@ -171,7 +185,7 @@ def warp(images: jax.Array, matrices: jax.Array, size: int, fill: str = 'edge') 
       value *= ((abs(x - (width / 2 - 0.5)) <= width / 2) & (abs(y - (height / 2 - 0.5)) <= height / 2))[..., None]
     return value
 
-  return jax.vmap(one)(images, matrices)
+  return jax.vmap(one if matrices.ndim == 3 else jax.vmap(one, (None, 0)))(images, matrices)
 
 
 def move_landmarks(landmarks: jax.Array, matrices: jax.Array) -> jax.Array:
@@ -183,16 +197,41 @@ def move_landmarks(landmarks: jax.Array, matrices: jax.Array) -> jax.Array:
   return jnp.where(determinant[..., None] < 0, moved[:, FLIP], moved)
 
 
-def _resample(batch: Batch, matrices: jax.Array, image_size: int) -> Batch:
-  """Sends the image, the maps and the landmarks of a batch through affine maps."""
-  moved = {'image': warp(batch['image'], matrices, image_size) * _LEVEL}
+def _resample(batch: Batch, matrices: jax.Array, image_size: int, regions: Mapping[str, Any] | None,
+              uniform: jax.Array) -> tuple[Batch, jax.Array]:
+  """Sends the maps and the landmarks of a batch through affine maps, and every region of the image.
+
+  Returns:
+    The batch, with 'image' (b, R, image_size, image_size, C), and the boxes (b, R, 4) of the regions.
+  """
+  moved = {}
   for name in MAPS:
     if name in batch:
       maps = batch[name]
       moved[name] = warp(maps[..., None], matrices, maps.shape[1], fill='zero')[..., 0] * _LEVEL
   if 'landmarks' in batch:
     moved['landmarks'] = move_landmarks(batch['landmarks'], matrices)
-  return {**batch, **moved}
+  if regions:
+    boxes = jax.vmap(lambda points, numbers: region_boxes(points, numbers, **regions))(moved['landmarks'], uniform)
+  else:
+    boxes = jnp.broadcast_to(jnp.float32(FULL), (len(matrices), 1, 4))
+  moved['image'] = warp(batch['image'], _within(matrices, boxes), image_size) * _LEVEL
+  return {**batch, **moved}, boxes
+
+
+def _within(matrices: jax.Array, boxes: jax.Array) -> jax.Array:
+  """Affine maps (b, R, 2, 3) of the boxes (b, R, 4) cut from the outputs of affine maps (b, 2, 3)."""
+  # Sums of products instead of a matrix product, which accelerators round; the full face keeps its matrix exactly.
+  linear, offset = matrices[:, None, :, :2], matrices[:, None, :, 2]
+  sides = boxes[..., 2:] - boxes[..., :2]
+  centres = (boxes[..., 2:] + boxes[..., :2]) / 2 - 0.5
+  moved = linear[..., 0] * centres[..., :1] + linear[..., 1] * centres[..., 1:] + offset
+  return jnp.concatenate([linear * sides[..., None, :], moved[..., None]], axis=-1)
+
+
+def _region_numbers(key: jax.Array, regions: Mapping[str, Any] | None) -> jax.Array:
+  """The uniform numbers (count, 3) that random regions are made from."""
+  return jax.random.uniform(key, ((regions or {}).get('count', 0), 3))
 
 
 def _draw(key: jax.Array) -> Drawn:
@@ -251,25 +290,26 @@ def _recolour(image: jax.Array, drawn: Drawn, brightness: float, contrast: float
 
 
 def _add_noise(image: jax.Array, drawn: Drawn, key: jax.Array, noise: float, probability: float) -> jax.Array:
-  """Adds Gaussian noise to one image, if it is chosen."""
+  """Adds Gaussian noise to the regions (R, h, w, C) of one face, if it is chosen."""
   noise = jnp.where(drawn['noisy'] < probability, noise, 0.0)
   return jnp.clip(image + noise * jax.random.normal(_stream(key, 'pixel_noise'), image.shape), 0, 1)
 
 
-def _erase(image: jax.Array, drawn: Drawn, key: jax.Array, probability: float, area: tuple[float, float],
-           ratio: tuple[float, float], fill: tuple[float, ...]) -> jax.Array:
-  """Erases one rectangle of one image, if it is chosen."""
-  rows, columns, channels = image.shape
+def _erase(image: jax.Array, drawn: Drawn, key: jax.Array, boxes: jax.Array, probability: float,
+           area: tuple[float, float], ratio: tuple[float, float], fill: tuple[float, ...]) -> jax.Array:
+  """Erases one rectangle of the face in all its regions (R, h, w, C), cut at ``boxes`` (R, 4), if it is chosen."""
+  _, rows, columns, channels = image.shape
   area = _between(drawn['area'], *area)
   ratio = jnp.exp(_between(drawn['ratio'], *np.log(ratio)))
 
-  def inside(start, side, size):
+  def inside(start, side, size, axis):
     side = jnp.minimum(side, 1)
-    centres = (jnp.arange(size) + 0.5) / size
+    low, high = boxes[:, axis, None], boxes[:, axis + 2, None]
+    centres = low + (high - low) * ((jnp.arange(size) + 0.5) / size)
     return (centres >= start * (1 - side)) & (centres <= start * (1 - side) + side)
 
-  erased = inside(drawn['top'], jnp.sqrt(area * ratio), rows)[:, None, None]
-  erased &= inside(drawn['left'], jnp.sqrt(area / ratio), columns)[None, :, None]
+  erased = inside(drawn['top'], jnp.sqrt(area * ratio), rows, 1)[:, :, None, None]
+  erased &= inside(drawn['left'], jnp.sqrt(area / ratio), columns, 0)[:, None, :, None]
   if len(fill) == 0:
     colour = jax.random.uniform(_stream(key, 'fill'), image.shape)
   else:

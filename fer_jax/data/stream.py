@@ -3,8 +3,10 @@
 A host batch is a dict of numpy arrays, b rows of the global batch's B: ``image`` uint8 (b, H, H, C) with C in {1, 3},
 ``label`` int32 (b,) with -1 for unknown, ``target`` float32 (b, K), ``landmarks`` float32 (b, 68, 2) as fractions of
 width and height with NaN where there is none, ``landmark_source`` int32 (b,), ``landmark_heatmap``,
-``action_unit_map`` and, where the data set has one, ``causal_mask`` uint8 (b, 56, 56), ``mask`` bool (b,) that is False
-for padding, and ``row`` int32 (b,): in training the row of the global batch, in evaluation the row of the split.
+``action_unit_map`` and, where the data set has one, ``causal_mask`` uint8 (b, 56, 56), where asked for
+``action_unit_generic_map`` uint8 (b, 56, 56), ``mask`` bool (b,) that is False for padding, and ``row`` int32 (b,): in
+training the row of the global batch, in evaluation the row of the split. Heatmap and action-unit map are the stored
+ones, or drawn from the landmarks here where a run wants them otherwise (``data/redraw.py``).
 """
 
 import dataclasses
@@ -16,12 +18,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import cv2
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
 from fer_jax import registry
+from fer_jax.data.order import evaluation_order, training_order
+from fer_jax.data.pixels import decode, name_of, to_channels, to_size, to_square
+from fer_jax.data.redraw import redrawn
 from fer_jax.errors import UserError, nearest
 
 Batch = dict[str, np.ndarray]
@@ -46,6 +50,7 @@ class Source:
     cache: keep decoded examples in memory, so that only the first epoch reads and decodes. Grey faces of 48 px take
       about 11 kB each, RGB of 224 px 160 kB.
     fingerprint: sha256 of what the split consists of; '' where nobody knows.
+    maps: how maps are drawn, see ``redraw.redrawn``; empty: as the builders drew them.
   """
   records: Sequence[Mapping[str, Any]]
   classes: tuple[str, ...]
@@ -54,6 +59,7 @@ class Source:
   target: str = 'label'
   cache: bool = False
   fingerprint: str = ''
+  maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if self.target not in TARGETS:
@@ -63,10 +69,11 @@ class Source:
     first = self.records[0]
     if self.target != 'label' and self.target not in first:
       raise UserError(f"target='{self.target}': the data set has no field of this name; use target='label'.")
-    image = _decode(first, 'image')
+    image = decode(first)
     self.channels = self.channels or (1 if image.ndim == 2 else 3)
     self._stored_size = 0 if self.size else max(image.shape[:2])
     self.size = self.size or self._stored_size
+    self._redrawn = redrawn(self.maps, self.size)
     self._cached: dict[int, dict[str, Any]] = {}
 
   def __len__(self) -> int:
@@ -74,7 +81,7 @@ class Source:
 
   @functools.cached_property
   def _names_and_labels(self) -> list[tuple[str, int]]:
-    return [(_name(record), int(record['label'])) for record in self.records]
+    return [(name_of(record), int(record['label'])) for record in self.records]
 
   @property
   def names(self) -> list[str]:
@@ -100,18 +107,21 @@ class Source:
     return example
 
   def _decoded(self, record: Mapping[str, Any]) -> dict[str, Any]:
-    image = _decode(record, 'image')
+    image = decode(record)
     height, width = image.shape[:2]
     if self._stored_size and max(height, width) != self._stored_size:
-      raise UserError(f"'{_name(record)}' is {width} x {height} pixels, but the split's first image has a side of "
+      raise UserError(f"'{name_of(record)}' is {width} x {height} pixels, but the split's first image has a side of "
                       f'{self._stored_size}: choose the side of all images with data.size.')
-    maps = {name: _decode(record, name) for name in _MAPS if name in record}
+    label = int(record['label'])
     landmarks = np.asarray(record['landmarks'], np.float32) / np.float32([width, height])
+    maps = {name: decode(record, name) for name in _MAPS if name in record and name not in self._redrawn}
+    expression = self.classes[label] if label >= 0 else None
+    maps |= {name: draw(landmarks, expression) for name, draw in self._redrawn.items()}
     if height != width:
-      image, maps, landmarks = _to_square(image, maps, landmarks)
+      image, maps, landmarks = to_square(image, maps, landmarks)
     return {
-        'image': _to_channels(_to_size(image, self.size), self.channels),
-        'label': np.int32(record['label']),
+        'image': to_channels(to_size(image, self.size), self.channels),
+        'label': np.int32(label),
         'target': self._target(record),
         'landmarks': landmarks,
         'landmark_source': np.int32(record['landmark_source']),
@@ -130,7 +140,8 @@ class Source:
 
 
 def open_split(name: str, variant: str | None, split: str, data_dir: str | None, *, size: int = 0, channels: int = 0,
-               target: str = 'label', cache: bool = False, prepare_if_missing: bool = False) -> Source:
+               target: str = 'label', cache: bool = False, maps: Mapping[str, Any] | None = None,
+               prepare_if_missing: bool = False) -> Source:
   """Opens a split of a prepared data set.
 
   Args:
@@ -138,11 +149,11 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
     variant: the builder's configuration; None or '': its first.
     split: a TFDS split expression, such as ``'train+valid'`` or ``'train[:90%]'``.
     data_dir: where prepared data sets lie; None or '': TFDS's default.
-    size: see ``Source``; so are ``channels``, ``target`` and ``cache``.
+    size: see ``Source``; so are ``channels``, ``target``, ``cache`` and ``maps``.
     prepare_if_missing: prepare the data set first where it is not there; for data sets that need no files.
 
   Raises:
-    UserError: an unknown name, variant, split or target, or the data set is not prepared.
+    UserError: an unknown name, variant, split, target or map, or the data set is not prepared.
   """
   make_builder = registry.find('data.builders', name)
   if variant and variant not in make_builder.builder_configs:
@@ -168,15 +179,15 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
     raise UserError(f"{name}: bad split '{split}': {str(e).splitlines()[0]} It has: "
                     f"{', '.join(builder.info.splits)}.") from e
   return Source(records, tuple(builder.info.features['label'].names), size=size, channels=channels, target=target,
-                cache=cache, fingerprint=_fingerprint(builder, split))
+                cache=cache, fingerprint=_fingerprint(builder, split), maps=maps or {})
 
 
 def training_batches(source: Source, *, seed: int, batch_size: int, start_step: int = 0, process_index: int = 0,
-                     process_count: int = 1, threads: int = 4, balanced: bool = False) -> Iterator[Batch]:
+                     process_count: int = 1, threads: int = 4, order: str = 'shuffle') -> Iterator[Batch]:
   """Yields this process's rows of the global batches of steps ``start_step``, ``start_step + 1``, ... without end.
 
-  Row i of the global batch of step s is element s * B + i of one infinite sequence, whatever the number of processes:
-  each epoch is a new permutation of the split (a batch may span two epochs).
+  Row i of the global batch of step s is element s * B + i of one infinite sequence, whatever the number of processes; a
+  batch may span two epochs.
 
   Args:
     source: the split.
@@ -186,38 +197,39 @@ def training_batches(source: Source, *, seed: int, batch_size: int, start_step: 
     process_index: this process.
     process_count: how many there are.
     threads: threads that read and decode; 0 reads in the caller. The result is the same.
-    balanced: every class equally often: the classes take turns, each through permutations of its own. Unlabelled
-      examples are left out.
+    order: 'shuffle' (every example once an epoch), 'balanced' or 'oversample', see ``order.training_order``.
 
   Raises:
-    UserError: ``batch_size`` is not divisible by ``process_count``.
+    UserError: ``batch_size`` is not divisible by ``process_count``, or an unknown order.
   """
   rows_each = _rows_each(batch_size, process_count)
-  order = _balanced(source, seed) if balanced else grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+  row_at = training_order(order, seed, source)
 
   def batch(step: int) -> Batch:
     rows = np.arange(process_index * rows_each, (process_index + 1) * rows_each, dtype=np.int32)
-    examples = [source.example(int(order[step * batch_size + int(row)])) for row in rows]
+    examples = [source.example(int(row_at(step * batch_size + int(row)))) for row in rows]
     return {**_stack(examples), 'mask': np.ones(rows_each, bool), 'row': rows}
 
   return _read(batch, range(start_step, sys.maxsize), threads)
 
 
 def evaluation_batches(source: Source, *, batch_size: int, process_index: int = 0, process_count: int = 1,
-                       threads: int = 4) -> Iterator[Batch]:
-  """Yields this process's rows of the global batches that hold every example of the split once, in order.
+                       threads: int = 4, order: str = 'stored') -> Iterator[Batch]:
+  """Yields this process's rows of the global batches that hold every example of the split once.
 
-  All processes yield equally many batches of ``batch_size / process_count`` rows. Where the examples run out, rows are
-  padding: ``mask`` False, ``label`` -1, everything else 0.
+  They come in the order 'stored', 'shuffled' or 'sorted' of ``order.evaluation_order``; ``row`` says which example it
+  is. All processes yield equally many batches of ``batch_size / process_count`` rows. Where the examples run out, rows
+  are padding: ``mask`` False, ``label`` -1, everything else 0.
 
   Raises:
-    UserError: ``batch_size`` is not divisible by ``process_count``.
+    UserError: ``batch_size`` is not divisible by ``process_count``, or an unknown order.
   """
   rows_each = _rows_each(batch_size, process_count)
+  visited = evaluation_order(order, source)
 
   def batch(step: int) -> Batch:
     first = step * batch_size + process_index * rows_each
-    return _padded(source, range(first, min(first + rows_each, len(source))), rows_each)
+    return _padded(source, visited[first:min(first + rows_each, len(source))], rows_each)
 
   return _read(batch, range(-(-len(source) // batch_size)), threads)
 
@@ -247,14 +259,6 @@ def _read(batch: Callable[[int], Batch], steps: range, threads: int) -> Iterator
   return iter(grain.MapDataset.range(steps.start, steps.stop).map(batch).to_iter_dataset(options))
 
 
-def _balanced(source: Source, seed: int) -> grain.MapDataset:
-  """Rows of the split such that the classes that occur take turns."""
-  rows_by_class = [np.flatnonzero(source.labels == label) for label in range(len(source.classes))]
-  seeds = np.random.SeedSequence(seed).generate_state(len(rows_by_class))
-  return grain.MapDataset.mix([grain.MapDataset.source(rows).seed(int(own)).shuffle().repeat()
-                               for rows, own in zip(rows_by_class, seeds, strict=True) if len(rows)])
-
-
 def _rows_each(batch_size: int, process_count: int) -> int:
   if batch_size % process_count:
     raise UserError(f'a batch of {batch_size} cannot be shared by {process_count} processes: choose a batch size '
@@ -264,50 +268,6 @@ def _rows_each(batch_size: int, process_count: int) -> int:
 
 def _stack(examples: Sequence[Mapping[str, Any]]) -> Batch:
   return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-
-
-def _name(record: Mapping[str, Any]) -> str:
-  name = record['name']
-  return name.decode() if isinstance(name, bytes) else name
-
-
-def _decode(record: Mapping[str, Any], field: str) -> np.ndarray:
-  """Decodes an image to uint8 (h, w) or RGB (h, w, 3); alpha is dropped."""
-  # Orientation tags are ignored: landmarks are in pixels of the stored image.
-  flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYCOLOR if field == 'image' else cv2.IMREAD_GRAYSCALE)
-  image = cv2.imdecode(np.frombuffer(record[field], np.uint8), flags)
-  if image is None:
-    raise UserError(f"'{_name(record)}': its {field} cannot be decoded; prepare the data set again.")
-  return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _to_square(image: np.ndarray, maps: Mapping[str, np.ndarray], landmarks: np.ndarray
-               ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-  """Pads an image (h, w, ...) to a square by continuing its border; maps (0 there) and fractions follow."""
-  height, width = image.shape[:2]
-  side = max(height, width)
-  top, left = (side - height) // 2, (side - width) // 2
-  image = cv2.copyMakeBorder(image, top, side - height - top, left, side - width - left, cv2.BORDER_REPLICATE)
-  scale, corner = np.float32([width, height]) / side, np.float32([left, top]) / side
-  # In pixel centres: x' + 0.5 = scale (x + 0.5) + corner * size.
-  matrix = lambda size: np.column_stack([np.diag(scale), (scale - 1) / 2 + corner * size])
-  maps = {name: cv2.warpAffine(values, matrix(len(values)), values.shape) for name, values in maps.items()}
-  return image, maps, landmarks * scale + corner
-
-
-def _to_size(image: np.ndarray, size: int) -> np.ndarray:
-  if len(image) == size:
-    return image
-  return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if len(image) > size else cv2.INTER_LINEAR)
-
-
-def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-  """Returns (h, w, channels)."""
-  if image.ndim == 2 and channels == 3:
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-  if image.ndim == 3 and channels == 1:
-    image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-  return image.reshape(*image.shape[:2], channels)
 
 
 def _fingerprint(builder: tfds.core.DatasetBuilder, split: str) -> str:

@@ -7,7 +7,7 @@ the paper in four places; ``GEOMETRY`` names them.
 import cv2
 import numpy as np
 
-from fer_jax.errors import nearest
+from fer_jax.errors import UserError, nearest
 
 # The codebook of FACS action units. Neutral shows none. Contempt has no entry in the source: it is a *one-sided* AU 12
 # and 14, AU 14 is not drawable and a two-sided AU 12 would be the map of a smile, so it has none here either.
@@ -22,6 +22,13 @@ CODEBOOK = {
     'contempt': (),
 }
 
+# The table of action units that have a geometry. The expression 'any' shows them all: a map of where expressions lie
+# that tells no class. (The source's own such map also counts AU 14 and 43, for which it gives no ellipses.)
+UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 16, 17, 20, 23, 24, 25, 26, 27)
+ANY = 'any'
+
+RADII = ('scaled', 'fixed_px')
+
 # The four switches and what each preset sets: ``code`` is what the published numbers were made with, ``intended`` what
 # the paper's figures say and what is symmetric.
 GEOMETRY = {
@@ -29,7 +36,7 @@ GEOMETRY = {
     'intended': {'disgust': 'au10', 'au20_right': 'p54', 'au10': 'midpoints', 'au6': 'cheek'},
 }
 
-_CANVAS = 224  # The source's radii and its integer truncation are in pixels of this side.
+_CANVAS = 224  # The source's radii are for images of this side in pixels; its integer truncation is done at it.
 _COARSE = 28
 
 # The source shrinks the canvas by 8 with bilinear sampling, which reads two of every eight pixels in each direction.
@@ -37,7 +44,7 @@ _READ = np.array([c for i in range(_COARSE) for c in (8 * i + 3, 8 * i + 4)])
 
 
 def action_unit_map(landmarks: np.ndarray | None, expression: str | None, size: int, geometry: str = 'code',
-                    **switches: str) -> np.ndarray:
+                    radii: str = 'scaled', image_size: int = _CANVAS, **switches: str) -> np.ndarray:
   """Draws the action units of ``expression`` (arXiv 2402.00281, section 3).
 
   Each action unit is one or two filled ellipses on a canvas of 224 px, shrunk to 28, blurred by a 3x3 box and enlarged
@@ -45,23 +52,31 @@ def action_unit_map(landmarks: np.ndarray | None, expression: str | None, size: 
 
   Args:
     landmarks: (68, 2) x, y as fractions of width and height, iBUG-68 order; None or any NaN where not known.
-    expression: a key of ``CODEBOOK``, or None if unknown.
+    expression: a key of ``CODEBOOK``; 'any' for all of ``UNITS``, whatever the face shows; None if unknown.
     size: side of the map in pixels.
     geometry: a key of ``GEOMETRY``.
+    radii: 'scaled': radii that the source gives in pixels are shares of the image side, as they are at 224 px;
+      'fixed_px': they stay that many pixels on an image of another side, as in the source's code.
+    image_size: side in pixels of the image, for 'fixed_px'.
     **switches: single entries of the preset to override: disgust, au20_right, au10, au6.
 
   Returns:
     uint8 (size, size); zeros where nothing is to be drawn: no landmarks, no action units, or all outside the image.
+
+  Raises:
+    UserError: an unknown name; the message lists the choices.
   """
   if geometry not in GEOMETRY:
-    raise ValueError(f"unknown geometry '{geometry}'{nearest(geometry, GEOMETRY)}")
+    raise UserError(f"unknown geometry '{geometry}'{nearest(geometry, GEOMETRY)}")
+  if radii not in RADII:
+    raise UserError(f"unknown radii '{radii}'{nearest(radii, RADII)}")
   choice = GEOMETRY[geometry] | switches
   for name, value in switches.items():
     if value not in (known := {preset.get(name) for preset in GEOMETRY.values()}):
-      raise ValueError(f"unknown geometry switch {name}='{value}'; known values: {known}")
-  if expression is not None and expression not in CODEBOOK:
-    raise ValueError(f"unknown expression '{expression}'{nearest(expression, CODEBOOK)}")
-  units = CODEBOOK.get(expression, ())
+      raise UserError(f"unknown geometry switch {name}='{value}'; known values: {known}")
+  if expression not in (None, ANY, *CODEBOOK):
+    raise UserError(f"unknown expression '{expression}'{nearest(expression, (ANY, *CODEBOOK))}")
+  units = UNITS if expression == ANY else CODEBOOK.get(expression, ())
   if expression == 'disgust' and choice['disgust'] == 'au10':
     units = tuple(10 if unit == 5 else unit for unit in units)
   result = np.zeros((size, size), np.float32)
@@ -69,8 +84,9 @@ def action_unit_map(landmarks: np.ndarray | None, expression: str | None, size: 
     return result.astype(np.uint8)
   # Truncated like the source's; the small term keeps a whole pixel whole after its way through float32 fractions.
   p = np.trunc(np.asarray(landmarks, np.float64) * _CANVAS + 1e-3)
+  pixel = 1.0 if radii == 'scaled' else _CANVAS / image_size
   for unit in units:
-    coarse = cv2.blur(_draw(_ellipses(unit, p, choice)), (3, 3))
+    coarse = cv2.blur(_draw(_ellipses(unit, p, choice, pixel)), (3, 3))
     result = np.maximum(result, cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR))
   low, high = result.min(), result.max()
   if high <= low:
@@ -86,53 +102,59 @@ def _draw(ellipses: list[tuple]) -> np.ndarray:
   return covered.reshape(_COARSE, 2, _COARSE, 2).mean((1, 3), dtype=np.float32)
 
 
-def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str]) -> list[tuple]:
-  """The ellipses of one action unit for points (68, 2) in whole pixels of the canvas."""
+def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) -> list[tuple]:
+  """The ellipses of one action unit for points (68, 2) in whole pixels of the canvas.
+
+  A radius in the source's pixels is ``pixel`` times as many of the canvas; radii that are shares of the side are not.
+  """
   x, y = p[:, 0], p[:, 1]
 
   def middle(i, j):
     return tuple(np.trunc((p[i] + p[j]) / 2))
 
   def half(difference, otherwise):
-    return value if (value := np.trunc(difference / 2)) > 0 else otherwise
+    return value if (value := np.trunc(difference / 2)) > 0 else otherwise * pixel
 
   def eyes(extra):
     return [(np.trunc((x[i] + x[i + 3]) / 2), np.trunc((y[i + 2] + y[i + 5]) / 2), half(x[i + 3] - x[i], 5),
              half(y[i + 5] - y[i + 2] + extra, 5)) for i in (36, 42)]
 
-  def round_at(*centres, a=20, b=20):
+  def share_at(*centres, a, b=22):
     return [(*centre, a, b) for centre in centres]
+
+  def pixels_at(*centres, a=20, b=20):
+    return share_at(*centres, a=a * pixel, b=b * pixel)
 
   match unit:
     case 1:
-      return round_at(p[20], p[23], a=28, b=22)
+      return share_at(p[20], p[23], a=28)
     case 2:
-      return round_at(p[18], p[25], a=28, b=22)
+      return share_at(p[18], p[25], a=28)
     case 4:
       return [(*middle(19, 24), half(x[24] - x[19], 10), half(y[24] - y[19], 10))]
     case 5:
       return eyes(0)
     case 6:
       centres = (middle(41, 6), middle(46, 10)) if choice['au6'] == 'cheek' else (p[41] + (0, 37), p[46] + (0, 37))
-      return round_at(*centres, a=22, b=22)
+      return share_at(*centres, a=22)
     case 7:
-      return eyes(20)
+      return eyes(20 * pixel)
     case 9:
-      return round_at((x[31], y[29]), (x[35], y[29]))
+      return pixels_at((x[31], y[29]), (x[35], y[29]))
     case 10:
       midpoints = choice['au10'] == 'midpoints'
-      return round_at(*((middle(48, 50), middle(52, 54)) if midpoints else ((x[48], y[50]), (x[52], y[54]))))
+      return pixels_at(*((middle(48, 50), middle(52, 54)) if midpoints else ((x[48], y[50]), (x[52], y[54]))))
     case 12 | 15:
-      return round_at(p[48], p[54])
+      return pixels_at(p[48], p[54])
     case 16:
-      return round_at(p[59], p[55])
+      return pixels_at(p[59], p[55])
     case 17:
       return [(*middle(59, 8), half(x[8] - x[59], 5), half(y[8] - y[59], 5))]
     case 20:
-      return round_at(middle(48, 6), middle(54 if choice['au20_right'] == 'p54' else 50, 10))
+      return pixels_at(middle(48, 6), middle(54 if choice['au20_right'] == 'p54' else 50, 10))
     case 23 | 24 | 26 | 27:
       return [(np.trunc((x[48] + x[54]) / 2), np.trunc((y[51] + y[57]) / 2), half(x[54] - x[48], 5),
                half(y[57] - y[51], 5))]
     case 25:
-      return round_at(p[51], p[57], a=25, b=10)
+      return pixels_at(p[51], p[57], a=25, b=10)
   raise ValueError(f'action unit {unit} has no geometry')

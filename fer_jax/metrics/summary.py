@@ -31,13 +31,10 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
   """
   label = np.asarray(table['label'])
   confusion = rates.confusion_matrix(label, table['prediction'], len(classes))
-  count, recall = int(confusion.sum()), rates.recall(confusion)
+  recall = rates.recall(confusion)
   present = np.isfinite(recall)
   result = {
-      'count': count,
-      'accuracy': _number(rates.accuracy(confusion)),
-      'accuracy_interval': list(wilson(int(np.trace(confusion)), count)),
-      'mean_class_accuracy': _number(rates.mean_class_accuracy(confusion)),
+      **_rates(confusion),
       'recall': {name: float(r) for name, r, there in zip(classes, recall, present, strict=True) if there},
       'absent_classes': [name for name, there in zip(classes, present, strict=True) if not there],
       'confusion': confusion.tolist(),
@@ -48,6 +45,47 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
   if table.get('maps'):
     result['alignment'] = _alignment(table)
   return result
+
+
+def summarise_subsets(label: np.ndarray, prediction: np.ndarray, num_classes: int, subsets: Mapping[str, Any],
+                      without_copies: np.ndarray | None = None) -> dict[str, Any]:
+  """Summarises parts of an evaluated split.
+
+  Args:
+    label: (N,) int, -1 unknown.
+    prediction: (N,) int.
+    num_classes: K.
+    subsets: {name: ``data.subsets.Subset``}.
+    without_copies: (N,) bool, False for images that the training split has too; None where nobody asked.
+
+  Returns:
+    What to add to the result of ``summarise``. Rates are dicts of count, accuracy, accuracy_interval and
+    mean_class_accuracy (over the classes that occur), as there.
+      subsets {name: rates, listed, duplicates, unmatched, disagreeing, without_copies: rates}, where there are any;
+      without_copies: rates of the whole split without the copies. Both without_copies only where known.
+  """
+  def of(rows: np.ndarray) -> dict[str, Any]:
+    return _rates(rates.confusion_matrix(label[rows], prediction[rows], num_classes))
+
+  result: dict[str, Any] = {}
+  for name, subset in subsets.items():
+    row = of(subset.mask) | {key: getattr(subset, key) for key in ('listed', 'duplicates', 'unmatched', 'disagreeing')}
+    if without_copies is not None:
+      row['without_copies'] = of(subset.mask & without_copies)
+    result.setdefault('subsets', {})[name] = row
+  if without_copies is not None:
+    result['without_copies'] = of(without_copies)
+  return result
+
+
+def _rates(confusion: np.ndarray) -> dict[str, Any]:
+  count = int(confusion.sum())
+  return {
+      'count': count,
+      'accuracy': _number(rates.accuracy(confusion)),
+      'accuracy_interval': list(wilson(int(np.trace(confusion)), count)),
+      'mean_class_accuracy': _number(rates.mean_class_accuracy(confusion)),
+  }
 
 
 def _alignment(table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -19,50 +19,79 @@ class Outputs:
   Attributes:
     logits: (B, K) float32.
     embedding: (B, D) float32, the features the head classifies.
-    taps: {name: (B, h, w, c)} activations; each is a linen ``perturb`` point of the backbone.
+    taps: {name: (B, h, w, c)} activations, of the full face where a face has regions; each is a linen ``perturb`` point
+      of the backbone.
     region_weights: (B, R) float32 with region 0 the full face, or None where the head has no regions.
+    attention: (B, L, 1 + h w, 1 + h w) float32, a transformer's attention in each of L blocks from tokens (rows) to
+      tokens, averaged over heads, token 0 the class token; of the full face; None for other backbones.
   """
 
   logits: jax.Array
   embedding: jax.Array
   taps: dict[str, jax.Array]
   region_weights: jax.Array | None = None
+  attention: jax.Array | None = None
 
 
 class Classifier(nn.Module):
-  """A backbone ``images, train -> features, taps`` and a head ``features, train -> logits, embedding, weights``."""
+  """A backbone ``images, train -> features, taps, attention`` and a head ``features, train, mask -> logits, embedding,
+  region_weights``."""
 
   backbone: nn.Module
   head: nn.Module
 
-  def __call__(self, images: jax.Array, train: bool) -> Outputs:
-    """Classifies normalised images (B, H, W, 3) float32."""
-    features, taps = self.backbone(images, train)
-    logits, embedding, region_weights = self.head(features, train)
-    return Outputs(logits, embedding, taps, region_weights)
+  def __call__(self, images: jax.Array, train: bool, mask: jax.Array | None = None) -> Outputs:
+    """Classifies normalised images.
+
+    Args:
+      images: (B, H, W, 3) float32; or (B, R, H, W, 3), R regions of each face with region 0 the full face: the backbone
+        sees B x R images in one batch, the head features (B, R, h, w, C).
+      train: normalise by the batch, drop out.
+      mask: (B,) bool, False for rows that are padding; None: none is. Only heads that mix rows look at it.
+    """
+    if images.ndim == 4:
+      features, taps, attention = self.backbone(images, train)
+    else:
+      faces = images.shape[:2]
+      features, taps, attention = self.backbone(images.reshape(-1, *images.shape[2:]), train)
+      full_face = lambda x: x.reshape(*faces, *x.shape[1:])[:, 0]
+      features = features.reshape(*faces, *features.shape[1:])
+      taps, attention = jax.tree.map(full_face, (taps, attention))
+    logits, embedding, region_weights = self.head(features, train, mask)
+    return Outputs(logits, embedding, taps, region_weights, attention)
 
 
-def make_classifier(options: Mapping[str, Any], classes: int, axis_name: str | None = None) -> Classifier:
+def make_classifier(options: Mapping[str, Any], classes: int, axis_name: str | None = None, regions: int = 1
+                    ) -> Classifier:
   """Builds the classifier that ``config.model`` describes.
 
   Args:
-    options: {'backbone': {'name', ...}, 'head': {'name', ...}, 'dtype': 'float32' | 'bfloat16'}.
+    options: {'backbone': {'name', ...}, 'head': {'name', ...}, 'dtype': 'float32' | 'bfloat16', 'region_norm':
+      'separate' | 'folded'}. 'separate' normalises every region by its own statistics in training, 'folded' all of them
+      together.
     classes: number of classes K.
-    axis_name: mapped axis for BatchNorm, or None under ``jax.jit``.
+    axis_name: mapped axis for statistics of the batch, or None under ``jax.jit``.
+    regions: R, images per face; 1 where a face is one image.
 
   Raises:
-    UserError: unknown component, option or dtype.
+    UserError: unknown component, option or dtype; or a head that does not go with that many regions.
   """
-  if options['dtype'] not in ('float32', 'bfloat16'):
-    raise UserError(f"model.dtype='{options['dtype']}': choose 'float32' or 'bfloat16'.")
+  for key, choices in (('dtype', ('float32', 'bfloat16')), ('region_norm', ('separate', 'folded'))):
+    if options[key] not in choices:
+      raise UserError(f"model.{key}='{options[key]}': choose '{choices[0]}' or '{choices[1]}'.")
   parts = {}
   given = {
-      'backbone': {'dtype': jnp.dtype(options['dtype']), 'axis_name': axis_name},
-      'head': {'classes': classes},
+      'backbone': {'dtype': jnp.dtype(options['dtype']), 'axis_name': axis_name,
+                   'regions': regions if options['region_norm'] == 'separate' else 1},
+      'head': {'classes': classes, 'axis_name': axis_name},
   }
   for part, fixed in given.items():
     chosen = {k: v for k, v in options[part].items() if k != 'name'}
     make = registry.find(f'models.{part}s', options[part]['name'])
     registry.check_options(f"model.{part} '{options[part]['name']}'", make, {**chosen, **fixed})
     parts[part] = make(**chosen, **fixed)
+  if parts['head'].takes_regions != (regions > 1):
+    wanted = 'several regions of a face' if parts['head'].takes_regions else 'the face as one image'
+    raise UserError(f"model.head '{options['head']['name']}' wants {wanted}, but config.regions.scheme gives {regions} "
+                    "image(s) per face; RAN's schemes go with the head 'region_attention', 'none' with the others.")
   return Classifier(**parts)

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 
 from fer_jax.reports import figures, pictures
-from fer_jax.reports.table import ALIGNMENT, TRIVIAL, is_leaky, percent
+from fer_jax.reports.table import ALIGNMENT, TRIVIAL, leaks, percent, subset_rows, title
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
 _CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate', 'grad_norm', 'images_per_second',
@@ -62,8 +62,10 @@ def _contents(workdir: pathlib.Path) -> dict[str, Any]:
       return {}
 
   config, run = read(workdir / 'config.json'), read(workdir / 'run.json')
-  evaluations = {path.stem: read(path) for path in sorted((workdir / 'evaluation').glob('*.json'))}
-  evaluations = {split: _described(result) for split, result in evaluations.items() if 'confusion' in result}
+  found = {path.stem: read(path) for path in sorted((workdir / 'evaluation').glob('*.json'))}
+  found = {stem: _described(result, stem) for stem, result in found.items() if 'confusion' in result}
+  # Evaluations of the run as it is come before those of a changed config.
+  evaluations = dict(sorted(found.items(), key=lambda item: bool(item[1].get('overrides'))))
   # The test split is what the run is about; another stands in while there is none.
   split = 'test' if 'test' in evaluations else next(iter(evaluations), None)
   main = evaluations.get(split)
@@ -84,9 +86,7 @@ def _contents(workdir: pathlib.Path) -> dict[str, Any]:
       'unreadable': unreadable,
       'run': run,
       'main': main,
-      'split': split,
-      'evaluations': evaluations,
-      'leaky_splits': [s for s, result in evaluations.items() if result['leaky']],
+      'evaluations': list(evaluations.values()),
       'took': _took(run),
       'faces': pictures.faces(panel, (main or {}).get('classes', [])) if 'images' in panel else [],
       'confusion': figures.confusion_matrix(main['confusion'], main['classes']) if main else '',
@@ -99,8 +99,8 @@ def _contents(workdir: pathlib.Path) -> dict[str, Any]:
   }
 
 
-def _described(result: dict[str, Any]) -> dict[str, Any]:
-  """Adds to an evaluation whether it is leaky, the step it was made at, and its protocol in words."""
+def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
+  """Adds to an evaluation, from the file ``stem``.json, its title, leaks, subsets and protocol in words."""
   protocol = result.get('protocol') or {}
   words = [f"{result['count']:,} faces of {len(result['classes'])} classes"]
   if protocol.get('dataset'):
@@ -110,9 +110,14 @@ def _described(result: dict[str, Any]) -> dict[str, Any]:
     words.append(f"after training on “{_brief(protocol['trained_on'])}”")
   if select := protocol.get('select'):
     words.append(f'with {_SELECT.get(select, select)}')
-  looks = protocol.get('looks')
+  if overrides := result.get('overrides'):
+    words.append(f"changed for this evaluation: {', '.join(overrides)}")
+  looks, reasons = protocol.get('looks'), leaks(result)
   return result | {
-      'leaky': is_leaky(result),
+      'title': title(result, stem),
+      'leaky': bool(reasons),
+      'leaks': reasons,
+      'subset_rows': subset_rows(result),
       'untrained': result.get('step') == 0,
       'looks': looks if isinstance(looks, int) else 1,
       'words': ', '.join(words) + '.',

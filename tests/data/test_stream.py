@@ -9,8 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_jax.data import face, stream
+from configs import common
+from fer_jax.data import face, order, stream
 from fer_jax.errors import UserError
+from fer_jax.landmarks.action_units import action_unit_map
+from fer_jax.landmarks.heatmap import landmark_heatmap
 
 CLASSES = ('neutral', 'happiness', 'surprise')
 
@@ -31,6 +34,12 @@ def make_record(i, image=None, **fields):
 
 def make_source(n, **options):
   return stream.Source([make_record(i) for i in range(n)], CLASSES, **options)
+
+
+def make_skewed():
+  """20 examples of class 0, 3 of class 1, none of class 2, and 4 without a label."""
+  labels = [0] * 20 + [1] * 3 + [-1] * 4
+  return stream.Source([make_record(i, label=label) for i, label in enumerate(labels)], CLASSES)
 
 
 def take(iterator, count):
@@ -73,20 +82,22 @@ def test_every_epoch_is_a_new_permutation():
   assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != list(range(12))
 
 
-def test_order_is_a_function_of_seed_and_step():
-  source = make_source(13)
-  start = lambda seed, step: held(take(stream.training_batches(source, seed=seed, batch_size=5, start_step=step), 6))
+@pytest.mark.parametrize('order', ['shuffle', 'balanced', 'oversample'])
+def test_order_is_a_function_of_seed_and_step(order):
+  source = make_source(14)
+  start = lambda seed, step: held(take(stream.training_batches(source, seed=seed, batch_size=5, start_step=step,
+                                                               order=order), 6))
   whole = start(0, 0)
   assert start(0, 0) == whole
   assert start(1, 0) != whole
   assert start(0, 4)[:2] == whole[4:]
 
 
-@pytest.mark.parametrize('balanced', [False, True])
+@pytest.mark.parametrize('order', ['shuffle', 'balanced', 'oversample'])
 @pytest.mark.parametrize('processes', [2, 4])
-def test_the_global_batch_is_the_same_for_any_number_of_processes(processes, balanced):
+def test_the_global_batch_is_the_same_for_any_number_of_processes(processes, order):
   source = make_source(11)
-  options = {'seed': 5, 'batch_size': 8, 'start_step': 2, 'balanced': balanced}
+  options = {'seed': 5, 'batch_size': 8, 'start_step': 2, 'order': order}
   whole = take(stream.training_batches(source, **options), 4)
   parts = [take(stream.training_batches(source, **options, process_index=p, process_count=processes), 4)
            for p in range(processes)]
@@ -104,12 +115,63 @@ def test_threads_change_nothing(cache):
 
 
 def test_balanced_batches():
-  labels = [0] * 20 + [1] * 3 + [-1] * 4  # Class 2 does not occur.
-  source = stream.Source([make_record(i, label=label) for i, label in enumerate(labels)], CLASSES)
-  batches = take(stream.training_batches(source, seed=0, batch_size=10, balanced=True), 4)
+  source = make_skewed()
+  batches = take(stream.training_batches(source, seed=0, batch_size=10, order='balanced'), 4)
   assert all(np.bincount(batch['label'], minlength=3).tolist() == [5, 5, 0] for batch in batches)
   common = [i for batch in held(batches) for i in batch if i < 20]
   assert sorted(common) == list(range(20))
+
+
+def test_a_balanced_epoch_as_long_as_the_smallest_class_allows():
+  # 3 examples of the smallest class, 2 classes: 6 examples in which none comes twice.
+  first = held(take(stream.training_batches(make_skewed(), seed=0, batch_size=6, order='balanced'), 1))[0]
+  assert len(set(first)) == 6 and sorted(i for i in first if i >= 20) == [20, 21, 22]
+
+
+def test_oversampling_draws_classes_equally_often_and_leaves_unlabelled_examples_out():
+  draws = 6000
+  row_at = order.training_order('oversample', 3, make_skewed())
+  counts = np.bincount([row_at(i) for i in range(draws)], minlength=27)
+  expected = np.array([draws / 2 / 20] * 20 + [draws / 2 / 3] * 3 + [0] * 4)
+  assert (counts[23:] == 0).all()
+  chi_square = ((counts - expected)[:23] ** 2 / expected[:23]).sum()
+  assert chi_square < 50  # 22 degrees of freedom: 1 in 1600.
+  assert [row_at(i) for i in range(50)] != [order.training_order('oversample', 4, make_skewed())(i) for i in range(50)]
+  assert order.training_order('oversample', 3, make_skewed())(5000) == row_at(5000)
+
+
+def test_oversampling_repeats_examples_before_all_were_seen():
+  seen = sum(held(take(stream.training_batches(make_source(12), seed=3, batch_size=12, order='oversample'), 1)), [])
+  assert len(set(seen)) < 12
+
+
+def test_training_order_mistakes():
+  with pytest.raises(UserError, match="unknown order 'ballanced'; did you mean 'balanced'"):
+    stream.training_batches(make_source(3), seed=0, batch_size=1, order='ballanced')
+  unlabelled = stream.Source([make_record(0, label=-1)], CLASSES)
+  with pytest.raises(UserError, match="'oversample' needs labels"):
+    stream.training_batches(unlabelled, seed=0, batch_size=1, order='oversample')
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_evaluation_orders(processes):
+  source = make_source(17)
+
+  def visited(order):
+    parts = [list(stream.evaluation_batches(source, batch_size=6, process_index=p, process_count=processes,
+                                            order=order)) for p in range(processes)]
+    batches = [{name: np.concatenate([batch[name] for batch in step]) for name in step[0]}
+               for step in zip(*parts, strict=True)]
+    whole = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    assert (whole['image'][whole['mask'], 0, 0, 0] == whole['row'][whole['mask']]).all()
+    return whole['row'][whole['mask']].tolist()
+
+  assert visited('stored') == list(range(17))
+  assert visited('sorted') == [*range(0, 17, 3), *range(1, 17, 3), *range(2, 17, 3)]
+  shuffled = visited('shuffled')
+  assert shuffled == visited('shuffled') and sorted(shuffled) == list(range(17)) != shuffled
+  with pytest.raises(UserError, match="did you mean 'shuffled'"):
+    visited('shufled')
 
 
 @pytest.mark.parametrize('processes', [1, 2, 3])
@@ -182,6 +244,82 @@ def test_an_oblong_image_is_padded_and_everything_follows():
     y, x = np.indices(values.shape) + 0.5
     centre = np.array([(x * values).sum(), (y * values).sum()]) / values.sum() / len(values)
     np.testing.assert_allclose(centre, expected, atol=0.01)
+
+
+def make_faces(**options):
+  """Three real records, as a builder stores them, one without landmarks."""
+  rng = np.random.default_rng(0)
+  records = []
+  for i, landmarks in enumerate((rng.uniform(4, 44, (68, 2)), rng.uniform(4, 44, (68, 2)), None)):
+    made = face.record(image=face.png(np.full((48, 48), i, np.uint8)), name=f'{i}.png', label=i, expression=CLASSES[i],
+                       size=(48, 48), landmarks=landmarks, source='exact')
+    records.append({key: value.getvalue() if hasattr(value, 'getvalue') else value for key, value in made.items()})
+  return stream.Source(records, CLASSES, **options)
+
+
+def test_maps_drawn_with_the_builders_options_are_the_stored_ones():
+  defaults = common.get_config('ferplus').data.maps.to_dict()
+  for maps in ({}, defaults, {'action_unit_map': {'geometry': 'code', 'au6': 'offset'}}):
+    for i in range(3):
+      assert_equal(make_faces(maps=maps).example(i), make_faces().example(i))
+  # What is stored is used as it is, not drawn again to the same effect.
+  source = make_faces(maps=defaults)
+  source.records[0]['landmark_heatmap'] = encode(np.full((56, 56), 7, np.uint8))
+  assert (source.example(0)['landmark_heatmap'] == 7).all()
+  # And the other way about: drawn again from the records' landmarks, they are what the builder stored.
+  for i, record in enumerate(make_faces().records):
+    fractions = record['landmarks'] / 48
+    np.testing.assert_array_equal(landmark_heatmap(fractions, 56), make_faces().example(i)['landmark_heatmap'])
+
+
+@pytest.mark.parametrize('maps, name, draw', [
+    ({'landmark_heatmap': {'sigma': 8 / 224, 'combine': 'max'}}, 'landmark_heatmap',
+     lambda landmarks, _: landmark_heatmap(landmarks, 56, sigma=8 / 224, combine='max')),
+    ({'landmark_heatmap': {'points': 'all'}}, 'landmark_heatmap',
+     lambda landmarks, _: landmark_heatmap(landmarks, 56, points='all')),
+    ({'action_unit_map': {'au6': 'cheek', 'au10': ''}}, 'action_unit_map',
+     lambda landmarks, expression: action_unit_map(landmarks, expression, 56, au6='cheek')),
+    ({'action_unit_map': {'radii': 'fixed_px'}}, 'action_unit_map',
+     lambda landmarks, expression: action_unit_map(landmarks, expression, 56, radii='fixed_px', image_size=48)),
+    ({'action_unit_map': {'geometry': 'intended'}, 'action_unit_generic_map': True}, 'action_unit_generic_map',
+     lambda landmarks, _: action_unit_map(landmarks, 'any', 56, geometry='intended')),
+])
+def test_maps_drawn_otherwise(maps, name, draw):
+  source = make_faces(maps=maps)
+  batch = next(stream.evaluation_batches(source, batch_size=4))
+  stored = [make_faces().example(i) for i in range(3)]
+  assert batch[name].shape == (4, 56, 56) and batch[name].dtype == np.uint8
+  for i in range(3):
+    np.testing.assert_array_equal(batch[name][i], draw(source.records[i]['landmarks'] / np.float32(48), CLASSES[i]))
+  if name in stored[0]:
+    assert any((batch[name][i] != stored[i][name]).any() for i in range(3))
+  untouched = {'landmark_heatmap', 'action_unit_map'} - maps.keys()
+  assert all((batch[other][i] == stored[i][other]).all() for other in untouched for i in range(3))
+  assert not batch[name][2:].any()  # No landmarks; padding.
+  assert ('action_unit_generic_map' in batch) == ('action_unit_generic_map' in maps)
+
+
+def test_a_redrawn_map_follows_an_oblong_image():
+  record = make_record(0, np.zeros((40, 80), np.uint8), landmarks=np.tile(np.float32([62, 12]), (68, 1)))
+  example = stream.Source([record], CLASSES, maps={'landmark_heatmap': {'points': 'all'}}).example(0)
+  y, x = np.indices((56, 56)) + 0.5
+  heat = example['landmark_heatmap']
+  centre = np.array([(x * heat).sum(), (y * heat).sum()]) / heat.sum() / 56
+  np.testing.assert_allclose(centre, example['landmarks'][0], atol=0.01)
+
+
+@pytest.mark.parametrize('maps, message', [
+    ({'landmark_heatmaps': {}}, "did you mean 'landmark_heatmap'"),
+    ({'landmark_heatmap': {'sigmas': 1}}, "no option 'sigmas'; did you mean 'sigma'"),
+    ({'landmark_heatmap': {'points': 'al'}}, "data.maps.landmark_heatmap: unknown points 'al'; did you mean 'all'"),
+    ({'landmark_heatmap': {'sigma': 0}}, 'data.maps.landmark_heatmap'),
+    ({'action_unit_map': {'geometry': 'intend'}}, "did you mean 'intended'"),
+    ({'action_unit_map': {'au6': 'nose'}}, "au6='nose'"),
+    ({'action_unit_map': {'radii': 'fixed'}}, "did you mean 'fixed_px'"),
+])
+def test_map_mistakes_show_when_the_split_is_opened(maps, message):
+  with pytest.raises(UserError, match=message):
+    make_source(1, maps=maps)
 
 
 def test_targets():

@@ -1,11 +1,13 @@
 """Action-unit maps: the hand-checked cosines of a synthetic face, validity, and the two geometries."""
 
+import cv2
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from fer_jax.errors import UserError
 from fer_jax.landmarks import action_units
 
 SHOWN = tuple(name for name, units in action_units.CODEBOOK.items() if units)
@@ -83,6 +85,43 @@ def test_lips_parted_is_drawn_at_the_lips():
   assert drawn[175, 112] > 150 and drawn[201, 112] > 150 and drawn[100, 112] == 0
 
 
+def test_any_shows_all_units_of_the_table():
+  # One map for every face whatever it shows: the largest of the maps of the units, each alone.
+  face = synthetic_face()
+  assert set().union(*action_units.CODEBOOK.values()) == set(action_units.UNITS)
+  generic = action_units.action_unit_map(face, 'any', 56)
+  raw = [cv2.blur(action_units._draw(action_units._ellipses(unit, np.trunc(face * 224.0 + 1e-3),
+                                                            action_units.GEOMETRY['code'], 1.0)), (3, 3))
+         for unit in action_units.UNITS]
+  expected = np.max([cv2.resize(each, (56, 56)) for each in raw], axis=0)
+  assert expected.min() == 0
+  np.testing.assert_allclose(generic, 255 * expected / expected.max(), atol=0.51)
+  for name in SHOWN:
+    assert (generic >= action_units.action_unit_map(face, name, 56).astype(int) - 2).all(), name
+
+
+@pytest.mark.parametrize('landmarks', [None, np.full((68, 2), np.nan)])
+def test_any_needs_landmarks(landmarks):
+  assert not action_units.action_unit_map(landmarks, 'any', 28).any()
+
+
+def test_radii_scale_with_the_image_or_keep_their_pixels():
+  face = synthetic_face()
+  draw = lambda expression, **options: action_units.action_unit_map(face, expression, 224, **options)
+  for name in SHOWN:
+    plain = draw(name)
+    np.testing.assert_array_equal(plain, draw(name, radii='scaled', image_size=448))
+    np.testing.assert_array_equal(plain, draw(name, radii='fixed_px', image_size=224))
+
+  # Discs of 20 px at the corners of the mouth, AU 12 of a smile, cover half the width at 448 px and twice it at 112.
+  covered = {size: (draw('happiness', radii='fixed_px', image_size=size)[185:, :80] > 127).sum()
+             for size in (112, 224, 448)}
+  assert covered[448] < 0.5 * covered[224] < 0.5 * 0.5 * covered[112]
+  # Surprise's brows are shares of the side, so they stay.
+  brows = [draw('surprise', radii='fixed_px', image_size=size)[:90] for size in (224, 448)]
+  np.testing.assert_allclose(*(b.astype(float) for b in brows), atol=1)
+
+
 def test_each_switch_changes_its_expressions_only():
   face = synthetic_face()
   plain = {name: action_units.action_unit_map(face, name, 28) for name in SHOWN}
@@ -114,9 +153,10 @@ def test_any_landmarks_give_a_map_or_zeros(landmarks, expression, geometry):
 @pytest.mark.parametrize('options, message', [
     ({'expression': 'happy'}, "did you mean 'happiness'"),
     ({'expression': 'fear', 'geometry': 'paper'}, 'unknown geometry'),
+    ({'expression': 'fear', 'radii': 'fixed'}, "did you mean 'fixed_px'"),
     ({'expression': 'fear', 'au6': 'p50'}, "au6='p50'"),
     ({'expression': 'fear', 'au7': 'offset'}, 'au7'),
 ])
 def test_unknown_choices_are_named(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(UserError, match=message):
     action_units.action_unit_map(synthetic_face(), size=8, **options)

@@ -1,4 +1,4 @@
-"""PAL's loss: closed forms, finite differences, priors, masks, and what it costs."""
+"""The alignment loss, PAL and AU cues: closed forms, finite differences, priors, masks, and what it costs."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax.attribution.maps import attribution_map
+from fer_jax.attribution.maps import attribution_map, cotangent
 from fer_jax.attribution.priors import prior_map
 from fer_jax.errors import UserError
 from fer_jax.losses.alignment import PRESETS, alignment
@@ -30,7 +30,7 @@ class Small(nn.Module):
       x = nn.Conv(8, (3, 3), stride, use_bias=False)(x)
       x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
       taps[name] = x = self.perturb(name, x)
-    return x, taps
+    return x, taps, None
 
 
 @dataclasses.dataclass
@@ -112,11 +112,15 @@ def test_channel_strategies(net, context):
   np.testing.assert_allclose(attribution_map(context, **options, channels='half_mean')[..., 0], half, rtol=1e-5)
 
 
-@pytest.mark.parametrize('tap', ['stage3', 'stage4'])
-@pytest.mark.parametrize('attribution', ['grad', 'grad_input', 'integrated_gradients', 'activation'])
-def test_gradient_of_the_loss_agrees_with_finite_differences(net, tap, attribution):
+@pytest.mark.parametrize('tap, attribution, target', [
+    *[(tap, kind, 'logit_sum') for tap in ('stage3', 'stage4')
+      for kind in ('grad', 'grad_input', 'integrated_gradients', 'activation')],
+    ('stage4', 'cam', 'predicted'), ('stage3', 'grad_cam', 'cross_entropy'), ('stage3', 'layer_cam', 'predicted'),
+    ('stage3', 'grad_cam_plus_plus', 'cross_entropy'), ('stage3', 'grad_cam_plus_plus_intended', 'predicted'),
+])
+def test_gradient_of_the_loss_agrees_with_finite_differences(net, tap, attribution, target):
   # Directional derivatives in parameter space, in float64; the step is too small to move a unit across a ReLU's kink.
-  options = PRESETS['pal'] | {'taps': (tap,), 'attribution': attribution, 'steps': 2}
+  options = PRESETS['pal'] | {'taps': (tap,), 'attribution': attribution, 'target': target, 'steps': 2}
   with jax.enable_x64():
     wide = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)
     variables, images, batch = wide(net.variables), wide(net.images), wide(net.batch)
@@ -158,6 +162,135 @@ def test_a_face_without_landmarks_carries_no_loss(net, context):
   assert losses[1] == 0 and (losses[np.array([0, 2, 3])] != 0).all()
 
 
+def linear_context(features, weights, **batch):
+  """A forward pass that starts at the tap 'stage4', pooled globally, with weights (C, K) and no bias."""
+  head = lambda x: x.mean(axis=(1, 2)) @ weights
+  logits, pull_back = jax.vjp(head, features)
+  return SimpleNamespace(outputs=SimpleNamespace(logits=logits, taps={'stage4': features}, attention=None), batch=batch,
+                         gradient=lambda cotangent: {'stage4': pull_back(cotangent)[0]})
+
+
+def test_au_cues_agrees_with_numpy(net, context):
+  for taps in (('stage4',), ('stage3', 'stage4')):
+    expected = []
+    for tap in taps:
+      attention = np.asarray(context.outputs.taps[tap], np.float64).mean(axis=-1)
+      size = attention.shape[1:]
+      drawn = np.asarray(jax.image.resize(net.batch['action_unit_map'], (ROWS, *size), 'linear'), np.float64)
+      product = (attention * drawn).sum(axis=(1, 2))
+      norms = np.sqrt((attention**2).sum(axis=(1, 2)) * (drawn**2).sum(axis=(1, 2)))
+      expected.append(1 - product / np.maximum(norms, 1e-8))
+    ours = alignment(context, **(PRESETS['au_cues'] | {'taps': taps}))
+    np.testing.assert_allclose(ours, np.mean(expected, axis=0), atol=1e-6)
+
+
+def test_au_cues_of_a_map_of_zeros_is_one_without_a_gradient(net):
+  loss = lambda x: alignment(linear_context(x, jnp.ones((3, CLASSES)), **net.batch), **PRESETS['au_cues']).sum()
+  value, gradient = jax.value_and_grad(loss)(jnp.zeros((ROWS, 4, 4, 3)))
+  assert value == ROWS and (gradient == 0).all()
+
+
+@pytest.mark.parametrize('preset', ['pal', 'au_cues'])
+def test_a_batch_without_priors_has_no_loss_and_no_gradient(net, preset):
+  # All faces neutral: no action units. None found: no landmarks.
+  empty = {name: jnp.zeros_like(net.batch[name]) for name in ('landmark_heatmap', 'action_unit_map')}
+
+  @jax.jit
+  def loss(params):
+    context = Context(net.model, {**net.variables, 'params': params}, net.images, {**net.batch, **empty}, False)
+    return alignment(context, **PRESETS[preset]).sum()
+
+  value, gradient = jax.value_and_grad(loss)(net.variables['params'])
+  assert value == 0 and all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_an_invalid_face_does_not_change_the_others(net):
+  one_neutral = {**net.batch, 'action_unit_map': net.batch['action_unit_map'].at[1].set(0.0)}
+  images = net.images.at[1].mul(-3.0)
+  losses = [alignment(Context(net.model, net.variables, images, batch, False), **PRESETS['au_cues'])
+            for images, batch in ((net.images, net.batch), (net.images, one_neutral), (images, one_neutral))]
+  others = np.array([0, 2, 3])
+  for changed in losses[1:]:
+    assert changed[1] == 0
+    np.testing.assert_allclose(changed[others], losses[0][others], rtol=1e-5)
+
+
+def test_pearson_of_a_constant_map_is_zero_without_a_gradient(net):
+  options = PRESETS['pal'] | {'attribution': 'activation'}
+  loss = lambda x: alignment(linear_context(x, jnp.ones((3, CLASSES)), **net.batch), **options).sum()
+  value, gradient = jax.value_and_grad(loss)(jnp.full((ROWS, 4, 4, 3), 0.7))
+  assert value == 0 and (gradient == 0).all()
+
+
+@pytest.mark.parametrize('similarity', ['pearson', 'zscore_sum', 'cosine'])
+@pytest.mark.parametrize('stats', ['sample', 'channel'])
+def test_statistics_of_all_channels_agree_with_numpy(net, stats, similarity):
+  rng = np.random.default_rng(0)
+  # Channels of different means and scales, so that the two statistics differ; one is constant.
+  x = np.float32(rng.normal(size=(ROWS, 4, 4, 3)) * [1, 5, 0] + [0, 3, 2])
+  options = {'attribution': 'activation', 'target': 'logit_sum', 'taps': ('stage4',), 'channels': 'all',
+             'prior': 'landmark', 'similarity': similarity, 'stats': stats}
+  ours = alignment(linear_context(jnp.asarray(x), jnp.ones((3, CLASSES)), **net.batch), **options)
+  drawn = np.asarray(prior_map(net.batch, 'landmark', (4, 4))[0], np.float64)
+
+  def z(values, axes):
+    deviation = values.std(axis=axes, keepdims=True)
+    return np.where(deviation > 1e-6, (values - values.mean(axis=axes, keepdims=True)) / (deviation + 1e-12), 0)
+
+  axes = (0, 1) if stats == 'channel' else (0, 1, 2)
+  for i in range(ROWS):
+    m, p = np.float64(x[i]), np.repeat(drawn[i][..., None], 3, axis=-1)
+    norms = lambda values: np.sqrt((values**2).sum(axis=axes))
+    expected = {'pearson': -(z(m, axes) * z(p, axes)).mean(), 'zscore_sum': -(z(m, axes) * p).sum(),
+                'cosine': 1 - ((m * p).sum(axis=axes) / (norms(m) * norms(p))).mean()}[similarity]
+    np.testing.assert_allclose(ours[i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_one_for_one_channel(context):
+  sample, channel = (alignment(context, **(PRESETS['pal'] | {'stats': stats})) for stats in ('sample', 'channel'))
+  np.testing.assert_array_equal(sample, channel)
+
+
+def test_cross_entropy_target_agrees_with_finite_differences(net):
+  rng = np.random.default_rng(0)
+  x, weights = rng.normal(size=(ROWS, 4, 4, 3)), rng.normal(size=(3, CLASSES))
+  wanted = np.stack([np.eye(CLASSES)[2], rng.dirichlet(np.ones(CLASSES)), np.eye(CLASSES)[0], np.zeros(CLASSES)])
+
+  def loss(logits):
+    top = logits.max(axis=-1, keepdims=True)
+    return -(wanted * (logits - top - np.log(np.exp(logits - top).sum(axis=-1, keepdims=True)))).sum(axis=-1)
+
+  with jax.enable_x64():
+    context = linear_context(jnp.asarray(x), jnp.asarray(weights), target=jnp.asarray(wanted))
+    ours = np.asarray(cotangent(context, 'cross_entropy'))
+    maps = np.asarray(attribution_map(context, attribution='grad', target='cross_entropy', tap='stage4',
+                                      channels='all'))
+  logits = x.mean(axis=(1, 2)) @ weights
+  for k in range(CLASSES):
+    step = 1e-6 * np.eye(CLASSES)[k]
+    np.testing.assert_allclose(ours[:, k], (loss(logits + step) - loss(logits - step)) / 2e-6, atol=1e-8)
+  np.testing.assert_allclose(maps, np.broadcast_to((ours @ weights.T)[:, None, None] / 16, x.shape), atol=1e-12)
+  assert (ours[3] == 0).all()  # No target, nothing to explain.
+
+
+def test_tokens_of_a_transformer_are_aligned_like_pixels(net):
+  rng = np.random.default_rng(0)
+  attention = rng.dirichlet(np.ones(17), size=(ROWS, 2, 17))
+  context = linear_context(jnp.asarray(rng.normal(size=(ROWS, 4, 4, 3)), jnp.float32), jnp.ones((3, CLASSES)),
+                           **net.batch)
+  context.outputs.attention = jnp.asarray(attention, jnp.float32)
+  options = PRESETS['au_cues'] | {'attribution': 'token_attention'}
+  maps = attention[:, :, 0, 1:].sum(axis=1)
+  drawn = np.asarray(prior_map(net.batch, 'action_unit', (4, 4))[0], np.float64).reshape(ROWS, -1)
+  cosine = (maps * drawn).sum(axis=1) / (np.linalg.norm(maps, axis=1) * np.linalg.norm(drawn, axis=1))
+  np.testing.assert_allclose(alignment(context, **options), 1 - cosine, atol=1e-6)
+
+
+def test_the_form_of_resizing_reaches_the_prior(net, context):
+  losses = [alignment(context, **(PRESETS['au_cues'] | {'resize': form})) for form in ('antialias', 'torch_ac_aa')]
+  assert float(jnp.abs(losses[0] - losses[1]).min()) > 1e-4
+
+
 def test_priors(net):
   size = (7, 7)
   for kind in ('landmark', 'action_unit', 'centred_gaussian', 'uniform', 'shuffled'):
@@ -177,13 +310,16 @@ def test_unknown_names_suggest_the_nearest(net, context):
                           ({'channels': 'meen'}, "did you mean 'mean'")]:
     with pytest.raises(UserError, match=message):
       attribution_map(context, **(good | change))
-  with pytest.raises(UserError, match="did you mean 'landmark'"):
-    prior_map(net.batch, 'landmarks', (7, 7))
+  for change, message in [({'stats': 'channels'}, "did you mean 'channel'"), ({'resize': 'plane'}, "mean 'plain'"),
+                          ({'prior': 'landmarks'}, "did you mean 'landmark'"), ({'similarity': 'cosin'}, "'cosine'")]:
+    with pytest.raises(UserError, match=message):
+      alignment(context, **(PRESETS['pal'] | change))
 
 
 def flops(losses):
   """FLOPs of a compiled forward and backward pass of a full-width ResNet-18 at 96 pixels with these loss terms."""
-  options = {'backbone': {'name': 'resnet'}, 'head': {'name': 'linear'}, 'dtype': 'float32'}
+  options = {'backbone': {'name': 'resnet'}, 'head': {'name': 'linear'}, 'dtype': 'float32', 'region_norm': 'separate',
+             'remat': False}
   model = make_classifier(options, CLASSES)
   images = jnp.zeros((2, 96, 96, 3))
   batch = {'label': jnp.zeros(2, jnp.int32), 'landmark_heatmap': jnp.ones((2, 56, 56))}

@@ -1,12 +1,13 @@
 """The evaluation's numbers: what is counted, what is left out, and that JSON can hold them."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 
 from fer_jax.metrics import alignment, causal
-from fer_jax.metrics.summary import summarise
+from fer_jax.metrics.summary import summarise, summarise_subsets
 
 CLASSES = ('neutral', 'happiness', 'fear')
 
@@ -74,3 +75,21 @@ def test_what_cannot_be_known_is_none():
   assert result['nll'] is None and result['accuracy_interval'] == [0, 1] and result['recall'] == {}
   assert result['alignment']['predicted'] == {'cosine': None, 'pearson': None, 'count': 0}
   assert 'alignment' not in summarise({k: rows[k] for k in ('label', 'prediction')}, CLASSES)
+
+
+def test_subsets_are_scored_on_their_own_rows():
+  rows = table(30)
+  rows['label'][:2] = -1
+  mask, without_copies = np.arange(30) < 12, np.arange(30) % 3 > 0
+  subset = types.SimpleNamespace(mask=mask, listed=14, duplicates=1, unmatched=1, disagreeing=2)
+  nobody = types.SimpleNamespace(mask=np.zeros(30, bool), listed=1, duplicates=0, unmatched=1, disagreeing=0)
+  result = summarise_subsets(rows['label'], rows['prediction'], 3, {'hard': subset, 'nobody': nobody}, without_copies)
+  keys = ('count', 'accuracy', 'accuracy_interval', 'mean_class_accuracy')
+  of = lambda kept: {key: value for key, value in summarise(
+      {name: rows[name][kept] for name in ('label', 'prediction')}, CLASSES).items() if key in keys}
+  assert result['subsets']['hard'] == {**of(mask), 'listed': 14, 'duplicates': 1, 'unmatched': 1, 'disagreeing': 2,
+                                       'without_copies': of(mask & without_copies)}
+  assert result['without_copies'] == of(without_copies) and result['subsets']['hard']['count'] == 10
+  assert result['subsets']['nobody']['count'] == 0 and result['subsets']['nobody']['accuracy'] is None
+  assert json.loads(json.dumps(result, allow_nan=False)) == result
+  assert summarise_subsets(rows['label'], rows['prediction'], 3, {}) == {}

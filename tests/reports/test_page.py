@@ -119,6 +119,42 @@ def test_only_the_leaky_split_is_marked(workdir):
   assert page.classes.count('leaky-mark') == 1 and 'splits' in page.ids
 
 
+def test_a_changed_evaluation_is_an_entry_of_its_own_after_the_plain_one(workdir):
+  changed = evaluation(leaky=True, eval_order='sorted', eval_batch_size=64)
+  changed |= {'accuracy': 0.98765, 'overrides': ['model.head.global_mean=batch', 'eval_order=sorted']}
+  (workdir / 'evaluation/test,model.head.global_mean=batch,eval_order=sorted.json').write_text(json.dumps(changed))
+  text, page = render(workdir)
+  name = 'test with model.head.global_mean=batch, eval_order=sorted'
+  assert f'Leaky: {name}.' in text and 'its batch, here 64 in sorted order' in text and 'Leaky: test.' not in text
+  assert 'watermark' not in page.classes and page.classes.count('leaky-mark') == 1
+  table = text.split('id="splits"')[1].split('</table>')[0]
+  assert table.index('<td class="title">test</td>') < table.index(f'<td class="title">{name}')
+  assert '98.77 %' in table and '98.77 %' not in text.split('id="splits"')[0]
+  # Alone, it is better than nothing.
+  (workdir / 'evaluation/test.json').unlink()
+  assert f'Accuracy, {name}' in render(workdir)[0]
+
+
+def test_subsets_and_copies_have_a_table(workdir):
+  assert 'subsets' not in render(workdir)[1].ids
+  result = evaluation()
+  rates = {'count': 1203, 'accuracy': 0.81234, 'accuracy_interval': [0.71, 0.87], 'mean_class_accuracy': 0.5}
+  alone = {**rates, 'count': 1100, 'accuracy': 0.7777}
+  result |= {'without_copies': alone, 'subsets': {
+      'pose<30': {**rates, 'listed': 1205, 'duplicates': 0, 'unmatched': 2, 'disagreeing': 0}}}
+  (workdir / 'evaluation/test.json').write_text(json.dumps(result))
+  text, page = render(workdir)
+  assert page.ids.count('subsets') == 1 and 'group' not in page.classes
+  table = text.split('id="subsets"')[1].split('</table>')[0]
+  for words in ('pose&lt;30', '1,203', '81.23 %', '71.00 % to 87.00 %', '50.00 %', 'of 1,205 lines 2 not in this split',
+                'all faces', '77.77 %', '(1,100 faces)'):
+    assert words in table, words
+  # Several evaluations are told apart, and a leak is marked here too.
+  (workdir / 'evaluation/valid.json').write_text(json.dumps(result | {'protocol': {'split': 'valid', 'leaky': True}}))
+  table = render(workdir)[0].split('id="subsets"')[1].split('</table>')[0]
+  assert table.count('class="group"') == 2 and table.count('leaky-mark') == 2
+
+
 def test_untrained_and_repeated_evaluations_are_said(workdir):
   (workdir / 'evaluation/test.json').write_text(json.dumps(evaluation(looks=3) | {'step': 0}))
   text, _ = render(workdir)

@@ -39,6 +39,39 @@ def test_leaky_results_say_so_beside_both_rates(result, protocol, leaky):
   assert printed({**result, 'protocol': protocol}).count('LEAKY') == 2 * leaky
 
 
+@pytest.mark.parametrize('protocol, reason', [
+    ({'seen_in_training': True}, 'trained on these images'), ({'select': 'best_on_test'}, 'chosen by the accuracy'),
+    ({'leaky': True, 'eval_order': 'sorted', 'eval_batch_size': 64},
+     'each answer depends on the other images of its batch, here 64 in sorted order'),
+    ({'leaky': True}, 'helped to choose or to compute')])
+def test_a_leak_is_said_in_words(result, protocol, reason):
+  assert reason in ' '.join(printed({**result, 'protocol': protocol}).split())
+
+
+def test_changes_are_in_the_heading(result):
+  overrides = ['model.head.global_mean=batch', 'normalise.mean=[0, 0, 0]']
+  text = printed({**result, 'overrides': overrides, 'protocol': {'dataset': 'drawn', 'split': 'test'}})
+  assert 'drawn test with model.head.global_mean=batch, normalise.mean=[0, 0, 0]: 4 faces' in text
+
+
+def test_subsets_have_a_row_each(result):
+  rates = {'count': 1203, 'accuracy': 0.8, 'accuracy_interval': [0.71, 0.87], 'mean_class_accuracy': None}
+  fine = {'listed': 1203, 'duplicates': 0, 'unmatched': 0, 'disagreeing': 0}
+  alone = {**rates, 'count': 1100, 'accuracy': 0.7777}
+  text = printed({**result, 'subsets': {
+      'pose30': {**rates, **fine, 'without_copies': alone},
+      'occlusion': {**rates, 'listed': 1210, 'duplicates': 1, 'unmatched': 6, 'disagreeing': 2}}})
+  pose, occlusion = (next(line for line in text.splitlines() if name in line) for name in ('pose30', 'occlusion'))
+  for words in ('1,203', '80.00 %', '71.0 to 87.0', '77.77 % (1,100 faces)'):
+    assert words in pose
+  assert occlusion.count('–') == 2  # No mean class accuracy, nothing known of copies.
+  assert 'occlusion: of 1,210 lines 1 repeated, 6 not in this split, 2 with another label here.' in text
+  assert 'pose30:' not in text and 'all faces' not in text
+  text = printed({**result, 'without_copies': alone, 'protocol': {'leaky': True}})
+  row = next(line for line in text.splitlines() if 'all faces' in line)
+  assert '75.00 %' in row and '77.77 % (1,100 faces)' in row and text.count('LEAKY') == 3
+
+
 def test_an_evaluation_without_examples_prints_dashes(result):
   empty = summarise({'label': np.array([-1]), 'prediction': np.array([0])}, result['classes'])
   assert '–' in printed(empty)

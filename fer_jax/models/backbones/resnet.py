@@ -12,8 +12,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
+from fer_jax.models.norm import batch_norm
 
 STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 TAPS = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
@@ -68,16 +70,17 @@ class ResNet(nn.Module):
   block: type[nn.Module]
   width: int
   stem: str
+  strides: tuple[int, ...]
   dtype: Any
   axis_name: str | None
+  regions: int
 
   @nn.compact
-  def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Maps normalised images (B, H, W, 3) to features (B, h, w, C) and ``{tap: activation}``."""
+  def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
+    """Maps normalised images (N, H, W, 3) to features (N, h, w, C), ``{tap: activation}`` and no attention."""
     conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype,
                              kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
-    norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5,
-                             dtype=self.dtype, axis_name=self.axis_name if train else None)
+    norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
     taps = {}
 
     def tap(name: str, x: jax.Array) -> jax.Array:
@@ -91,14 +94,15 @@ class ResNet(nn.Module):
       x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
     for i, blocks in enumerate(self.stages):
       for j in range(blocks):
-        stride = 2 if i > 0 and j == 0 else 1
+        stride = self.strides[i] if j == 0 else 1
         x = self.block(self.width * 2**i, stride, conv, norm, name=f'layer{i + 1}_{j}')(x)
+        x = checkpoint_name(x, 'block')
       x = tap(f'stage{i + 1}', x)
-    return x, taps
+    return x, taps, None
 
 
-def resnet(depth: int = 18, width: int = 64, stem: str = 'standard', dtype: Any = jnp.float32,
-           axis_name: str | None = None) -> ResNet:
+def resnet(depth: int = 18, width: int = 64, stem: str = 'standard', large_maps: bool = False,
+           dtype: Any = jnp.float32, axis_name: str | None = None, regions: int = 1) -> ResNet:
   """Builds a ResNet.
 
   Args:
@@ -106,8 +110,11 @@ def resnet(depth: int = 18, width: int = 64, stem: str = 'standard', dtype: Any 
     width: channels of the stem and first stage; 64 is torchvision's.
     stem: 'standard' (7 x 7 stride 2, max-pool: the first stage works at a quarter of the image side) or 'small'
       (3 x 3 stride 1, no pooling: for images of 32 to 64 pixels).
+    large_maps: stages 3 and 4 keep the resolution of stage 2 (stride 1, no dilation: 28 x 28 at 224 pixels; AU cues,
+      arXiv 2402.00281). Parameters are the same.
     dtype: of the computation; parameters and batch statistics stay float32.
     axis_name: mapped axis over which BatchNorm averages in training, for the mapped form of data parallelism.
+    regions: see ``models.norm.batch_norm``.
 
   Taps: 'stem' (before the pooling) and 'stage1' to 'stage4', after the ReLU.
   """
@@ -115,5 +122,6 @@ def resnet(depth: int = 18, width: int = 64, stem: str = 'standard', dtype: Any 
     raise UserError(f'model.backbone.depth={depth}: a resnet has depth {sorted(STAGES)}.')
   if stem not in ('standard', 'small'):
     raise UserError(f"model.backbone.stem='{stem}': choose 'standard' or 'small'.")
+  strides = (1, 2, 1, 1) if large_maps else (1, 2, 2, 2)
   block = Bottleneck if depth == 50 else BasicBlock
-  return ResNet(STAGES[depth], block, width, stem, dtype, axis_name)
+  return ResNet(STAGES[depth], block, width, stem, strides, dtype, axis_name, regions)

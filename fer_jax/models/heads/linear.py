@@ -9,16 +9,19 @@ class Linear(nn.Module):
   """The head; see ``linear`` for the options."""
 
   classes: int
-  dropout: float
+  dropout: float = 0.0
+  takes_regions = False
 
   @nn.compact
-  def __call__(self, features: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, None]:
+  def __call__(self, features: jax.Array, train: bool, mask: jax.Array | None = None
+               ) -> tuple[jax.Array, jax.Array, None]:
     """Maps features (B, h, w, C) to logits (B, K), the pooled embedding (B, C), both float32 at least, and None."""
     embedding = features.astype(jnp.promote_types(features.dtype, jnp.float32)).mean(axis=(1, 2))
     dropped = nn.Dropout(self.dropout, deterministic=not train)(embedding)
     return nn.Dense(self.classes, name='fc')(dropped), embedding, None
 
 
-def linear(classes: int, dropout: float = 0.0) -> Linear:
+def linear(classes: int, axis_name: str | None = None, dropout: float = 0.0) -> Linear:
   """Builds the head for ``classes`` classes with ``dropout`` (a probability) before the linear layer."""
+  del axis_name  # Rows are independent.
   return Linear(classes, dropout)

@@ -1,0 +1,19 @@
+"""Token attention: the class token's attention to the patches, summed over blocks (TS-CAM, arXiv 2103.14862)."""
+
+from typing import Any
+
+import jax
+
+from fer_jax.attribution.kinds._attention import block_attention, patch_map
+
+
+def token_attention(context: Any, tap: str, cotangent: jax.Array, steps: int) -> jax.Array:
+  """The class token's rows, mean over heads and sum over blocks, at the patches: (B, h, w, 1).
+
+  Non-negative; the same for every class and every tap of the right size. TS-CAM multiplies it with the class's map.
+
+  Raises:
+    UserError: the backbone has no attention, or the tap is not one of its patches.
+  """
+  del cotangent, steps
+  return patch_map(context, tap, block_attention(context, 'token_attention')[:, :, 0].sum(axis=1))

@@ -1,0 +1,69 @@
+"""Maps that a run wants drawn otherwise than the builders drew them, from the landmarks of a record."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fer_jax.data.face import MAP_SIZE
+from fer_jax.errors import UserError, nearest
+from fer_jax.landmarks.action_units import GEOMETRY, action_unit_map
+from fer_jax.landmarks.heatmap import landmark_heatmap
+
+# Every option there is, with the value that the builders draw with; '': as the geometry says.
+DEFAULTS = {
+    'landmark_heatmap': {'sigma': 3 / 224, 'points': 'no_jaw', 'combine': 'sum'},
+    'action_unit_map': {'geometry': 'code', 'disgust': '', 'au20_right': '', 'au10': '', 'au6': '', 'radii': 'scaled'},
+    'action_unit_generic_map': False,
+}
+
+Draw = Callable[[np.ndarray, str | None], np.ndarray]
+
+
+def redrawn(maps: Mapping[str, Any], image_size: int) -> dict[str, Draw]:
+  """Returns how to draw the maps that are not to be taken from the records.
+
+  Args:
+    maps: as ``DEFAULTS``, where what is missing comes from: options of ``landmarks.heatmap.landmark_heatmap`` and
+      ``landmarks.action_units.action_unit_map``, and whether the action-unit map of no expression in particular is
+      wanted, which is drawn with the options of ``action_unit_map``.
+    image_size: side in pixels of the images in a batch; what ``radii='fixed_px'`` is relative to.
+
+  Returns:
+    {name: draw}, where draw(landmarks, expression) takes (68, 2) fractions and a canonical name or None and returns
+    uint8 (56, 56). Maps whose options draw what the builders drew are not in it.
+
+  Raises:
+    UserError: an unknown map, option or value.
+  """
+  for name, value in maps.items():
+    if name not in DEFAULTS:
+      raise UserError(f"data.maps has no '{name}'{nearest(name, DEFAULTS)}")
+    for option in value if isinstance(DEFAULTS[name], dict) else ():
+      if option not in DEFAULTS[name]:
+        raise UserError(f"data.maps.{name} has no option '{option}'{nearest(option, DEFAULTS[name])}")
+  heatmap, units = ({**DEFAULTS[name], **maps.get(name, {})} for name in ('landmark_heatmap', 'action_unit_map'))
+  draws = {}
+  if heatmap != DEFAULTS['landmark_heatmap']:
+    draws['landmark_heatmap'] = lambda landmarks, _: landmark_heatmap(landmarks, MAP_SIZE, **heatmap)
+  switches = {key: value for key, value in units.items() if value != ''}
+
+  def draw_units(landmarks: np.ndarray, expression: str | None) -> np.ndarray:
+    return action_unit_map(landmarks, expression, MAP_SIZE, image_size=image_size, **switches)
+
+  if _in_full(units) != _in_full(DEFAULTS['action_unit_map']):
+    draws['action_unit_map'] = draw_units
+  if maps.get('action_unit_generic_map'):
+    draws['action_unit_generic_map'] = lambda landmarks, _: draw_units(landmarks, 'any')
+  for name, draw in draws.items():
+    try:
+      draw(np.full((68, 2), 0.5), None)
+    except (UserError, TypeError, ValueError, ZeroDivisionError) as error:
+      raise UserError(f'data.maps.{name}: {error}') from error
+  return draws
+
+
+def _in_full(units: Mapping[str, str]) -> dict[str, str]:
+  """The options of an action-unit map with what its geometry leaves unsaid."""
+  return {**GEOMETRY.get(units['geometry'], {}), **{key: value for key, value in units.items()
+                                                   if value != '' and key != 'geometry'}}
