@@ -2,7 +2,7 @@
 
     python -m fer_jax.train --config=configs/ablations/systems.py:ferplus:ran --workdir=runs/systems/ran-0
 
-A ResNet-10 of width 16 with 6 x 6 maps at 48 pixels (0.3 million parameters), 6 epochs. The level is low on purpose; the
+A ResNet-10 of width 16 with 6 x 6 maps at 48 pixels (0.3 million parameters), 4 epochs. The level is low on purpose; the
 comparison is fair. BUILD_NOTES.md has the table that it made.
 """
 
@@ -12,7 +12,7 @@ from configs import ablations, arm, au_cues, baseline, pal, ran
 
 SYSTEMS = {'baseline': baseline, 'pal': pal, 'au_cues': au_cues, 'ran': ran, 'arm': arm}
 
-_SIZE = {'image_size': 48, 'batch_size': 64, 'epochs': 6.0, 'model.backbone.depth': 10,
+_SIZE = {'image_size': 48, 'batch_size': 64, 'epochs': 4.0, 'model.backbone.depth': 10,
          'model.backbone.stem': 'standard', 'model.backbone.large_maps': True, 'data.copies': True}
 ROWS = dict.fromkeys(SYSTEMS, _SIZE)
 
