@@ -3,11 +3,11 @@
     python -m fer_jax.train --config=configs/arm.py:ferplus --workdir=runs/arm
     python -m fer_jax.train --config=configs/arm.py:ferplus:paper --workdir=runs/arm_paper
 
-arXiv 2103.10189. The first uses the small recipe of configs/baseline.py, with the head scaled to 128 channels. The second
-is the released code's for RAF-DB (ResNet-18, 224 pixels, Adam) with the mean of affinity frozen at test time, and wants an
-accelerator. The published RAF-DB 90.42 to 92.05 % and AffectNet-7 65.2 % are *leaky*: computed with the mean of the test
-batch in an order whose labels lie in blocks, best epoch on the test set, ImageNet weights. With a frozen mean expect 86
-to 87 %. 'batch' shows the leak, and is marked so.
+arXiv 2103.10189. The first uses the small recipe of configs/baseline.py, with the head scaled to 128 channels. The
+second is the released code's for RAF-DB (ResNet-18, 224 pixels, Adam) with the mean of affinity frozen at test time,
+and wants an accelerator. The published RAF-DB 90.42 to 92.05 % and AffectNet-7 65.2 % are *leaky*: computed with the
+mean of the test batch in an order whose labels lie in blocks, best epoch on the test set, ImageNet weights. With a
+frozen mean expect 86 to 87 %. 'batch' shows the leak, and is marked so.
 """
 
 from ml_collections import ConfigDict

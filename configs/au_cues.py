@@ -3,10 +3,10 @@
     python -m fer_jax.train --config=configs/au_cues.py:ferplus --workdir=runs/au_cues
     python -m fer_jax.train --config=configs/au_cues.py:ferplus:paper --workdir=runs/au_cues_paper
 
-arXiv 2402.00281. The first uses the small recipe of configs/baseline.py and the weight of RAF-DB. The second is the paper's for
-AffectNet (ResNet-50 with 28 x 28 maps, 224 pixels) and wants an accelerator; it aims at RAF-DB 88.95 % (weight 4) and
-AffectNet-7 62.37 % (weight 9), attention cosines 0.85 and 0.82: single runs that were selected on the test set and
-started from ImageNet weights.
+arXiv 2402.00281. The first uses the small recipe of configs/baseline.py and the weight of RAF-DB. The second is the
+paper's for AffectNet (ResNet-50 with 28 x 28 maps, 224 pixels) and wants an accelerator; it aims at RAF-DB 88.95 %
+(weight 4) and AffectNet-7 62.37 % (weight 9), attention cosines 0.85 and 0.82: single runs that were selected on the
+test set and started from ImageNet weights.
 """
 
 from ml_collections import ConfigDict

@@ -19,7 +19,7 @@ DATASETS = {
 
 
 def parse(argument: str) -> tuple[str, bool]:
-  """Splits a config's argument, 'DATASET' or 'DATASET:paper', into the data set and whether the paper's recipe is meant.
+  """Splits a config's argument, 'DATASET' or 'DATASET:paper', into the data set and whether the paper's is meant.
 
   Raises:
     UserError: something else than 'paper' stands behind the data set.

@@ -3,10 +3,10 @@
     python -m fer_jax.train --config=configs/ran.py:ferplus --workdir=runs/ran
     python -m fer_jax.train --config=configs/ran.py:ferplus:paper --workdir=runs/ran_paper
 
-arXiv 1905.04075. The first uses the small recipe of configs/baseline.py. The second follows the released code (ResNet-18,
-224 pixels, pixel values in [0, 1], no augmentation; its learning rate of 0.1 lowered to 0.01) and wants an accelerator;
-it aims at FERPlus 88.55 %, and 83.63, 82.23 and 80.40 % on the occlusion, pose > 30 and pose > 45 subsets: best epoch on
-the test set, from MS-Celeb-1M weights. From scratch expect 83 to 87 %.
+arXiv 1905.04075. The first uses the small recipe of configs/baseline.py. The second follows the released code
+(ResNet-18, 224 pixels, pixel values in [0, 1], no augmentation; its learning rate of 0.1 lowered to 0.01) and wants an
+accelerator; it aims at FERPlus 88.55 %, and 83.63, 82.23 and 80.40 % on the occlusion, pose > 30 and pose > 45 subsets:
+best epoch on the test set, from MS-Celeb-1M weights. From scratch expect 83 to 87 %.
 """
 
 from ml_collections import ConfigDict

@@ -7,24 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax import cluster, run, step
+from fer_jax import run, step
 from fer_jax.data import stream
 from fer_jax.errors import UserError
 from tests import faces
-
-
-def steps(config, count=5, devices=1, source=None):
-  """Takes ``count`` steps; returns the state and the meter on the host."""
-  source = source or faces.source()
-  mesh = cluster.make_mesh(jax.devices()[:devices])
-  setup = run.make_setup(config, source.classes, 20)
-  state = cluster.replicate(setup.initial(), mesh)
-  meter = cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
-  train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
-  batches = stream.training_batches(source, seed=config.seed, batch_size=config.batch_size, threads=0)
-  for _ in range(count):
-    state, meter = train_step(state, meter, cluster.place(next(batches), mesh))
-  return jax.device_get(state), jax.device_get(meter)
 
 
 def difference(a, b):
@@ -33,12 +19,12 @@ def difference(a, b):
 
 @pytest.fixture(scope='module')
 def reference():
-  return steps(faces.config())
+  return faces.steps(faces.config())
 
 
 @pytest.mark.parametrize('form', ['jit', 'pmap'])
 def test_eight_devices_equal_one(reference, form):
-  state, meter = steps(faces.config(parallel=form), devices=8)
+  state, meter = faces.steps(faces.config(parallel=form), devices=8)
   assert difference(state.params, reference[0].params) < 1e-5
   assert difference(state.batch_stats, reference[0].batch_stats) < 1e-5
   assert state.step == 5
@@ -51,8 +37,8 @@ def test_missing_landmarks_are_left_out_of_a_global_mean_over_devices():
   source = faces.source()
   for i in range(0, 48, 3):
     source.records[i]['landmark_source'] = 1
-  one, meter = steps(faces.config(), count=2, source=source)
-  eight, _ = steps(faces.config(parallel='pmap'), count=2, devices=8, source=source)
+  one, meter = faces.steps(faces.config(), count=2, data=source)
+  eight, _ = faces.steps(faces.config(parallel='pmap'), count=2, devices=8, data=source)
   assert 0 < meter['share/pal'] < 2
   assert difference(one.params, eight.params) < 1e-5
 
@@ -61,7 +47,7 @@ def test_weight_zero_is_the_term_left_out_bit_for_bit(reference):
   without = faces.config()
   with without.unlocked():
     del without.losses.pal
-  a, b = steps(without)[0], steps(faces.config(losses__pal__weight=0.0))[0]
+  a, b = faces.steps(without)[0], faces.steps(faces.config(losses__pal__weight=0.0))[0]
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
     np.testing.assert_array_equal(x, y)
   assert difference(a.params, reference[0].params) > 1e-4  # And the term does something.
@@ -76,7 +62,7 @@ def test_fallback_landmarks_carry_no_alignment_term():
   source = faces.source()
   for record in source.records:
     record['landmark_source'] = 1  # 'image_box'
-  _, meter = steps(faces.config(), count=1, source=source)
+  _, meter = faces.steps(faces.config(), count=1, data=source)
   assert meter['share/pal'] == 0 and meter['loss/pal'] == 0
   np.testing.assert_allclose(meter['loss'], meter['loss/cross_entropy'])
 
@@ -92,8 +78,8 @@ def test_drawn_targets_differ_from_soft_ones():
   for i, record in enumerate(source.records):
     record['target'] = np.full(7, 1 / 7, np.float32) if i % 2 else np.eye(7, dtype=np.float32)[i % 7]
   source.target = 'target'
-  soft = steps(faces.config(data__target='target'), count=1, source=source)[1]
-  drawn = steps(faces.config(data__target='drawn'), count=1, source=source)[1]
+  soft = faces.steps(faces.config(data__target='target'), count=1, data=source)[1]
+  drawn = faces.steps(faces.config(data__target='drawn'), count=1, data=source)[1]
   assert soft['loss/cross_entropy'] != drawn['loss/cross_entropy']
 
 
@@ -130,7 +116,8 @@ def test_bad_losses(losses, message):
 
 
 def test_shuffled_pairs_do_not_depend_on_devices():
-  one = steps(faces.config(losses__pal__prior='shuffled', batch_size=16), count=1)[0]
-  eight = steps(faces.config(losses__pal__prior='shuffled', batch_size=16, parallel='pmap'), count=1, devices=8)[0]
+  config = lambda **options: faces.config(losses__pal__prior='shuffled', batch_size=16, **options)
+  one = faces.steps(config(), count=1)[0]
+  eight = faces.steps(config(parallel='pmap'), count=1, devices=8)[0]
   assert difference(one.params, eight.params) < 1e-5
   assert jnp.isfinite(jnp.asarray(jax.tree.leaves(one.params)[0])).all()

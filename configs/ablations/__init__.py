@@ -1,6 +1,7 @@
 """Ablations: tables of configs that differ from one system in a few keys each.
 
-Every file has ``ROWS``, {row: {dotted key: value}}, and the ``get_config`` of all configs, with a row behind the data set:
+Every file has ``ROWS``, {row: {dotted key: value}}, and the ``get_config`` of all configs, with a row behind the data
+set:
 
     python -m fer_jax.train --config=configs/ablations/pal.py:ferplus:true_class --workdir=runs/pal_true_class
 """

@@ -2,9 +2,9 @@
 
     python -m fer_jax.train --config=configs/ablations/arm.py:ferplus:no_affinity --workdir=runs/arm_no_affinity
 
-Published for RAF-DB: de-albino alone 87.32 %, all three 90.42 % (leaky, see configs/arm.py). Without arrangement the kernel
-is 3 x 3 with stride 1 on the features' own h x w planes, which is ours. 'batch' depends on the test batch and is marked
-leaky wherever its number is shown.
+Published for RAF-DB: de-albino alone 87.32 %, all three 90.42 % (leaky, see configs/arm.py). Without arrangement the
+kernel is 3 x 3 with stride 1 on the features' own h x w planes, which is ours. 'batch' depends on the test batch and is
+marked leaky wherever its number is shown.
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,10 @@
     python -m fer_jax.train --config=configs/ablations/au_cues.py:ferplus:stage3 --workdir=runs/au_cues_stage3
 
 Published on RAF-DB, accuracy / CAM-COS of the layers (ours are stem, stage1 ... stage4 for the paper's 1 ... 5): none
-88.20/.55; 1 88.52/.58; 2 88.26/.57; 3 88.39/.56; 4 88.62/.61; 5 88.95/.70; 5+4 and 5+4+3 88.78/.67; 5..2 88.55/.67; 5..1
-88.46/.67. Weights, read off a figure, accuracy / attention cosine: .01 88.11/.66; .1 88.33/.75; 1 88.44/.83; 4 88.95/.86;
-9 88.56/.88; 20 88.17/.88. Single runs that were selected on the test set; differences are of the size of the seed's.
+88.20/.55; 1 88.52/.58; 2 88.26/.57; 3 88.39/.56; 4 88.62/.61; 5 88.95/.70; 5+4 and 5+4+3 88.78/.67; 5..2 88.55/.67;
+5..1 88.46/.67. Weights, read off a figure, accuracy / attention cosine: .01 88.11/.66; .1 88.33/.75; 1 88.44/.83; 4
+88.95/.86; 9 88.56/.88; 20 88.17/.88. Single runs that were selected on the test set; differences are of the size of the
+seed's.
 """
 
 from ml_collections import ConfigDict

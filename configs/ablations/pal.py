@@ -2,9 +2,9 @@
 
     python -m fer_jax.train --config=configs/ablations/pal.py:ferplus:centred_gaussian --workdir=runs/pal_gaussian
 
-The paper's own table compares channel strategies and layers; its numbers are not known here (gains of 1 to 2 points with
-VGG-16, less with ResNet-50, recalled). The control priors are ours: what a prior that knows no face gains as well is not
-due to anatomy. 'plain' is the same net and recipe without the loss.
+The paper's own table compares channel strategies and layers; its numbers are not known here (gains of 1 to 2 points
+with VGG-16, less with ResNet-50, recalled). The control priors are ours: what a prior that knows no face gains as well
+is not due to anatomy. 'plain' is the same net and recipe without the loss.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-"""RAN's ablations: regions, attention, loss, margin, and the switches its paper and code disagree on (arXiv 1905.04075).
+"""RAN's ablations: regions, attention, loss, margin, and where paper and code disagree (arXiv 1905.04075).
 
     python -m fer_jax.train --config=configs/ablations/ran.py:ferplus:no_loss --workdir=runs/ran_no_loss
 
-'paper_form' with its margin of 0.02 follows the paper, which is recalled; the default follows the released code. Margins do
-not carry over between the forms. The published table's numbers are not known here.
+'paper_form' with its margin of 0.02 follows the paper, which is recalled; the default follows the released code.
+Margins do not carry over between the forms. The published table's numbers are not known here.
 """
 
 from ml_collections import ConfigDict

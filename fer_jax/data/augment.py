@@ -1,10 +1,10 @@
 """Augmentation on the device: pure functions of a batch and one key per example, to be called inside the jitted step.
 
 Flip, rotation, scaled crop and shift are composed into one affine map per example, and further with the box of each
-region where a face is seen as several; the image is resampled once. The maps and the landmarks go through the affine map
-of the full face. Colour, noise and erasing touch the image only. Every effect has
-random numbers of its own, so switching one on does not change the others, and an example's augmentation does not depend
-on the batch, the devices or the processes around it.
+region where a face is seen as several; the image is resampled once. The maps and the landmarks go through the affine
+map of the full face. Colour, noise and erasing touch the image only. Every effect has random numbers of its own, so
+switching one on does not change the others, and an example's augmentation does not depend on the batch, the devices or
+the processes around it.
 
 An affine map is a (2, 3) matrix ``[A | t]`` that sends a point of the output to the point of the input it is read from,
 both as (x, y) fractions of the image side measured from the image centre: ``input = A @ output + t``. Images are square
@@ -50,7 +50,8 @@ def example_keys(seed: int, step: int | jax.Array, rows: jax.Array) -> jax.Array
 
 
 def augment(batch: Batch, keys: jax.Array, *, image_size: int, regions: Mapping[str, Any] | None = None,
-            flip: float = 0.5, rotation: float = 0.0, rotation_probability: float = 1.0, scale: tuple[float, float] = (1.0, 1.0), translate: float = 0.0,
+            flip: float = 0.5, rotation: float = 0.0, rotation_probability: float = 1.0,
+            scale: tuple[float, float] = (1.0, 1.0), translate: float = 0.0,
             brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0,
             jitter_probability: float = 1.0, grey: float = 0.0, noise: float = 0.0, noise_probability: float = 1.0,
             erasing: float = 0.0, erasing_area: tuple[float, float] = (0.02, 0.1),

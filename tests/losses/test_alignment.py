@@ -318,8 +318,7 @@ def test_unknown_names_suggest_the_nearest(net, context):
 
 def flops(losses):
   """FLOPs of a compiled forward and backward pass of a full-width ResNet-18 at 96 pixels with these loss terms."""
-  options = {'backbone': {'name': 'resnet'}, 'head': {'name': 'linear'}, 'dtype': 'float32', 'region_norm': 'separate',
-             'remat': False}
+  options = {'backbone': {'name': 'resnet'}, 'head': {'name': 'linear'}, 'dtype': 'float32', 'region_norm': 'separate'}
   model = make_classifier(options, CLASSES)
   images = jnp.zeros((2, 96, 96, 3))
   batch = {'label': jnp.zeros(2, jnp.int32), 'landmark_heatmap': jnp.ones((2, 56, 56))}

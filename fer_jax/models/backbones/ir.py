@@ -1,0 +1,110 @@
+"""IR-50, the improved ResNet of face recognition, parameter for parameter face.evoLVe's ``IR_50`` (also 100 and 152).
+
+A state dict maps to parameter names by one rule: '.' before a number becomes '_', any other '.' a path level:
+``body.3.res_layer.1.weight`` is ``body_3/res_layer_1/kernel``; the weight of a PReLU is its ``negative_slope``. Deng et
+al., "ArcFace", arXiv 1801.07698; github.com/ZhaoJ9014/face.evoLVe, ``backbone/model_irse.py``.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from fer_jax.errors import UserError
+from fer_jax.models.norm import batch_norm
+
+UNITS = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
+
+
+class PReLU(nn.Module):
+  """A ReLU with a learnt slope for each channel; linen's has one for all."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    slope = self.param('negative_slope', nn.initializers.constant(0.25), (x.shape[-1],))
+    return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+
+
+class Unit(nn.Module):
+  """BatchNorm, 3 x 3, PReLU, 3 x 3 with the stride, BatchNorm; nothing follows the sum with the shortcut."""
+
+  width: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = self.conv(self.width, (3, 3), 1, padding=1, name='res_layer_1')(self.norm(name='res_layer_0')(x))
+    y = self.conv(self.width, (3, 3), self.stride, padding=1, name='res_layer_3')(PReLU(name='res_layer_2')(y))
+    y = self.norm(name='res_layer_4')(y)
+    if x.shape[-1] == self.width:
+      return y + x[:, ::self.stride, ::self.stride]
+    x = self.conv(self.width, (1, 1), self.stride, padding=0, name='shortcut_layer_0')(x)
+    return y + self.norm(name='shortcut_layer_1')(x)
+
+
+class IR(nn.Module):
+  """The network; see ``ir`` for the options."""
+
+  units: tuple[int, ...]
+  width: int
+  embedding: bool
+  dropout: float
+  dtype: Any
+  axis_name: str | None
+  regions: int
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
+    """Maps normalised images (N, H, W, 3) to features (N, h, w, C), ``{tap: activation}`` and no attention."""
+    init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+    conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=init)
+    norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
+    taps = {}
+
+    def tap(name: str, x: jax.Array) -> jax.Array:
+      taps[name] = self.perturb(name, x)
+      return taps[name]
+
+    x = conv(self.width, (3, 3), 1, padding=1, name='input_layer_0')(images.astype(self.dtype))
+    x = tap('stem', PReLU(name='input_layer_2')(norm(name='input_layer_1')(x)))
+    for i, units in enumerate(self.units):
+      for j in range(units):
+        x = Unit(self.width * 2**i, 2 if j == 0 else 1, conv, norm, name=f'body_{sum(self.units[:i]) + j}')(x)
+        x = checkpoint_name(x, 'block')
+      x = tap(f'stage{i + 1}', x)
+    if self.embedding:
+      x = nn.Dropout(self.dropout, deterministic=not train)(norm(name='output_layer_0')(x))
+      x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], 1, 1, -1)  # The published net flattens channels first.
+      x = norm(name='output_layer_4')(nn.Dense(8 * self.width, dtype=self.dtype, name='output_layer_3')(x))
+    return x, taps, None
+
+
+def ir(depth: int = 50, units: Sequence[int] | None = None, width: int = 64, embedding: bool = False,
+       dropout: float = 0.5, dtype: Any = jnp.float32, axis_name: str | None = None, regions: int = 1) -> IR:
+  """Builds an IR net.
+
+  Args:
+    depth: 50, 100 or 152.
+    units: four numbers of units, one a stage, in place of those that ``depth`` stands for.
+    width: channels of the stem and first stage, 64 in the published nets.
+    embedding: features are the face embedding, (N, 1, 1, 8 width), for the image size at initialisation (112 x 112 in
+      the published nets); else the map before it, (N, 7, 7, 8 width) at 112 pixels.
+    dropout: probability, before the embedding's dense layer.
+    dtype: of the computation; parameters and batch statistics stay float32.
+    axis_name: mapped axis over which BatchNorm averages in training, for the mapped form of data parallelism.
+    regions: see ``models.norm.batch_norm``.
+
+  Taps: 'stem' at the side of the images and 'stage1' to 'stage4', each at half the side of the one before.
+  """
+  if depth not in UNITS:
+    raise UserError(f'model.backbone.depth={depth}: an ir net has depth {sorted(UNITS)}.')
+  units = tuple(UNITS[depth] if units is None else units)
+  if len(units) != 4 or min(units) < 1:
+    raise UserError(f'model.backbone.units={units}: give four numbers of 1 or more, one for each stage.')
+  return IR(units, width, embedding, dropout, dtype, axis_name, regions)

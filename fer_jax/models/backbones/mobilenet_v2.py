@@ -1,0 +1,102 @@
+"""MobileNetV2, parameter for parameter torchvision's.
+
+A state dict maps to parameter names by one rule: '.' before a number becomes '_', any other '.' a path level:
+``features.2.conv.0.0.weight`` is ``features_2/conv_0_0/kernel``. Sandler et al., "Inverted Residuals and Linear
+Bottlenecks", arXiv 1801.04381.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from fer_jax.errors import UserError
+from fer_jax.models.norm import batch_norm
+
+# Expansion, channels, blocks, stride of the first block.
+GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+TAPPED = {24: 'stage1', 32: 'stage2', 96: 'stage3'}  # The last channels at strides 4, 8 and 16.
+
+
+class InvertedResidual(nn.Module):
+  """1 x 1 to ``expansion`` times the channels, depthwise 3 x 3 (with the stride), linear 1 x 1 to ``width``."""
+
+  expansion: int
+  width: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y, hidden, i = x, x.shape[-1] * self.expansion, 0
+    if self.expansion > 1:
+      y, i = nn.relu6(self.norm(name='conv_0_1')(self.conv(hidden, (1, 1), padding=0, name='conv_0_0')(y))), 1
+    y = self.conv(hidden, (3, 3), self.stride, padding=1, feature_group_count=hidden, name=f'conv_{i}_0')(y)
+    y = nn.relu6(self.norm(name=f'conv_{i}_1')(y))
+    y = self.norm(name=f'conv_{i + 2}')(self.conv(self.width, (1, 1), padding=0, name=f'conv_{i + 1}')(y))
+    return x + y if self.stride == 1 and x.shape == y.shape else y
+
+
+class MobileNetV2(nn.Module):
+  """The network; see ``mobilenet_v2`` for the options."""
+
+  width: float
+  dtype: Any
+  axis_name: str | None
+  regions: int
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
+    """Maps normalised images (N, H, W, 3) to features (N, h, w, C), ``{tap: activation}`` and no attention."""
+    conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype,
+                             kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
+    norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
+    taps = {}
+
+    def tap(name: str, x: jax.Array) -> jax.Array:
+      taps[name] = self.perturb(name, x)
+      return taps[name]
+
+    x = conv(_scaled(32, self.width), (3, 3), 2, padding=1, name='features_0_0')(images.astype(self.dtype))
+    x = tap('stem', nn.relu6(norm(name='features_0_1')(x)))
+    i = 1
+    for expansion, channels, blocks, stride in GROUPS:
+      for j in range(blocks):
+        x = InvertedResidual(expansion, _scaled(channels, self.width), stride if j == 0 else 1, conv, norm,
+                             name=f'features_{i}')(x)
+        x = checkpoint_name(x, 'block')
+        i += 1
+      if channels in TAPPED:
+        x = tap(TAPPED[channels], x)
+    x = conv(_scaled(1280, max(self.width, 1.0)), (1, 1), padding=0, name='features_18_0')(x)
+    x = tap('stage4', nn.relu6(norm(name='features_18_1')(x)))
+    return x, taps, None
+
+
+def _scaled(channels: int, width: float) -> int:
+  """Channels times width, to the nearest multiple of 8 that is not below nine tenths of it (TensorFlow's rule)."""
+  nearest = max(8, int(channels * width + 4) // 8 * 8)
+  return nearest + 8 if nearest < 0.9 * channels * width else nearest
+
+
+def mobilenet_v2(width: float = 1.0, dtype: Any = jnp.float32, axis_name: str | None = None, regions: int = 1
+                 ) -> MobileNetV2:
+  """Builds a MobileNetV2.
+
+  Args:
+    width: multiplier of all channels, rounded to multiples of 8; the last layer keeps at least 1280.
+    dtype: of the computation; parameters and batch statistics stay float32.
+    axis_name: mapped axis over which BatchNorm averages in training, for the mapped form of data parallelism.
+    regions: see ``models.norm.batch_norm``.
+
+  Taps: 'stem' (the first convolution) and 'stage1' to 'stage4', the 24, 32, 96 and 1280 channels at an image side of
+  1/4, 1/8, 1/16 and 1/32; 'stage4' equals the features.
+  """
+  if not 0 < width <= 4:
+    raise UserError(f'model.backbone.width={width}: it multiplies all channels; choose e.g. 1.0 or 0.5.')
+  return MobileNetV2(width, dtype, axis_name, regions)

@@ -1,0 +1,148 @@
+"""Vision transformers, parameter for parameter timm's DeiT (``deit_small_patch16_224`` and its siblings).
+
+A state dict maps to parameter names by one rule: '.' before a number becomes '_', any other '.' a path level:
+``blocks.3.attn.qkv.weight`` is ``blocks_3/attn/qkv/kernel``. Dosovitskiy et al., arXiv 2010.11929; Touvron et al.,
+"Training data-efficient image transformers", arXiv 2012.12877 (without distillation, dropout or stochastic depth).
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from fer_jax.errors import UserError
+
+SIZES = {'tiny': (192, 3), 'small': (384, 6), 'base': (768, 12)}  # Width, heads.
+
+
+def _dense(features: int, dtype: Any, name: str) -> nn.Dense:
+  return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.normal(0.02), name=name)
+
+
+class PatchEmbed(nn.Module):
+  """Images (N, H, W, 3) to patches (N, h, w, width)."""
+
+  width: int
+  patch: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    side = (self.patch, self.patch)
+    return nn.Conv(self.width, side, side, padding=0, dtype=self.dtype, name='proj')(images)
+
+
+class Attention(nn.Module):
+  """Self-attention of tokens (N, T, C); also returns the attention (N, T, T), averaged over heads."""
+
+  heads: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    rows, tokens, width = x.shape
+    qkv = _dense(3 * width, self.dtype, 'qkv')(x).reshape(rows, tokens, 3, self.heads, width // self.heads)
+    query, key, value = jnp.moveaxis(qkv, 2, 0)
+    scores = jnp.einsum('nqhd,nkhd->nhqk', query, key, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+    attention = nn.softmax(scores * (width // self.heads) ** -0.5)
+    y = jnp.einsum('nhqk,nkhd->nqhd', attention.astype(value.dtype), value).reshape(x.shape)
+    return _dense(width, self.dtype, 'proj')(y), attention.mean(axis=1)
+
+
+class Mlp(nn.Module):
+  """Two dense layers with four times the width between them."""
+
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = nn.gelu(_dense(4 * x.shape[-1], self.dtype, 'fc1')(x), approximate=False)
+    return _dense(x.shape[-1], self.dtype, 'fc2')(y)
+
+
+class Block(nn.Module):
+  """Attention and MLP, each normalised before and added to its input."""
+
+  heads: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    norm = functools.partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
+    y, attention = Attention(self.heads, self.dtype, name='attn')(norm(name='norm1')(x))
+    x = x + y
+    return x + Mlp(self.dtype, name='mlp')(norm(name='norm2')(x)), attention
+
+
+class ViT(nn.Module):
+  """The network; see ``vit`` for the options."""
+
+  width: int
+  heads: int
+  depth: int
+  patch: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+    """Maps normalised images (N, H, W, 3) to patch tokens (N, h, w, C), taps and attention (N, L, 1 + h w, 1 + h w).
+
+    Raises:
+      UserError: the image side is no multiple of the patch side.
+    """
+    if images.shape[1] % self.patch or images.shape[2] % self.patch:
+      raise UserError(f'model.backbone.patch={self.patch}: images of {images.shape[1]} x {images.shape[2]} pixels '
+                      '(config.image_size) do not divide into such patches; change one of the two.')
+    patches = PatchEmbed(self.width, self.patch, self.dtype, name='patch_embed')(images.astype(self.dtype))
+    grid = patches.shape
+    taps, attention = {}, []
+
+    def tap(name: str, tokens: jax.Array) -> jax.Array:
+      taps[name] = self.perturb(name, tokens[:, 1:].reshape(grid))
+      return jnp.concatenate([tokens[:, :1], taps[name].reshape(tokens[:, 1:].shape)], axis=1)
+
+    first = self.param('cls_token', nn.initializers.normal(1e-6), (1, 1, self.width))
+    position = self.param('pos_embed', nn.initializers.normal(0.02), (1, 1 + grid[1] * grid[2], self.width))
+    first = jnp.broadcast_to(first.astype(self.dtype), (grid[0], 1, self.width))
+    x = jnp.concatenate([first, patches.reshape(grid[0], -1, self.width)], axis=1) + position.astype(self.dtype)
+    x = tap('stem', x)
+    for i in range(self.depth):
+      x, weights = Block(self.heads, self.dtype, name=f'blocks_{i}')(x)
+      x = checkpoint_name(x, 'block')
+      attention.append(weights)
+      quarter, rest = divmod(4 * (i + 1), self.depth)
+      if quarter < 4 and not rest:
+        x = tap(f'stage{quarter}', x)
+    tap('stage4', nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x))
+    return taps['stage4'], taps, jnp.stack(attention, axis=1)
+
+
+def vit(size: str = 'small', patch: int = 16, depth: int | None = None, width: int | None = None,
+        heads: int | None = None, dtype: Any = jnp.float32, axis_name: str | None = None, regions: int = 1) -> ViT:
+  """Builds a vision transformer; its position embedding is for the image size at initialisation.
+
+  Args:
+    size: 'tiny', 'small' or 'base': 192, 384 or 768 channels, 3, 6 or 12 heads, 12 blocks.
+    patch: side of a patch in pixels.
+    depth: number of blocks, a multiple of 4; None: that of ``size``, as for the next two.
+    width: channels C, a multiple of ``heads``.
+    heads: of the attention.
+    dtype: of the computation; parameters stay float32 and attention is float32.
+    axis_name: unused, as is ``regions``: no layer looks at more than one row.
+    regions: unused.
+
+  Taps, patch tokens as a grid (N, h, w, C): 'stem' (embedded, with position), 'stage1' to 'stage4' after each quarter
+  of the blocks; 'stage4' is after the final normalisation and equals the features.
+  """
+  del axis_name, regions
+  if size not in SIZES:
+    raise UserError(f"model.backbone.size='{size}': choose {', '.join(map(repr, SIZES))}.")
+  width, heads, depth = width or SIZES[size][0], heads or SIZES[size][1], depth or 12
+  if depth % 4:
+    raise UserError(f'model.backbone.depth={depth}: choose a multiple of 4, for a tap after each quarter.')
+  if width % heads:
+    raise UserError(f'model.backbone.width={width}: choose a multiple of heads={heads}.')
+  return ViT(width, heads, depth, patch, dtype)
