@@ -111,7 +111,7 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
       if holdout and at > start and (at % every(config.evaluate_every) == 0 or at == total):
         began = time.perf_counter()
         table = evaluation.collect(evaluator, state.variables(config.select == 'ema'), holdout,
-                                   config.eval_batch_size, mesh)
+                                   config.eval_batch_size, mesh, config.eval_order)
         counts = confusion.confusion_matrix(table['label'], table['prediction'], len(holdout.classes))
         scores = {'accuracy': confusion.accuracy(counts), 'nll': float(np.nanmean(table['nll'])),
                   'mean_class_accuracy': confusion.mean_class_accuracy(counts)}

@@ -40,33 +40,33 @@ class Context:
     self._head, self._params = model.head, variables['params']
     plain = {'params': variables['params'], 'batch_stats': variables['batch_stats']}
     taps = jax.eval_shape(lambda: model.apply(plain, images, False)).taps
-    zeros = {name: jnp.zeros(tap.shape, tap.dtype) for name, tap in taps.items()}
+    # The backbone's rows are (face, region) flattened, the full face first.
+    regions = 1 if images.ndim == 4 else images.shape[1]
+    zeros = {name: jnp.zeros((len(tap) * regions, *tap.shape[1:]), tap.dtype) for name, tap in taps.items()}
     mutable, rngs = (['batch_stats'], {'dropout': key}) if train else ([], None)
 
-    def rows_of_backbone(perturbation):
-      """Of the full face (B, h, w, c) to all the rows that the backbone sees; the other regions stay."""
-      if images.ndim == 4:
-        return perturbation
-      others = ((0, 0), (0, images.shape[1] - 1), *[(0, 0)] * 3)
-      return jnp.pad(perturbation[:, None], others).reshape(-1, *perturbation.shape[1:])
-
     def run(perturbations):
-      moved = {name: rows_of_backbone(value) for name, value in {**zeros, **perturbations}.items()}
-      everything = {**plain, 'perturbations': {'backbone': moved}}
+      everything = {**plain, 'perturbations': {'backbone': perturbations}}
       outputs, updates = model.apply(everything, images, train, batch.get('mask'), mutable=mutable, rngs=rngs)
       return outputs.logits, (outputs, updates.get('batch_stats', plain['batch_stats']))
 
     _, self._pull_back, (self.outputs, self.batch_stats) = jax.vjp(run, zeros, has_aux=True)
-    self._run = run
+    # (B, R, ...), because a strided slice of rows would move them between devices.
+    self._by_face = lambda rows: rows.reshape(-1, regions, *rows.shape[1:])
+    self._run, self._zeros = run, zeros
     self.batch = batch
 
   def gradient(self, cotangent: jax.Array) -> dict[str, jax.Array]:
     """Pulls a cotangent (B, K) on the logits back to every tap: {tap: (B, h, w, c)}."""
-    return self._pull_back(cotangent.astype(self.outputs.logits.dtype))[0]
+    rows = self._pull_back(cotangent.astype(self.outputs.logits.dtype))[0]
+    return {name: self._by_face(value)[:, 0] for name, value in rows.items()}
 
   def logits(self, perturbations: Mapping[str, jax.Array]) -> jax.Array:
     """Logits (B, K) of the same images with taps moved by ``perturbations`` {tap: (B, h, w, c)}."""
-    return self._run(perturbations)[0]
+    moved = dict(self._zeros)
+    for name, value in perturbations.items():
+      moved[name] = self._by_face(moved[name]).at[:, 0].set(value).reshape(moved[name].shape)
+    return self._run(moved)[0]
 
   def class_weights(self, cotangent: jax.Array) -> jax.Array:
     """Weights (B, C) of the last features in the scalar whose gradient with respect to the logits is ``cotangent``.
@@ -77,7 +77,8 @@ class Context:
     if not isinstance(self._head, Linear):
       raise UserError("this attribution needs the head 'linear': no other has one weight per class and channel. "
                       "'grad_cam' and 'layer_cam' go with every head.")
-    return cotangent @ self._params['head']['fc']['kernel'].T
+    kernel = self._params['head']['fc']['kernel']
+    return jnp.matmul(cotangent, kernel.T, precision='highest')  # Accelerators would round the factors.
 
 
 def _landmarks(batch: Batch) -> jax.Array:

@@ -50,9 +50,9 @@ def region_boxes(landmarks: Any, uniform: Any, scheme: str, count: int = 5, side
   Args:
     landmarks: (68, 2) fractions of the image, iBUG-68 order; points that are NaN are replaced by ``TEMPLATE``.
     uniform: (count, 3) numbers in [0, 1), which decide random crops: side, left, top.
-    scheme: 'none' (the full face alone); 'fixed5' and 'affectnet7', the crops of RAN's code; 'random', ``count`` squares
-      of a side in the range ``side`` anywhere in the image; 'landmark', squares of ``landmark_side`` centred on five
-      points, shifted into the image.
+    scheme: 'none' (the full face alone); 'fixed5' and 'affectnet7', the crops of RAN's code; 'random', ``count``
+      squares anywhere in the image with a side in the range ``side``; 'landmark', squares of ``landmark_side`` centred
+      on five points, shifted into the image.
     count: number of random crops.
     side: range of their side as a share of the image side.
     landmark_side: side of the squares at landmarks, likewise.
