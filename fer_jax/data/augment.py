@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax.landmarks.heatmap import FLIP
-from fer_jax.landmarks.regions import FULL, region_boxes
+from fer_jax.landmarks.regions import FULL, RANDOM_CROPS, region_boxes
 
 Batch = dict[str, Any]
 Drawn = dict[str, jax.Array]  # By the names of _DRAWN.
@@ -65,7 +65,7 @@ def augment(batch: Batch, keys: jax.Array, *, image_size: int, regions: Mapping[
     image_size: side of the output image in pixels. Bilinear without a low-pass filter: to shrink by much, set the
       stored side with ``data.stream``'s ``size``.
     regions: keyword arguments of ``landmarks.regions.region_boxes``: each face becomes R images, cut from the input
-      image in the same resampling; region 0 is bit for bit the full face. None: one image.
+      image in the same resampling; region 0 is bit for bit the full face. Needs ``landmarks``. None: one image.
     flip: probability of a mirror image; landmarks are renumbered.
     rotation: the angle is uniform in +-``rotation`` degrees, around the image centre.
     rotation_probability: share of the examples that are rotated.
@@ -232,7 +232,7 @@ def _within(matrices: jax.Array, boxes: jax.Array) -> jax.Array:
 
 def _region_numbers(key: jax.Array, regions: Mapping[str, Any] | None) -> jax.Array:
   """The uniform numbers (count, 3) that random regions are made from."""
-  return jax.random.uniform(key, ((regions or {}).get('count', 0), 3))
+  return jax.random.uniform(key, ((regions or {}).get('count', RANDOM_CROPS), 3))
 
 
 def _draw(key: jax.Array) -> Drawn:

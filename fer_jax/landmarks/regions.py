@@ -19,13 +19,15 @@ FIXED = {
 }
 SCHEMES = ('none', *FIXED, 'random', 'landmark')
 
+RANDOM_CROPS = 5  # Crops of the scheme 'random' where nothing else is said.
+
 # Five points (eyes, tip of the nose, corners of the mouth) as means of iBUG-68 points, and where they lie in an aligned
 # face: the place of a crop whose landmarks are not known.
 FIVE_POINTS = (tuple(range(36, 42)), tuple(range(42, 48)), (30,), (48,), (54,))
 TEMPLATE = np.float32([(0.342, 0.461), (0.656, 0.460), (0.500, 0.641), (0.371, 0.825), (0.631, 0.823)])
 
 
-def region_count(scheme: str = 'none', count: int = 5, side: tuple[float, float] = (0.7, 0.95),
+def region_count(scheme: str = 'none', count: int = RANDOM_CROPS, side: tuple[float, float] = (0.7, 0.95),
                  landmark_side: float = 0.5) -> int:
   """Number R of images per face, the full face included, for the options of ``region_boxes``.
 
@@ -43,8 +45,8 @@ def region_count(scheme: str = 'none', count: int = 5, side: tuple[float, float]
   return 1 + (crops[scheme] if scheme in crops else len(FIXED[scheme]))
 
 
-def region_boxes(landmarks: Any, uniform: Any, scheme: str, count: int = 5, side: tuple[float, float] = (0.7, 0.95),
-                 landmark_side: float = 0.5) -> Any:
+def region_boxes(landmarks: Any, uniform: Any, scheme: str, count: int = RANDOM_CROPS,
+                 side: tuple[float, float] = (0.7, 0.95), landmark_side: float = 0.5) -> Any:
   """Returns the boxes (R, 4) of one face's regions, the full face first.
 
   Args:
@@ -59,8 +61,8 @@ def region_boxes(landmarks: Any, uniform: Any, scheme: str, count: int = 5, side
   """
   xp = landmarks.__array_namespace__()
   if scheme == 'random':
-    sides = side[0] + (side[1] - side[0]) * uniform[:, :1]
-    corners = uniform[:, 1:] * (1 - sides)
+    sides = side[0] + (side[1] - side[0]) * uniform[:count, :1]
+    corners = uniform[:count, 1:] * (1 - sides)
     crops = xp.concat([corners, corners + sides], axis=1)
   elif scheme == 'landmark':
     points = xp.stack([landmarks[np.asarray(group)].mean(axis=0) for group in FIVE_POINTS])

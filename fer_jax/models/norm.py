@@ -46,10 +46,10 @@ class RegionNorm(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Normalises x (B R, ..., c)."""
     channels = x.shape[-1]
-    scale = self.param('scale', nn.initializers.ones, (channels,))
-    bias = self.param('bias', nn.initializers.zeros, (channels,))
-    running = {'mean': self.variable('batch_stats', 'mean', jnp.zeros, (channels,)),
-               'var': self.variable('batch_stats', 'var', jnp.ones, (channels,))}
+    scale = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
+    running = {'mean': self.variable('batch_stats', 'mean', jnp.zeros, (channels,), jnp.float32),
+               'var': self.variable('batch_stats', 'var', jnp.ones, (channels,), jnp.float32)}
     wide = jnp.promote_types(x.dtype, jnp.float32)
     rows = x.reshape(-1, self.regions, *x.shape[1:])
     axes = tuple(axis for axis in range(rows.ndim - 1) if axis != 1)
@@ -59,7 +59,7 @@ class RegionNorm(nn.Module):
     var = jnp.maximum(square - jnp.square(mean), 0.0)
     # What R updates in a row leave of the old value and of each region's.
     shares = (1 - self.momentum) * self.momentum ** jnp.arange(self.regions - 1, -1, -1)
-    for name, value in (('mean', mean), ('var', var)):
+    for name, value in (() if self.is_initializing() else (('mean', mean), ('var', var))):
       running[name].value = self.momentum**self.regions * running[name].value + shares @ value
     factor = jax.lax.rsqrt(var + self.epsilon) * scale
     each = lambda value: value.reshape(self.regions, *[1] * (x.ndim - 2), channels)

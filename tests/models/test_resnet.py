@@ -12,7 +12,8 @@ from fer_jax.models.classifier import make_classifier
 
 def shapes(size=64, classes=1000, dtype='float32', **options):
   backbone = {'name': 'resnet', **options}
-  model = make_classifier({'backbone': backbone, 'head': {'name': 'linear'}, 'dtype': dtype}, classes)
+  model = make_classifier({'backbone': backbone, 'head': {'name': 'linear'}, 'dtype': dtype,
+                           'region_norm': 'separate'}, classes)
   images = jnp.zeros((2, size, size, 3))
   variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
   return model, variables, jax.eval_shape(lambda v: model.apply(v, images, train=False), variables)
@@ -99,7 +100,7 @@ def test_bad_options(options, message):
 
 
 def test_unknown_components_and_options_suggest_the_nearest():
-  options = {'backbone': {'name': 'resnet'}, 'head': {'name': 'linear'}, 'dtype': 'float32'}
+  options = {'backbone': {'name': 'resnet'}, 'head': {'name': 'linear'}, 'dtype': 'float32', 'region_norm': 'separate'}
   with pytest.raises(UserError, match="'rsenet'; did you mean 'resnet'"):
     make_classifier(options | {'backbone': {'name': 'rsenet'}}, 7)
   with pytest.raises(UserError, match="no option 'widht'; did you mean 'width'"):
