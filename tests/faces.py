@@ -54,12 +54,13 @@ def shrink(made: ConfigDict, **changes) -> ConfigDict:
   return made
 
 
-def steps(config, count=5, devices=1, data=None):
-  """Takes ``count`` steps on ``data`` (default: ``source()``); returns the state and the meter on the host."""
+def steps(config, count=5, devices=1, data=None, setup=None, start=None):
+  """Takes ``count`` steps on ``data`` (default: ``source()``), with the config's setup and initial state where they are
+  at hand; returns the state and the meter on the host."""
   data = data or source(maps=config.data.maps.to_dict())
   mesh = cluster.make_mesh(jax.devices()[:devices])
-  setup = run.make_setup(config, data.classes, 20)
-  state = cluster.replicate(setup.initial(), mesh)
+  setup = setup or run.make_setup(config, data.classes, 20)
+  state = cluster.replicate(start or setup.initial(), mesh)
   meter = cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
   train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
   batches = stream.training_batches(data, seed=config.seed, batch_size=config.batch_size, threads=0,
