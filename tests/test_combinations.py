@@ -22,6 +22,7 @@ BACKBONES = {
 }
 HEADS = {
     'linear': {},
+    'wildcat': {},
     'arm': {'block': 4, 'kernel': 4, 'stride': 2},
     'region_attention': {},
 }

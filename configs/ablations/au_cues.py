@@ -28,6 +28,7 @@ ROWS = {
     'stage4_to_1': {_TERM + 'taps': _LAYERS[:4]},
     'stage4_to_stem': {_TERM + 'taps': _LAYERS},
     **{f'weight_{weight:g}': {_TERM + 'weight': weight} for weight in (0.01, 0.1, 1.0, 9.0, 20.0)},
+    'wildcat': {'model.head': ConfigDict({'name': 'wildcat', 'modalities': 5, 'share': 0.5})},  # RAF-DB 88.26 to 88.85.
     # The maps.
     'generic': {_TERM + 'prior': 'action_unit_generic', 'data.maps.action_unit_generic_map': True},
     'intended_geometry': {'data.maps.action_unit_map.geometry': 'intended'},
