@@ -87,13 +87,13 @@ def print_evaluation(result: Mapping[str, Any], console: Console | None = None) 
   console.print(table)
 
   if rows := subset_rows(result):
-    table = Table('subset' + mark, 'faces', 'accuracy', '95 %', 'mean class accuracy', 'without training copies')
+    table = Table('subset' + mark, 'faces', 'accuracy', '95 %', 'mean class', 'without copies in training')
     for row in rows:
       low, high = row['accuracy_interval']
       other = row['without_copies']
       table.add_row(escape(row['name']), f"{row['count']:,}", percent(row['accuracy']),
                     f'{100 * low:.1f} to {100 * high:.1f}', percent(row['mean_class_accuracy']),
-                    f"{percent(other['accuracy'])} ({other['count']:,} faces)" if other else '–')
+                    f"{percent(other['accuracy'])} ({other['count']:,})" if other else '–')
     console.print(table)
     for row in rows:
       if row['remarks']:

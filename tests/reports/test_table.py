@@ -62,14 +62,14 @@ def test_subsets_have_a_row_each(result):
       'pose30': {**rates, **fine, 'without_copies': alone},
       'occlusion': {**rates, 'listed': 1210, 'duplicates': 1, 'unmatched': 6, 'disagreeing': 2}}})
   pose, occlusion = (next(line for line in text.splitlines() if name in line) for name in ('pose30', 'occlusion'))
-  for words in ('1,203', '80.00 %', '71.0 to 87.0', '77.77 % (1,100 faces)'):
+  for words in ('1,203', '80.00 %', '71.0 to 87.0', '77.77 % (1,100)'):
     assert words in pose
   assert occlusion.count('–') == 2  # No mean class accuracy, nothing known of copies.
   assert 'occlusion: of 1,210 lines 1 repeated, 6 not in this split, 2 with another label here.' in text
   assert 'pose30:' not in text and 'all faces' not in text
   text = printed({**result, 'without_copies': alone, 'protocol': {'leaky': True}})
   row = next(line for line in text.splitlines() if 'all faces' in line)
-  assert '75.00 %' in row and '77.77 % (1,100 faces)' in row and text.count('LEAKY') == 3
+  assert '75.00 %' in row and '77.77 % (1,100)' in row and text.count('LEAKY') == 3
 
 
 def test_an_evaluation_without_examples_prints_dashes(result):
