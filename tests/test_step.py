@@ -17,14 +17,20 @@ def difference(a, b):
   return max(float(np.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+def config(**changes):
+  """Of seed 1: with seed 0 an activation comes within rounding of a ReLU's kink at the fourth step, where PAL's
+  gradient jumps; there a change of 1e-6 in the initial parameters moves those of one device by 1e-2 as well."""
+  return faces.config(seed=1, **changes)
+
+
 @pytest.fixture(scope='module')
 def reference():
-  return faces.steps(faces.config())
+  return faces.steps(config())
 
 
 @pytest.mark.parametrize('form', ['jit', 'pmap'])
 def test_eight_devices_equal_one(reference, form):
-  state, meter = faces.steps(faces.config(parallel=form), devices=8)
+  state, meter = faces.steps(config(parallel=form), devices=8)
   assert difference(state.params, reference[0].params) < 1e-5
   assert difference(state.batch_stats, reference[0].batch_stats) < 1e-5
   assert state.step == 5
@@ -44,10 +50,10 @@ def test_missing_landmarks_are_left_out_of_a_global_mean_over_devices():
 
 
 def test_weight_zero_is_the_term_left_out_bit_for_bit(reference):
-  without = faces.config()
+  without = config()
   with without.unlocked():
     del without.losses.pal
-  a, b = faces.steps(without)[0], faces.steps(faces.config(losses__pal__weight=0.0))[0]
+  a, b = faces.steps(without)[0], faces.steps(config(losses__pal__weight=0.0))[0]
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
     np.testing.assert_array_equal(x, y)
   assert difference(a.params, reference[0].params) > 1e-4  # And the term does something.
@@ -116,8 +122,8 @@ def test_bad_losses(losses, message):
 
 
 def test_shuffled_pairs_do_not_depend_on_devices():
-  config = lambda **options: faces.config(losses__pal__prior='shuffled', batch_size=16, **options)
-  one = faces.steps(config(), count=1)[0]
-  eight = faces.steps(config(parallel='pmap'), count=1, devices=8)[0]
+  made = lambda **options: faces.config(losses__pal__prior='shuffled', batch_size=16, **options)
+  one = faces.steps(made(), count=1)[0]
+  eight = faces.steps(made(parallel='pmap'), count=1, devices=8)[0]
   assert difference(one.params, eight.params) < 1e-5
   assert jnp.isfinite(jnp.asarray(jax.tree.leaves(one.params)[0])).all()
