@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
 from fer_jax.models.norm import batch_norm
+from fer_jax.models.taps import tapping
 
 UNITS = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
 
@@ -65,11 +66,7 @@ class IR(nn.Module):
     init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
     conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=init)
     norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
-    taps = {}
-
-    def tap(name: str, x: jax.Array) -> jax.Array:
-      taps[name] = self.perturb(name, x)
-      return taps[name]
+    taps, tap = tapping(self)
 
     x = conv(self.width, (3, 3), 1, padding=1, name='input_layer_0')(images.astype(self.dtype))
     x = tap('stem', PReLU(name='input_layer_2')(norm(name='input_layer_1')(x)))

@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from fer_jax.errors import UserError
 from fer_jax.models.backbones.mobilenet_v2 import InvertedResidual
 from fer_jax.models.norm import batch_norm
+from fer_jax.models.taps import tapping
 
 # Expansion, multiple of the width, blocks, stride of the first block, tap at the end.
 GROUPS = ((2, 1, 5, 2, 'stage2'), (4, 2, 1, 2, None), (2, 2, 6, 1, 'stage3'), (4, 2, 1, 2, None), (2, 2, 2, 1, None))
@@ -67,11 +68,7 @@ class MobileFaceNet(nn.Module):
     conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype,
                              kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
     norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
-    taps = {}
-
-    def tap(name: str, x: jax.Array) -> jax.Array:
-      taps[name] = self.perturb(name, x)
-      return taps[name]
+    taps, tap = tapping(self)
 
     x = conv(self.width, (3, 3), 2, padding=1, name='conv1_0')(images.astype(self.dtype))
     x = tap('stem', nn.relu6(norm(name='conv1_1')(x)))

@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
 from fer_jax.models.norm import batch_norm
+from fer_jax.models.taps import tapping
 
 # Expansion, channels, blocks, stride of the first block.
 GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -56,11 +57,7 @@ class MobileNetV2(nn.Module):
     conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype,
                              kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
     norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
-    taps = {}
-
-    def tap(name: str, x: jax.Array) -> jax.Array:
-      taps[name] = self.perturb(name, x)
-      return taps[name]
+    taps, tap = tapping(self)
 
     x = conv(_scaled(32, self.width), (3, 3), 2, padding=1, name='features_0_0')(images.astype(self.dtype))
     x = tap('stem', nn.relu6(norm(name='features_0_1')(x)))

@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
 from fer_jax.models.norm import batch_norm
+from fer_jax.models.taps import tapping
 
 STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 TAPS = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
@@ -81,11 +82,7 @@ class ResNet(nn.Module):
     conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype,
                              kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
     norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
-    taps = {}
-
-    def tap(name: str, x: jax.Array) -> jax.Array:
-      taps[name] = self.perturb(name, x)
-      return taps[name]
+    taps, tap = tapping(self)
 
     kernel, stride = ((7, 7), 2) if self.stem == 'standard' else ((3, 3), 1)
     x = conv(self.width, kernel, stride, padding=kernel[0] // 2, name='conv1')(images.astype(self.dtype))

@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
 from fer_jax.models.norm import batch_norm
+from fer_jax.models.taps import tapping
 
 STAGES = (2, 2, 3, 3, 3)  # Convolutions between two poolings.
 
@@ -47,7 +48,7 @@ class VGG(nn.Module):
       UserError: the images are too small, or not of the size that the fully connected layers take.
     """
     norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
-    taps = {}
+    taps, tap = tapping(self)
     x = images.astype(self.dtype)
     at = 0  # Position in torchvision's ``features``, which counts ReLU and pooling as well.
     for i, convs in enumerate(STAGES):
@@ -55,8 +56,7 @@ class VGG(nn.Module):
       layers = range(at, at + convs * step, step)
       at += convs * step + 1
       x = checkpoint_name(_stage(self, x, self.width * min(2**i, 8), layers, norm), 'block')
-      name = f'stage{i}' if i else 'stem'
-      x = taps[name] = self.perturb(name, x)
+      x = tap(f'stage{i}' if i else 'stem', x)
       if i < 4 or self.last_pool or self.fully_connected:
         x = nn.max_pool(x, (2, 2), (2, 2))
     sides = f'images of {images.shape[1]} x {images.shape[2]} pixels'

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
+from fer_jax.models.taps import tapping
 
 SIZES = {'tiny': (192, 3), 'small': (384, 6), 'base': (768, 12)}  # Width, heads.
 
@@ -98,25 +99,25 @@ class ViT(nn.Module):
                       '(config.image_size) do not divide into such patches; change one of the two.')
     patches = PatchEmbed(self.width, self.patch, self.dtype, name='patch_embed')(images.astype(self.dtype))
     grid = patches.shape
-    taps, attention = {}, []
+    (taps, tap), attention = tapping(self), []
 
-    def tap(name: str, tokens: jax.Array) -> jax.Array:
-      taps[name] = self.perturb(name, tokens[:, 1:].reshape(grid))
-      return jnp.concatenate([tokens[:, :1], taps[name].reshape(tokens[:, 1:].shape)], axis=1)
+    def tap_patches(name: str, tokens: jax.Array) -> jax.Array:
+      tapped = tap(name, tokens[:, 1:].reshape(grid))
+      return jnp.concatenate([tokens[:, :1], tapped.reshape(tokens[:, 1:].shape)], axis=1)
 
     first = self.param('cls_token', nn.initializers.normal(1e-6), (1, 1, self.width))
     position = self.param('pos_embed', nn.initializers.normal(0.02), (1, 1 + grid[1] * grid[2], self.width))
     first = jnp.broadcast_to(first.astype(self.dtype), (grid[0], 1, self.width))
     x = jnp.concatenate([first, patches.reshape(grid[0], -1, self.width)], axis=1) + position.astype(self.dtype)
-    x = tap('stem', x)
+    x = tap_patches('stem', x)
     for i in range(self.depth):
       x, weights = Block(self.heads, self.dtype, name=f'blocks_{i}')(x)
       x = checkpoint_name(x, 'block')
       attention.append(weights)
       quarter, rest = divmod(4 * (i + 1), self.depth)
       if quarter < 4 and not rest:
-        x = tap(f'stage{quarter}', x)
-    tap('stage4', nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x))
+        x = tap_patches(f'stage{quarter}', x)
+    tap_patches('stage4', nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x))
     return taps['stage4'], taps, jnp.stack(attention, axis=1)
 
 
