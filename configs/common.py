@@ -48,6 +48,8 @@ def get_config(dataset: str) -> ConfigDict:
   config.data.train = sets['train']  # TFDS split(s) to train on, joined by '+'.
   config.data.holdout = sets['holdout']  # Split evaluated during training and selected on; '' for none.
   config.data.test = sets['test']  # Split evaluated once, at the end.
+  config.data.classes = ()  # Train and test on the faces of these classes only; () for all.
+  config.data.parts = 1  # Faces of data.train in each group of rows of a batch, beside the parts of config.sources.
   config.data.size = sets['size']  # Side in pixels at which images are sent to the device.
   # 'label' (one-hot), 'target' (the builder's distribution), 'drawn' (one class from it at each use), or 'votes'.
   config.data.target = 'label'
@@ -66,12 +68,23 @@ def get_config(dataset: str) -> ConfigDict:
   config.data.copies = False  # Also score test splits without the images that have an exact copy in data.train.
   config.data.threads = 4  # Threads that read and decode.
 
+  # Further sources in every batch, by name: split, parts, supervision and more, see fer_jax/sources.py.
+  config.sources = ConfigDict()
+  # Triplets that the embedding is scored on with the test split, by name: split, truth and more.
+  config.comparisons = ConfigDict()
+  config.teacher = ConfigDict()
+  config.teacher.workdir = ''  # A trained run whose answers the loss 'distillation' looks at.
+  config.teacher.view = 'clean'  # What it sees: 'clean' faces, or the 'student' augmentation of them.
+  config.init_from = ''  # A trained run whose backbone is where training starts; '' for random parameters.
+
   config.batch_size = 128  # Examples per step over all devices.
   # Examples per evaluation step over all devices, and their order: 'stored', 'shuffled' or 'sorted' by class. Neither
   # changes any number, unless the head looks at the whole batch (ARM with global_mean='batch').
   config.eval_batch_size = 256
   config.eval_order = 'stored'
-  config.epochs = 20.0  # Length of training in passes over the training split.
+  # Length of training: so many times as many rows as the training split has faces. With config.sources not all of the
+  # rows are its faces.
+  config.epochs = 20.0
   config.image_size = sets['size']  # Side in pixels of what the backbone sees.
 
   config.regions = ConfigDict()  # Keyword arguments of fer_jax.landmarks.regions.region_boxes.

@@ -40,17 +40,17 @@ def make_contestant(name: str, config: Any) -> Contestant:
   """Compiles the training step of ``config`` and measures its data pipeline alone, in images a second."""
   import jax
 
-  from fer_jax import run, step
+  from fer_jax import run, sources, step
   from fer_jax.data import stream
   mesh = cluster.make_mesh()
   cluster.check_batch(config.batch_size, mesh)
-  source = run.open_source(config, config.data.train)
-  setup = run.make_setup(config, source.classes, 1000)
+  config.data.cache = False  # What reading and decoding cost, not what memory does.
+  parts = sources.open_parts(config)
+  teacher, frozen = run.load_teacher(config, mesh)
+  setup = run.make_setup(config, parts[0].source.classes, 1000, teacher)
   state = cluster.replicate(setup.initial(), mesh)
   meter = cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
-  # Without the cache: what reading and decoding cost, not what memory does.
-  batches = stream.training_batches(dataclasses.replace(source, cache=False), seed=0, batch_size=config.batch_size,
-                                    threads=config.data.threads)
+  batches = stream.training_batches(parts, seed=0, batch_size=config.batch_size, threads=config.data.threads)
   batch = cluster.place(next(batches), mesh)
   began, count = time.perf_counter(), 0
   while time.perf_counter() - began < 2.0:
@@ -58,11 +58,11 @@ def make_contestant(name: str, config: Any) -> Contestant:
     count += config.batch_size
   pipeline = count / (time.perf_counter() - began)
   compiled = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel).lower(
-      state, meter, batch).compile()
+      state, meter, frozen, batch).compile()
   holder = [state, meter]
 
   def take_step() -> Any:
-    holder[:] = compiled(*holder, batch)
+    holder[:] = compiled(*holder, frozen, batch)
     return jax.block_until_ready(holder)
 
   return Contestant(name, config.batch_size, compiled.cost_analysis()['flops'], pipeline, take_step)

@@ -68,7 +68,7 @@ def check_batch(batch_size: int, mesh: Mesh, name: str = 'batch_size') -> None:
 
 
 def parallel(step: Callable[..., Any], mesh: Mesh, form: str) -> Callable[..., Any]:
-  """Compiles ``step(state, meter, batch) -> (state, meter)`` for the mesh; state and meter are donated.
+  """Compiles ``step(state, meter, frozen, batch) -> (state, meter)`` for the mesh; state and meter are donated.
 
   Args:
     step: a pure function. In the 'pmap' form it sees its device's rows only and must sum over ``AXIS`` itself.
@@ -78,7 +78,7 @@ def parallel(step: Callable[..., Any], mesh: Mesh, form: str) -> Callable[..., A
   if form == 'pmap':
     rows, copies = PartitionSpec(AXIS), PartitionSpec()
     # check_vma=False keeps pmap's rule that gradients are local until summed; with True they would come summed already.
-    step = jax.shard_map(step, mesh=mesh, in_specs=(copies, copies, rows), out_specs=copies, check_vma=False)
+    step = jax.shard_map(step, mesh=mesh, in_specs=(copies, copies, copies, rows), out_specs=copies, check_vma=False)
   elif form != 'jit':
     raise UserError(f"config.parallel='{form}': choose 'jit' or 'pmap'.")
   return jax.jit(step, donate_argnums=(0, 1), out_shardings=replicated(mesh))

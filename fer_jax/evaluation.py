@@ -13,14 +13,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from fer_jax import cluster, commands, run, step
+from fer_jax import cluster, commands, run, sources, step
 from fer_jax.data import stream, subsets
 from fer_jax.data.face import LANDMARK_SOURCES
+from fer_jax.data.triplets import TYPES
 from fer_jax.errors import UserError
 from fer_jax.metrics.summary import summarise, summarise_subsets
+from fer_jax.metrics.triplets import summarise_triplets
 
 # Maps drawn before and after training in the report: the first faces of every class, by row, never by result.
 PANEL_FACES = 10
+
+NEIGHBOURS = 6  # Nearest faces that the report shows of one face of every class.
 
 
 def evaluate_run(workdir: Path, split: str | None = None, *, data_dir: str | None = None, changes: Sequence[str] = (),
@@ -47,18 +51,18 @@ def evaluate_run(workdir: Path, split: str | None = None, *, data_dir: str | Non
   config.data.copies = config.data.copies or copies
   config.data.dir = data_dir or config.data.dir
   split = split or config.data.test
-  source = run.open_source(config, split)
+  source = sources.open_source(config, split)
   if list(source.classes) != record['classes']:
     raise UserError(f"the run in {workdir} speaks of the classes {', '.join(record['classes'])}, the data set now of "
                     f"{', '.join(source.classes)}; prepare the data set again with the run's version.")
   mesh = cluster.make_mesh()
   cluster.check_batch(config.eval_batch_size, mesh, 'eval_batch_size')
-  setup = run.make_setup(config, source.classes, record['steps'])
-  variables, at = run.selected_variables(config, setup, workdir, mesh)
-  if (subset_lists or copies) and not changes and (result := add_subsets(config, at, source, split, workdir)):
+  trained = run.load(workdir, mesh, config)
+  if (subset_lists or copies) and not changes and (result := add_subsets(config, trained.step, source, split, workdir)):
     print(f"Scored from the predictions of {result['evaluated']}: no further look at {split}.")
     return result
-  return evaluate_split(config, make_evaluator(setup, mesh), variables, at, source, split, workdir, mesh, changes)
+  evaluator = make_evaluator(trained.setup, mesh)
+  return evaluate_split(config, evaluator, trained.variables, trained.step, source, split, workdir, mesh, changes)[0]
 
 
 def make_evaluator(setup: run.Setup, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
@@ -67,13 +71,13 @@ def make_evaluator(setup: run.Setup, mesh: jax.sharding.Mesh) -> Callable[..., d
   return jax.jit(evaluate, out_shardings=cluster.replicated(mesh))
 
 
-def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any], source: Any, batch_size: int,
-            mesh: jax.sharding.Mesh, order: str = 'stored') -> dict[str, np.ndarray]:
-  """Evaluates every example of ``source``, visited in the order that ``data.order.evaluation_order`` names.
+def outputs_of(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any], source: Any, batch_size: int,
+               mesh: jax.sharding.Mesh, order: str = 'stored') -> dict[str, np.ndarray]:
+  """The network's outputs for every example of ``source``, visited in the order ``data.order.evaluation_order`` names.
 
   Returns:
-    A table of arrays whose row i is example i of the split: 'label', 'prediction', 'nll' (nats, NaN without a label),
-    'landmarks_valid', 'landmark_heatmap', 'causal_mask' where there is one, 'logits' and 'maps' {name: (N, h, w)}.
+    A table of arrays whose row i is example i of the split: what ``step.evaluation_step`` returns, and of the batch
+    'label', 'landmark_source', and 'landmark_heatmap' and 'causal_mask' where there are.
   """
   kept = ('label', 'landmark_source', 'landmark_heatmap', 'causal_mask', 'row', 'mask')
   pieces = []
@@ -88,7 +92,18 @@ def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, An
   table = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
   rows = np.flatnonzero(table['mask'])
   rows = rows[np.argsort(table['row'][rows])]
-  table = {name: values[rows] for name, values in table.items()}
+  return {name: values[rows] for name, values in table.items()}
+
+
+def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any], source: Any, batch_size: int,
+            mesh: jax.sharding.Mesh, order: str = 'stored') -> dict[str, Any]:
+  """Evaluates every example of ``source``.
+
+  Returns:
+    The table of ``outputs_of`` with 'prediction', 'nll' (nats, NaN without a label), 'landmarks_valid', 'prior' and
+    'maps' {name: (N, h, w)}.
+  """
+  table = outputs_of(evaluator, variables, source, batch_size, mesh, order)
   logits = table['logits'].astype(np.float64)
   log_normaliser = np.logaddexp.reduce(logits, axis=1)
   true = np.take_along_axis(logits, np.maximum(table['label'], 0)[:, None], axis=1)[:, 0]
@@ -103,14 +118,17 @@ def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, An
 
 def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any], at: int,
                    source: Any, split: str, workdir: Path, mesh: jax.sharding.Mesh, overrides: Sequence[str] = ()
-                   ) -> dict[str, Any]:
-  """Evaluates a split, writes ``WORKDIR/evaluation/<split>.json`` and returns its content.
+                   ) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Evaluates a split, writes ``WORKDIR/evaluation/<split>.json`` and returns its content and the table of ``collect``.
 
   The file counts how often this split was looked at in this workdir: a test split looked at twice has been selected on.
   ``overrides``, the changes 'key=value' to the run's config (they are in ``config`` already), extend the file's name.
+  With the test split goes the scoring of ``config.comparisons``.
   """
   table = collect(evaluator, variables, source, config.eval_batch_size, mesh, config.eval_order)
   result = summarise(table, source.classes) | _subset_rates(config, source, table['label'], table['prediction'])
+  if config.comparisons and split == config.data.test:
+    result['triplets'] = _score_comparisons(config, evaluator, variables, mesh)
   path = _path(workdir, split, overrides)
   record = run.read_run(workdir)
   looks = record.get('looks', {}).get(split, 0) + 1
@@ -131,7 +149,20 @@ def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]],
     np.savez_compressed(path.with_suffix('.npz'), label=table['label'], prediction=table['prediction'],
                         logits=table['logits'])
     run.write_json(workdir / 'run.json', record | {'looks': record.get('looks', {}) | {split: looks}})
-  return result
+  return result, table
+
+
+def _score_comparisons(config: ConfigDict, evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any],
+                       mesh: jax.sharding.Mesh) -> dict[str, Any]:
+  """Triplet accuracy of the embedding, by the name of each entry of ``config.comparisons``."""
+  scores = {}
+  for name, (faces, triplets) in sources.open_comparisons(config).items():
+    embedding = outputs_of(evaluator, variables, faces, config.eval_batch_size, mesh)['embedding']
+    options = config.comparisons[name]
+    truth = f"{options.get('dataset') or config.data.dataset} {options.split}: {triplets.truth}"
+    scores[name] = {'truth': truth, 'dim': embedding.shape[1],
+                    **summarise_triplets(embedding, triplets.rows, triplets.types, TYPES, triplets.listed)}
+  return scores
 
 
 def add_subsets(config: ConfigDict, at: int, source: Any, split: str, workdir: Path) -> dict[str, Any] | None:
@@ -165,8 +196,39 @@ def _subset_rates(config: ConfigDict, source: Any, label: np.ndarray, prediction
   found = {name: subsets.match(entries, source.names, source.labels) for name, entries in lists.items()}
   originals = None
   if config.data.copies:
-    originals = subsets.without_copies(source.records, run.open_source(config, config.data.train).records)
+    originals = subsets.without_copies(source.records, sources.open_source(config, config.data.train).records)
   return summarise_subsets(label, prediction, len(source.classes), found, originals)
+
+
+def draw_neighbours(table: Mapping[str, Any], source: Any, workdir: Path) -> None:
+  """Writes neighbours.npz: a face of every class, the first by row, and the test faces of the nearest embeddings.
+
+  Args:
+    table: from ``collect``.
+    source: the split.
+    workdir: of the run.
+  """
+  label, embedding = table['label'], table['embedding'].astype(np.float64)
+  rows, distances = [], []
+  for k in range(len(source.classes)):
+    for query in np.flatnonzero(label == k)[:1]:
+      squared = np.square(embedding - embedding[query]).sum(axis=1)
+      squared[query] = -1  # Itself first, even where a copy is as near.
+      nearest = np.argsort(squared, kind='stable')[:1 + NEIGHBOURS]
+      rows.append(nearest)
+      distances.append(np.sqrt(np.maximum(squared[nearest], 0)))
+  if not rows:
+    return
+  images = [[source.example(int(row))['image'] for row in nearest] for nearest in rows]
+  _write_npz(workdir / 'neighbours.npz', images=np.array(images), labels=label[np.array(rows)],
+             distances=np.array(distances, np.float32))
+
+
+def _write_npz(path: Path, **arrays: np.ndarray) -> None:
+  """Writes beside and renames."""
+  beside = path.with_suffix('.part.npz')
+  np.savez_compressed(beside, **arrays)
+  beside.replace(path)
 
 
 def _path(workdir: Path, split: str, overrides: Sequence[str] = ()) -> Path:
@@ -193,6 +255,4 @@ def draw_panel(evaluator: Callable[..., dict[str, Any]], before: Mapping[str, An
                jax.device_get(evaluator(variables, cluster.place(padded, mesh))).items()}
     panel |= {f'{when}/{name[4:]}': values for name, values in outputs.items() if name.startswith('map/')}
     panel['predictions'] = outputs['logits'].argmax(axis=1)
-  beside = workdir / 'panel.part.npz'
-  np.savez_compressed(beside, **panel)
-  beside.replace(workdir / 'panel.npz')
+  _write_npz(workdir / 'panel.npz', **panel)

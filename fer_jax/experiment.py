@@ -15,12 +15,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fer_jax import checkpoint, cluster, evaluation, run, step
-from fer_jax.data import stream
+from fer_jax import checkpoint, cluster, evaluation, run, sources, step
+from fer_jax.data import mixture, stream
 from fer_jax.errors import UserError
 from fer_jax.metrics import confusion
 from fer_jax.reports.page import write_report
 from fer_jax.reports.table import print_evaluation
+from fer_jax.state import with_backbone
 
 PREEMPTED = 75  # Exit status after SIGTERM: try again later.
 
@@ -31,7 +32,7 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   Args:
     config: the whole run.
     workdir: where everything about the run is written: config.json, run.json, parameters.txt, metrics.jsonl,
-      checkpoints, evaluation/<split>.json, panel.npz and report.html.
+      checkpoints, evaluation/<split>.json, panel.npz, neighbours.npz and report.html.
     overrides: the command line's changes to the config, for the record.
 
   Returns:
@@ -45,21 +46,29 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   mesh = cluster.make_mesh()
   cluster.check_batch(config.batch_size, mesh)
   cluster.check_batch(config.eval_batch_size, mesh, 'eval_batch_size')
-  source = run.open_source(config, config.data.train)
+  parts = sources.open_parts(config)
+  source = parts[0].source
+  if config.parallel == 'pmap':
+    mixture.check_devices(parts, config.batch_size, mesh.size)
   holdout_split = config.data.test if config.select == 'best_on_test' else config.data.holdout
-  holdout = run.open_source(config, holdout_split) if holdout_split else None
-  test = run.open_source(config, config.data.test)
+  holdout = sources.open_source(config, holdout_split) if holdout_split else None
+  test = sources.open_source(config, config.data.test)
   steps_per_epoch = len(source) / config.batch_size
   total = max(1, round(config.epochs * steps_per_epoch))
   every = lambda epochs: max(1, round(epochs * steps_per_epoch))
-  setup = run.make_setup(config, source.classes, total)
+  teacher, frozen = run.load_teacher(config, mesh)
+  setup = run.make_setup(config, source.classes, total, teacher)
   train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
   evaluator = evaluation.make_evaluator(setup, mesh)
+  batches_from = functools.partial(stream.training_batches, parts, seed=config.seed, batch_size=config.batch_size)
   # Trace once before anything is written: whatever is wrong with the config has shown itself by then.
-  like, face = jax.eval_shape(setup.initial), stream.rows(source, [0])
-  batch_of = lambda n: {name: jax.ShapeDtypeStruct((n, *rows.shape[1:]), rows.dtype) for name, rows in face.items()}
-  train_step.eval_shape(like, step.new_meter(setup.recipe.terms), batch_of(config.batch_size))
-  evaluator.eval_shape(like.variables(), batch_of(config.eval_batch_size))
+  like = jax.eval_shape(setup.initial)
+  shapes = lambda batch, n: {name: jax.ShapeDtypeStruct((n, *rows.shape[1:]), rows.dtype)
+                             for name, rows in batch.items()}
+  train_step.eval_shape(like, step.new_meter(setup.recipe.terms), frozen,
+                        shapes(next(batches_from(threads=0)), config.batch_size))
+  evaluator.eval_shape(like.variables(), shapes(stream.rows(test, [0]), config.eval_batch_size))
+  sources.open_comparisons(config)
 
   record = run.open_workdir(config, workdir, overrides)
   if 'finished' in record:  # Evaluating again would be another look at the test split.
@@ -71,10 +80,16 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
   best = checkpoint.Checkpoints(workdir / 'best', keep=1, best='accuracy')
   state = setup.initial()
+  if config.init_from:
+    state = with_backbone(state, run.load(Path(config.init_from), mesh).variables)
   untrained = jax.device_get(state.variables())
   record |= {'classes': list(source.classes), 'fingerprint': source.fingerprint, 'steps': total,
              'hardware': cluster.hardware(), 'devices': mesh.size, 'processes': jax.process_count(),
              'parameters': int(sum(p.size for p in jax.tree.leaves(state.params)))}
+  if len(parts) > 1:
+    record['passes'] = mixture.passes(parts, config.batch_size, total)
+  if teacher:
+    run.check_teacher(record, teacher)
   run.write_json(workdir / 'run.json', record)
   (workdir / 'parameters.txt').write_text(run.parameter_table(state.params))
   first = checkpoints.latest()
@@ -86,9 +101,8 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
         + (f', from step {start:,}' if start else ''))
 
   fresh_meter = lambda: cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
-  batches = stream.training_batches(
-      source, seed=config.seed, batch_size=config.batch_size, start_step=start, process_index=jax.process_index(),
-      process_count=jax.process_count(), threads=config.data.threads, order=config.data.order)
+  batches = batches_from(start_step=start, process_index=jax.process_index(), process_count=jax.process_count(),
+                         threads=config.data.threads)
   meter, since, waited, meter_from = fresh_meter(), time.perf_counter(), 0.0, start
   progress = tqdm(total=total, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
                   mininterval=0.5 if sys.stderr.isatty() else 30.0)
@@ -132,13 +146,14 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
       asked_at = time.perf_counter()
       batch = next(batches)
       waited += time.perf_counter() - asked_at
-      state, meter = train_step(state, meter, cluster.place(batch, mesh))
+      state, meter = train_step(state, meter, frozen, cluster.place(batch, mesh))
       progress.update()
   checkpoints.close()
   best.close()
 
   variables, chosen = run.selected_variables(config, setup, workdir, mesh)
-  result = evaluation.evaluate_split(config, evaluator, variables, chosen, test, config.data.test, workdir, mesh)
+  result, table = evaluation.evaluate_split(config, evaluator, variables, chosen, test, config.data.test, workdir, mesh)
+  evaluation.draw_neighbours(table, test, workdir)
   evaluation.draw_panel(evaluator, cluster.replicate(untrained, mesh), variables, test, config.eval_batch_size, workdir,
                         mesh)
   run.write_json(workdir / 'run.json', run.read_run(workdir) | {'finished': run.now()})

@@ -88,6 +88,9 @@ def summary(builder: Any) -> str:
   if skipped.exists():
     names = skipped.read_text().splitlines()
     lines += [f'Left out {len(names)} image(s), all listed in {skipped}:', *(f'  {name}' for name in names[:10])]
+  coverage = builder.data_path / 'coverage.txt'
+  if coverage.exists():
+    lines += coverage.read_text().splitlines()
   lines += [f'In {builder.data_path}']
   return '\n'.join(lines)
 

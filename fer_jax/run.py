@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -22,11 +23,12 @@ from ml_collections import ConfigDict
 
 from fer_jax import __version__, checkpoint, cluster, optim, registry, step
 from fer_jax.attribution import maps
-from fer_jax.data import augment, order, stream, subsets
+from fer_jax.data import augment
 from fer_jax.errors import UserError
 from fer_jax.landmarks.regions import region_count
 from fer_jax.models.classifier import make_classifier
 from fer_jax.state import TrainState, initial_state, initial_variables
+from fer_jax.teacher import VIEWS, Teacher
 
 SELECTIONS = ('last', 'ema', 'holdout', 'best_on_test')
 
@@ -41,8 +43,26 @@ class Setup:
   total_steps: int
 
 
-def make_setup(config: ConfigDict, classes: Sequence[str], total_steps: int) -> Setup:
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """The network that a run arrived at: its variables, of step ``step``, on every device."""
+
+  workdir: Path
+  config: ConfigDict
+  record: Mapping[str, Any]
+  setup: Setup
+  variables: dict[str, Any]
+  step: int
+
+
+def make_setup(config: ConfigDict, classes: Sequence[str], total_steps: int, teacher: Trained | None = None) -> Setup:
   """Builds model, losses and optimiser, checking every option by name before anything is computed.
+
+  Args:
+    config: of the run.
+    classes: of its training split.
+    total_steps: length of training.
+    teacher: what ``config.teacher.workdir`` names; only training needs it.
 
   Raises:
     UserError: an unknown component or option.
@@ -71,7 +91,8 @@ def make_setup(config: ConfigDict, classes: Sequence[str], total_steps: int) -> 
       model=model, optimizer=optimizer, learning_rate=learning_rate, terms=terms, seed=config.seed,
       augment=options['augment'], image_size=config.image_size, normalise=options['normalise'],
       regions=options['regions'] if regions > 1 else None, remat=config.remat,
-      drawn_target=config.data.target == 'drawn', ema_decay=config.ema, axis=axis)
+      drawn_target=config.data.target == 'drawn', ema_decay=config.ema,
+      teacher=teacher and _make_teacher(teacher, classes, config.teacher.view), axis=axis)
 
   def initial() -> TrainState:
     return initial_state(initial_values(), optimizer, bool(config.ema))
@@ -79,21 +100,64 @@ def make_setup(config: ConfigDict, classes: Sequence[str], total_steps: int) -> 
   return Setup(recipe, options['explain'], initial, total_steps)
 
 
-def open_source(config: ConfigDict, split: str) -> Any:
-  """Opens a split of the config's data set; the synthetic faces are drawn first where they are missing.
+def _make_teacher(teacher: Trained, classes: Sequence[str], view: str) -> Teacher:
+  if view not in VIEWS:
+    raise UserError(f"config.teacher.view='{view}': choose {' or '.join(map(repr, VIEWS))}.")
+  theirs = list(teacher.record['classes'])
+  if missing := [name for name in classes if name not in theirs]:
+    raise UserError(f"the teacher in {teacher.workdir} does not know the class(es) {', '.join(missing)}; it was "
+                    f"trained on {', '.join(theirs)}.")
+  recipe = teacher.setup.recipe
+  return Teacher(recipe.model, recipe.image_size, recipe.normalise, recipe.regions,
+                 tuple(theirs.index(name) for name in classes), view)
 
-  Orders and subset lists are needed later only, but what is wrong with them shows here, before anything is computed.
+
+def load(workdir: Path, mesh: jax.sharding.Mesh, config: ConfigDict | None = None) -> Trained:
+  """The network of the run in ``workdir``, selected as its config says.
+
+  Args:
+    workdir: of a training run.
+    mesh: the devices it is copied to.
+    config: another config than the run's own, which must describe the same variables.
 
   Raises:
-    UserError: see ``stream.open_split``, an unknown order or a bad subset list.
+    UserError: there is no run or no checkpoint.
   """
-  data = config.data
-  order.check('config.data.order', data.order, order.TRAINING)
-  order.check('config.eval_order', config.eval_order, order.EVALUATION)
-  subsets.read_lists(data.subsets)
-  target = 'target' if data.target == 'drawn' else data.target
-  return stream.open_split(data.dataset, data.variant, split, data.dir, size=data.size, target=target, cache=data.cache,
-                           maps=data.maps.to_dict(), prepare_if_missing=data.dataset == 'synthetic_faces')
+  config, record = config or read_config(workdir), read_run(workdir)
+  if 'classes' not in record:
+    raise UserError(f'the run in {workdir} has not begun to train; let it get to its first checkpoint.')
+  setup = make_setup(config, record['classes'], record['steps'])
+  variables, at = selected_variables(config, setup, workdir, mesh)
+  return Trained(workdir, config, record, setup, variables, at)
+
+
+def load_teacher(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[Trained | None, dict[str, Any]]:
+  """The run in ``config.teacher.workdir`` and its variables; None and {} without one."""
+  teacher = load(Path(config.teacher.workdir), mesh) if config.teacher.workdir else None
+  return teacher, teacher.variables if teacher else {}
+
+
+def check_teacher(record: dict[str, Any], teacher: Trained) -> None:
+  """Writes the teacher into a run's record.
+
+  Raises:
+    UserError: the run began with other variables of the teacher.
+  """
+  facts = {'workdir': str(teacher.workdir), 'name': teacher.config.name, 'commit': teacher.record['commit'],
+           'seed': teacher.config.seed, 'step': teacher.step, 'digest': _digest(teacher.variables)}
+  if record.get('teacher', facts)['digest'] != facts['digest']:
+    raise UserError(f"the teacher in {teacher.workdir} is no longer the one this run began with (step "
+                    f"{record['teacher']['step']} then, {teacher.step} now); finish its training first, or choose "
+                    'another --workdir.')
+  record['teacher'] = facts
+
+
+def _digest(variables: Any) -> str:
+  """sha256 of variables."""
+  hashed = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables)):
+    hashed.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n'.encode() + leaf.tobytes())
+  return hashed.hexdigest()
 
 
 def selected_variables(config: ConfigDict, setup: Setup, workdir: Path, mesh: jax.sharding.Mesh

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fer_jax.errors import UserError
 from fer_jax.models.classifier import Classifier
 
 
@@ -52,3 +53,22 @@ def initial_state(variables: dict[str, Any], optimizer: optax.GradientTransforma
   ema = jax.tree.map(jnp.copy, variables) if averaged else None
   return TrainState(jnp.zeros((), jnp.int32), variables['params'], variables['batch_stats'],
                     optimizer.init(variables['params']), ema)
+
+
+def with_backbone(state: TrainState, variables: dict[str, Any]) -> TrainState:
+  """The state with the backbone of other variables {'params', 'batch_stats'}, from which a run starts.
+
+  Raises:
+    UserError: it is another backbone; the message names a parameter.
+  """
+  shapes = lambda tree: {jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
+                         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+  ours, theirs = (shapes(params['backbone']) for params in (state.params, variables['params']))
+  if differing := sorted(ours.items() ^ theirs.items()):
+    name = differing[0][0]
+    raise UserError(f"config.init_from: it has another backbone: '{name}' is {ours.get(name, 'absent')} here and "
+                    f"{theirs.get(name, 'absent')} there.")
+  replaced = {kind: {**getattr(state, kind), 'backbone': variables[kind]['backbone']} for kind in variables
+              if 'backbone' in variables[kind]}
+  averaged = state.ema and {**state.ema, **jax.tree.map(jnp.copy, replaced)}
+  return state.replace(**replaced, ema=averaged)

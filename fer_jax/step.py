@@ -19,6 +19,7 @@ from fer_jax.errors import UserError, nearest
 from fer_jax.models.classifier import Classifier, Outputs
 from fer_jax.models.heads.linear import Linear
 from fer_jax.state import TrainState
+from fer_jax.teacher import Teacher
 
 Batch = Mapping[str, jax.Array]
 
@@ -33,10 +34,11 @@ class Context:
     batch: the augmented batch; where a face has regions, taps and their gradients are the full face's.
     outputs: the classifier's outputs.
     batch_stats: the running statistics after this pass (unchanged in evaluation).
+    teacher: the outputs of a frozen teacher for the same faces, or None.
   """
 
   def __init__(self, model: Classifier, variables: Mapping[str, Any], images: jax.Array, batch: Batch, train: bool,
-               key: jax.Array | None = None):
+               key: jax.Array | None = None, teacher: Outputs | None = None):
     self._head, self._params = model.head, variables['params']
     plain = {'params': variables['params'], 'batch_stats': variables['batch_stats']}
     taps = jax.eval_shape(lambda: model.apply(plain, images, False)).taps
@@ -54,7 +56,7 @@ class Context:
     # (B, R, ...), because a strided slice of rows would move them between devices.
     self._by_face = lambda rows: rows.reshape(-1, regions, *rows.shape[1:])
     self._run, self._zeros = run, zeros
-    self.batch = batch
+    self.batch, self.teacher = batch, teacher
 
   def gradient(self, cotangent: jax.Array) -> dict[str, jax.Array]:
     """Pulls a cotangent (B, K) on the logits back to every tap: {tap: (B, h, w, c)}."""
@@ -90,6 +92,8 @@ def _landmarks(batch: Batch) -> jax.Array:
 MASKS: dict[str, Callable[[Batch], jax.Array]] = {
     'all': lambda batch: jnp.ones_like(batch['label'], bool),
     'labelled': lambda batch: batch['target'].sum(axis=-1) > 0,
+    # The first row of a triplet, which stands for all three.
+    'triplets': lambda batch: batch['triplet'] >= 0,
     # A detector or the data set found the landmarks; whole-image fallbacks are left out.
     'landmarks': _landmarks,
     # And the labelled expression has action units: neutral faces carry none.
@@ -152,6 +156,7 @@ class Recipe:
   Attributes:
     regions: keyword arguments of ``landmarks.regions.region_boxes``, or None where a face is one image.
     remat: keep only what leaves the backbone's blocks for the backward pass, and compute their inside again.
+    teacher: a frozen network that losses may look at, or None; its variables are an argument of the step.
     axis: mapped axis over devices in the mapped form of data parallelism, None under ``jax.jit``, where the batch is
       one global array and every sum below is already global.
   """
@@ -168,10 +173,11 @@ class Recipe:
   remat: bool = False
   drawn_target: bool = False
   ema_decay: float = 0.0
+  teacher: Teacher | None = None
   axis: str | None = None
 
 
-def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], batch: Batch
+def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], frozen: Mapping[str, Any], batch: Batch
                ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Takes one step.
 
@@ -179,6 +185,7 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], b
     recipe: the pure parts.
     state: the state; donate it.
     meter: running sums of ``new_meter`` since they were last read; donate it. The host reads it only when it logs.
+    frozen: the teacher's variables; {} without a teacher.
     batch: a host batch (see ``data/stream.py``), placed on the devices.
 
   Returns:
@@ -188,6 +195,7 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], b
   keys = augment.example_keys(recipe.seed, state.step, batch['row'])
   if recipe.drawn_target:
     batch = {**batch, 'target': augment.draw_target(batch['target'], keys)}
+  teacher = recipe.teacher and recipe.teacher(frozen, batch, keys, recipe.augment)
   batch = augment.augment(batch, keys, image_size=recipe.image_size, regions=recipe.regions, **recipe.augment)
   images = augment.normalise(batch['image'], **recipe.normalise)
   # One key per shard is enough for dropout: it carries no promise about the number of devices.
@@ -197,7 +205,7 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], b
 
   def objective(params):
     variables = {'params': params, 'batch_stats': state.batch_stats}
-    context = Context(recipe.model, variables, images, batch, train=True, key=dropout)
+    context = Context(recipe.model, variables, images, batch, train=True, key=dropout, teacher=teacher)
     losses, shares = {}, {}
     for term in recipe.terms:
       mask = term.mask(batch).astype(jnp.float32)
@@ -256,12 +264,12 @@ def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], va
     batch: a host batch; rows with mask False are padding, to be dropped by the caller.
 
   Returns:
-    Per row: 'logits' (B, K), and 'map/<name>' (B, h, w) for each entry of ``explain``.
+    Per row: 'logits' (B, K), 'embedding' (B, D), 'pooled' (B, C), and 'map/<name>' (B, h, w) for each of ``explain``.
   """
   batch = augment.resize(batch, recipe.image_size, recipe.regions)
   images = augment.normalise(batch['image'], **recipe.normalise)
   context = Context(recipe.model, variables, images, batch, train=False)
-  table = {'logits': context.outputs.logits}
+  table = {name: getattr(context.outputs, name) for name in ('logits', 'embedding', 'pooled')}
   for name, options in explain.items():
     table[f'map/{name}'] = attribution_map(context, **options)[..., 0]
   return table

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from configs import pal
 from fer_jax import cluster, run, step
 from fer_jax.data import face, stream
+from fer_jax.data.mixture import Part
 from fer_jax.data.stream import Source
 
 CLASSES = face.EXPRESSIONS[:7]
@@ -54,17 +55,18 @@ def shrink(made: ConfigDict, **changes) -> ConfigDict:
   return made
 
 
-def steps(config, count=5, devices=1, data=None, setup=None, start=None):
-  """Takes ``count`` steps on ``data`` (default: ``source()``), with the config's setup and initial state where they are
-  at hand; returns the state and the meter on the host."""
+def steps(config, count=5, devices=1, data=None, setup=None, start=None, others=(), frozen=None):
+  """Takes ``count`` steps on ``data`` (default: ``source()``) and ``others``, with the config's setup, initial state
+  and a teacher's variables where they are at hand; returns the state and the meter on the host."""
   data = data or source(maps=config.data.maps.to_dict())
   mesh = cluster.make_mesh(jax.devices()[:devices])
   setup = setup or run.make_setup(config, data.classes, 20)
   state = cluster.replicate(start or setup.initial(), mesh)
   meter = cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
   train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
-  batches = stream.training_batches(data, seed=config.seed, batch_size=config.batch_size, threads=0,
-                                    order=config.data.order)
+  parts = [Part(data, config.data.parts, order=config.data.order), *others]
+  batches = stream.training_batches(parts, seed=config.seed, batch_size=config.batch_size, threads=0)
+  frozen = cluster.replicate(frozen or {}, mesh)
   for _ in range(count):
-    state, meter = train_step(state, meter, cluster.place(next(batches), mesh))
+    state, meter = train_step(state, meter, frozen, cluster.place(next(batches), mesh))
   return jax.device_get(state), jax.device_get(meter)

@@ -96,7 +96,7 @@ def sources(monkeypatch, tmp_path):
   splits = {'train': faces.source(24, seed=0), 'test': faces.source(17, seed=2)}
   for row in (1, 8, 9):
     splits['test'].records[row]['image'] = splits['train'].records[row]['image']
-  monkeypatch.setattr(run, 'open_source', lambda config, split: splits[split])
+  monkeypatch.setattr(sources, 'open_source', lambda config, split: splits[split])
   return splits
 
 
@@ -229,4 +229,4 @@ def test_mistakes_in_orders_and_lists_show_when_a_split_is_opened(tmp_path):
                            ({'eval_order': 'sort'}, "config.eval_order: .*did you mean 'sorted'"),
                            ({'data__subsets': (str(tmp_path / 'no.txt'),)}, 'cannot read the subset list')):
     with pytest.raises(UserError, match=message):
-      run.open_source(faces.config(**changes), 'train')
+      sources.open_source(faces.config(**changes), 'train')

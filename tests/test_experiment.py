@@ -20,7 +20,7 @@ from tests.processes import TINY, start
 def _sources(patch):
   """Makes every split a handful of faces in memory."""
   splits = {'train': faces.source(64, seed=0), 'valid': faces.source(17, seed=1), 'test': faces.source(20, seed=2)}
-  patch.setattr(run, 'open_source', lambda config, split: splits[split])
+  patch.setattr(sources, 'open_source', lambda config, split: splits[split])
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from configs import ablations, arm, au_cues, baseline, pal, ran
 
 SYSTEMS = {'baseline': baseline, 'pal': pal, 'au_cues': au_cues, 'ran': ran, 'arm': arm}
 
-_SIZE = {'image_size': 48, 'batch_size': 64, 'epochs': 4.0, 'model.backbone.depth': 10,
+SIZE = {'image_size': 48, 'batch_size': 64, 'epochs': 4.0, 'model.backbone.depth': 10,
          'model.backbone.stem': 'standard', 'model.backbone.large_maps': True, 'data.copies': True}
-ROWS = dict.fromkeys(SYSTEMS, _SIZE)
+ROWS = dict.fromkeys(SYSTEMS, SIZE)
 
 
 def get_config(argument: str = 'synthetic_faces:baseline') -> ConfigDict:

@@ -25,7 +25,8 @@ def decode(record: Mapping[str, Any], field: str = 'image') -> np.ndarray:
   flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYCOLOR if field == 'image' else cv2.IMREAD_GRAYSCALE)
   image = cv2.imdecode(np.frombuffer(record[field], np.uint8), flags)
   if image is None:
-    raise UserError(f"'{name_of(record)}': its {field} cannot be decoded; prepare the data set again.")
+    raise UserError(f"'{name_of(record)}': its {field} cannot be decoded; replace the file, or prepare the data set "
+                    'again.')
   return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -5,8 +5,9 @@ A host batch is a dict of numpy arrays, b rows of the global batch's B: ``image`
 width and height with NaN where there is none, ``landmark_source`` int32 (b,), ``landmark_heatmap``,
 ``action_unit_map`` and, where the data set has one, ``causal_mask`` uint8 (b, 56, 56), where asked for
 ``action_unit_generic_map`` uint8 (b, 56, 56), ``mask`` bool (b,) that is False for padding, and ``row`` int32 (b,): in
-training the row of the global batch, in evaluation the row of the split. Heatmap and action-unit map are the stored
-ones, or drawn from the landmarks here where a run wants them otherwise (``data/redraw.py``).
+training the row of the global batch, in evaluation the row of the split. Training batches have ``triplet`` int32 (b,)
+as well (``data/mixture.py``). Heatmap and action-unit map are the stored ones, or drawn from the landmarks here where a
+run wants them otherwise (``data/redraw.py``).
 """
 
 import dataclasses
@@ -23,9 +24,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fer_jax import registry
-from fer_jax.data.order import evaluation_order, training_order
+from fer_jax.data.folder import Folder
+from fer_jax.data.mixture import Mixture, Part
+from fer_jax.data.order import evaluation_order
 from fer_jax.data.pixels import decode, name_of, to_channels, to_size, to_square
 from fer_jax.data.redraw import redrawn
+from fer_jax.data.restricted import Restricted
 from fer_jax.errors import UserError, nearest
 
 Batch = dict[str, np.ndarray]
@@ -50,6 +54,7 @@ class Source:
     cache: keep decoded examples in memory, so that only the first epoch reads and decodes. Grey faces of 48 px take
       about 11 kB each, RGB of 224 px 160 kB.
     fingerprint: sha256 of what the split consists of; '' where nobody knows.
+    folder: where the data set lies, with what its builder wrote beside the records; '' where nobody knows.
     maps: how maps are drawn, see ``redraw.redrawn``; empty: as the builders drew them.
   """
   records: Sequence[Mapping[str, Any]]
@@ -59,6 +64,7 @@ class Source:
   target: str = 'label'
   cache: bool = False
   fingerprint: str = ''
+  folder: str = ''
   maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -141,20 +147,27 @@ class Source:
 
 def open_split(name: str, variant: str | None, split: str, data_dir: str | None, *, size: int = 0, channels: int = 0,
                target: str = 'label', cache: bool = False, maps: Mapping[str, Any] | None = None,
-               prepare_if_missing: bool = False) -> Source:
-  """Opens a split of a prepared data set.
+               classes: Sequence[str] = (), prepare_if_missing: bool = False) -> Source:
+  """Opens a split of a prepared data set, or a folder of images.
 
   Args:
-    name: a builder of ``fer_jax/data/builders``.
-    variant: the builder's configuration; None or '': its first.
-    split: a TFDS split expression, such as ``'train+valid'`` or ``'train[:90%]'``.
-    data_dir: where prepared data sets lie; None or '': TFDS's default.
+    name: a builder of ``fer_jax/data/builders``; or 'folder', any folder of images.
+    variant: the builder's configuration; None or '': its first. Of a folder, 'classes': the folders in it are classes.
+    split: a TFDS split expression, such as ``'train+valid'`` or ``'train[:90%]'``; of a folder, a folder in it, or ''.
+    data_dir: where prepared data sets lie; None or '': TFDS's default. Of a folder, its path.
     size: see ``Source``; so are ``channels``, ``target``, ``cache`` and ``maps``.
+    classes: only the faces of these classes, which become the classes of the split; empty: all faces.
     prepare_if_missing: prepare the data set first where it is not there; for data sets that need no files.
 
   Raises:
-    UserError: an unknown name, variant, split, target or map, or the data set is not prepared.
+    UserError: an unknown name, variant, split, target, map or class, or the data set is not prepared.
   """
+  options = {'size': size, 'channels': channels, 'target': target, 'cache': cache, 'maps': maps or {}}
+  if name == 'folder':
+    if variant not in ('', None, 'classes'):
+      raise UserError(f"a folder has no variant '{variant}'; choose '' or, if its folders are classes, 'classes'.")
+    images = Folder(os.path.join(data_dir or '.', split), labelled=variant == 'classes')
+    return _restricted(images, images.classes, classes, images.fingerprint, data_dir or '.', options)
   make_builder = registry.find('data.builders', name)
   if variant and variant not in make_builder.builder_configs:
     raise UserError(f"{name} has no variant '{variant}'{nearest(variant, make_builder.builder_configs)}")
@@ -178,36 +191,43 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
   except ValueError as e:
     raise UserError(f"{name}: bad split '{split}': {str(e).splitlines()[0]} It has: "
                     f"{', '.join(builder.info.splits)}.") from e
-  return Source(records, tuple(builder.info.features['label'].names), size=size, channels=channels, target=target,
-                cache=cache, fingerprint=_fingerprint(builder, split), maps=maps or {})
+  return _restricted(records, tuple(builder.info.features['label'].names), classes, _fingerprint(builder, split),
+                     str(builder.data_path), options)
 
 
-def training_batches(source: Source, *, seed: int, batch_size: int, start_step: int = 0, process_index: int = 0,
-                     process_count: int = 1, threads: int = 4, order: str = 'shuffle') -> Iterator[Batch]:
+def _restricted(records: Sequence[Any], classes: tuple[str, ...], wanted: Sequence[str], fingerprint: str, folder: str,
+                options: Mapping[str, Any]) -> Source:
+  if wanted:
+    records, classes = Restricted(records, classes, wanted), tuple(wanted)
+    fingerprint = hashlib.sha256(f"{fingerprint} {','.join(wanted)}".encode()).hexdigest()
+  return Source(records, classes, fingerprint=fingerprint, folder=folder, **options)
+
+
+def training_batches(parts: Sequence[Part], *, seed: int, batch_size: int, start_step: int = 0, process_index: int = 0,
+                     process_count: int = 1, threads: int = 4) -> Iterator[Batch]:
   """Yields this process's rows of the global batches of steps ``start_step``, ``start_step + 1``, ... without end.
 
   Row i of the global batch of step s is element s * B + i of one infinite sequence, whatever the number of processes; a
-  batch may span two epochs.
+  batch may span two epochs. Of several parts each has such a sequence, see ``data/mixture.py``.
 
   Args:
-    source: the split.
+    parts: what a batch holds, the training split first.
     seed: decides the order, with the step and nothing else.
     batch_size: B, rows of the global batch.
     start_step: the first step.
     process_index: this process.
     process_count: how many there are.
     threads: threads that read and decode; 0 reads in the caller. The result is the same.
-    order: 'shuffle' (every example once an epoch), 'balanced' or 'oversample', see ``order.training_order``.
 
   Raises:
-    UserError: ``batch_size`` is not divisible by ``process_count``, or an unknown order.
+    UserError: ``batch_size`` is not divisible by ``process_count`` or by the rows of a group, or an unknown order.
   """
   rows_each = _rows_each(batch_size, process_count)
-  row_at = training_order(order, seed, source)
+  mixture = Mixture(parts, seed, batch_size)
 
   def batch(step: int) -> Batch:
     rows = np.arange(process_index * rows_each, (process_index + 1) * rows_each, dtype=np.int32)
-    examples = [source.example(int(row_at(step * batch_size + int(row)))) for row in rows]
+    examples = [mixture.example(step, int(row)) for row in rows]
     return {**_stack(examples), 'mask': np.ones(rows_each, bool), 'row': rows}
 
   return _read(batch, range(start_step, sys.maxsize), threads)

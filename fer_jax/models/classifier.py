@@ -18,7 +18,8 @@ class Outputs:
 
   Attributes:
     logits: (B, K) float32.
-    embedding: (B, D) float32, the features the head classifies.
+    embedding: (B, D) float32, the head's: the features it classifies, or those beside its logits ('embedding').
+    pooled: (B, C) float32, the mean of the backbone's last features over space, of the full face.
     taps: {name: (B, h, w, c)} activations, of the full face where a face has regions; each is a linen ``perturb`` point
       of the backbone.
     region_weights: (B, R) float32 with region 0 the full face, or None where the head has no regions.
@@ -28,6 +29,7 @@ class Outputs:
 
   logits: jax.Array
   embedding: jax.Array
+  pooled: jax.Array
   taps: dict[str, jax.Array]
   region_weights: jax.Array | None = None
   attention: jax.Array | None = None
@@ -51,14 +53,16 @@ class Classifier(nn.Module):
     """
     if images.ndim == 4:
       features, taps, attention = self.backbone(images, train)
+      whole = features
     else:
       faces = images.shape[:2]
       features, taps, attention = self.backbone(images.reshape(-1, *images.shape[2:]), train)
       full_face = lambda x: x.reshape(*faces, *x.shape[1:])[:, 0]
+      whole, taps, attention = jax.tree.map(full_face, (features, taps, attention))
       features = features.reshape(*faces, *features.shape[1:])
-      taps, attention = jax.tree.map(full_face, (taps, attention))
     logits, embedding, region_weights = self.head(features, train, mask)
-    return Outputs(logits, embedding, taps, region_weights, attention)
+    pooled = whole.astype(jnp.promote_types(whole.dtype, jnp.float32)).mean(axis=(1, 2))
+    return Outputs(logits, embedding, pooled, taps, region_weights, attention)
 
 
 def make_classifier(options: Mapping[str, Any], classes: int, axis_name: str | None = None, regions: int = 1

@@ -11,6 +11,7 @@ import pytest
 
 from configs import common
 from fer_jax.data import face, order, stream
+from fer_jax.data.mixture import Part
 from fer_jax.errors import UserError
 from fer_jax.landmarks.action_units import action_unit_map
 from fer_jax.landmarks.heatmap import landmark_heatmap
@@ -59,7 +60,7 @@ def assert_equal(a, b):
 
 
 def test_batch_fields():
-  batch = next(stream.training_batches(make_source(5), seed=0, batch_size=4))
+  batch = next(stream.training_batches([Part(make_source(5))], seed=0, batch_size=4))
   assert {name: (values.shape, values.dtype.name) for name, values in batch.items()} == {
       'image': ((4, 8, 8, 1), 'uint8'), 'label': ((4,), 'int32'), 'target': ((4, 3), 'float32'),
       'landmarks': ((4, 68, 2), 'float32'), 'landmark_source': ((4,), 'int32'),
@@ -76,7 +77,7 @@ def test_batch_fields():
 
 
 def test_every_epoch_is_a_new_permutation():
-  seen = sum(held(take(stream.training_batches(make_source(12), seed=3, batch_size=4), 9)), [])
+  seen = sum(held(take(stream.training_batches([Part(make_source(12))], seed=3, batch_size=4), 9)), [])
   epochs = [seen[:12], seen[12:24], seen[24:]]
   assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
   assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != list(range(12))
@@ -85,7 +86,7 @@ def test_every_epoch_is_a_new_permutation():
 @pytest.mark.parametrize('order', ['shuffle', 'balanced', 'oversample'])
 def test_order_is_a_function_of_seed_and_step(order):
   source = make_source(14)
-  start = lambda seed, step: held(take(stream.training_batches(source, seed=seed, batch_size=5, start_step=step,
+  start = lambda seed, step: held(take(stream.training_batches([Part(source)], seed=seed, batch_size=5, start_step=step,
                                                                order=order), 6))
   whole = start(0, 0)
   assert start(0, 0) == whole
@@ -98,8 +99,8 @@ def test_order_is_a_function_of_seed_and_step(order):
 def test_the_global_batch_is_the_same_for_any_number_of_processes(processes, order):
   source = make_source(11)
   options = {'seed': 5, 'batch_size': 8, 'start_step': 2, 'order': order}
-  whole = take(stream.training_batches(source, **options), 4)
-  parts = [take(stream.training_batches(source, **options, process_index=p, process_count=processes), 4)
+  whole = take(stream.training_batches([Part(source)], **options), 4)
+  parts = [take(stream.training_batches([Part(source)], **options, process_index=p, process_count=processes), 4)
            for p in range(processes)]
   for batch, *pieces in zip(whole, *parts, strict=True):
     assert_equal(batch, {name: np.concatenate([piece[name] for piece in pieces]) for name in batch})
@@ -108,15 +109,15 @@ def test_the_global_batch_is_the_same_for_any_number_of_processes(processes, ord
 
 @pytest.mark.parametrize('cache', [False, True])
 def test_threads_change_nothing(cache):
-  plain = take(stream.training_batches(make_source(30), seed=0, batch_size=6, threads=0), 12)
-  threaded = take(stream.training_batches(make_source(30, cache=cache), seed=0, batch_size=6, threads=5), 12)
+  plain = take(stream.training_batches([Part(make_source(30))], seed=0, batch_size=6, threads=0), 12)
+  threaded = take(stream.training_batches([Part(make_source(30, cache=cache))], seed=0, batch_size=6, threads=5), 12)
   for a, b in zip(plain, threaded, strict=True):
     assert_equal(a, b)
 
 
 def test_balanced_batches():
   source = make_skewed()
-  batches = take(stream.training_batches(source, seed=0, batch_size=10, order='balanced'), 4)
+  batches = take(stream.training_batches([Part(source, order='balanced')], seed=0, batch_size=10), 4)
   assert all(np.bincount(batch['label'], minlength=3).tolist() == [5, 5, 0] for batch in batches)
   common = [i for batch in held(batches) for i in batch if i < 20]
   assert sorted(common) == list(range(20))
@@ -124,7 +125,7 @@ def test_balanced_batches():
 
 def test_a_balanced_epoch_as_long_as_the_smallest_class_allows():
   # 3 examples of the smallest class, 2 classes: 6 examples in which none comes twice.
-  first = held(take(stream.training_batches(make_skewed(), seed=0, batch_size=6, order='balanced'), 1))[0]
+  first = held(take(stream.training_batches([Part(make_skewed(), order='balanced')], seed=0, batch_size=6), 1))[0]
   assert len(set(first)) == 6 and sorted(i for i in first if i >= 20) == [20, 21, 22]
 
 
@@ -141,16 +142,17 @@ def test_oversampling_draws_classes_equally_often_and_leaves_unlabelled_examples
 
 
 def test_oversampling_repeats_examples_before_all_were_seen():
-  seen = sum(held(take(stream.training_batches(make_source(12), seed=3, batch_size=12, order='oversample'), 1)), [])
+  parts = [Part(make_source(12), order='oversample')]
+  seen = sum(held(take(stream.training_batches(parts, seed=3, batch_size=12), 1)), [])
   assert len(set(seen)) < 12
 
 
 def test_training_order_mistakes():
   with pytest.raises(UserError, match="unknown order 'ballanced'; did you mean 'balanced'"):
-    stream.training_batches(make_source(3), seed=0, batch_size=1, order='ballanced')
+    stream.training_batches([Part(make_source(3), order='ballanced')], seed=0, batch_size=1)
   unlabelled = stream.Source([make_record(0, label=-1)], CLASSES)
   with pytest.raises(UserError, match="'oversample' needs labels"):
-    stream.training_batches(unlabelled, seed=0, batch_size=1, order='oversample')
+    stream.training_batches([Part(unlabelled, order='oversample')], seed=0, batch_size=1)
 
 
 @pytest.mark.parametrize('processes', [1, 2])
@@ -194,7 +196,7 @@ def test_evaluation_counts_every_example_once(n, processes):
 
 def test_batch_size_must_be_shared_evenly():
   with pytest.raises(UserError, match='divisible by 3'):
-    stream.training_batches(make_source(4), seed=0, batch_size=8, process_count=3)
+    stream.training_batches([Part(make_source(4))], seed=0, batch_size=8, process_count=3)
   with pytest.raises(UserError, match='divisible by 3'):
     stream.evaluation_batches(make_source(4), batch_size=8, process_count=3)
 
@@ -341,7 +343,7 @@ def test_targets():
 def test_a_broken_image_is_named(threads):
   source = stream.Source([make_record(0), make_record(1) | {'image': b'no image'}], CLASSES)
   with pytest.raises(UserError, match="'face1.png': its image cannot be decoded"):
-    take(stream.training_batches(source, seed=0, batch_size=2, threads=threads), 1)
+    take(stream.training_batches([Part(source)], seed=0, batch_size=2, threads=threads), 1)
 
 
 def test_an_empty_split():
@@ -392,5 +394,5 @@ def test_mistakes_are_explained(data_dir, name, variant, split, message):
 def test_reading_does_not_import_tensorflow(data_dir):
   code = ('import sys; from fer_jax.data import stream; '
           f'source = stream.open_split("synthetic_faces", "tiny", "valid", {data_dir!r}); '
-          'next(stream.training_batches(source, seed=0, batch_size=2)); sys.exit("tensorflow" in sys.modules)')
+          'next(stream.training_batches([Part(source)], seed=0, batch_size=2)); sys.exit("tensorflow" in sys.modules)')
   subprocess.run([sys.executable, '-c', code], check=True, cwd=pathlib.Path(__file__).parents[2])

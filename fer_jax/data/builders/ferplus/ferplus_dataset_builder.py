@@ -20,6 +20,7 @@ _DESCRIPTIONS = {
     'crossentropy': 'Training targets are distributions over up to three classes; valid and test by majority.',
     'probability': 'As crossentropy, but training draws one class from the target; valid and test by majority.',
     'argmax': 'The class with the most votes, in every split; not an official rule.',
+    'unlabelled': 'The images that majority drops (no majority, unknown, not a face), without a label.',
 }
 
 
@@ -31,7 +32,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   """
 
   VERSION = tfds.core.Version('1.0.0')
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=rule, description=_DESCRIPTIONS[rule]) for rule in labels.RULES]
+  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=rule, description=text)
+                     for rule, text in _DESCRIPTIONS.items()]
 
   def __init__(self, *, source: str | None = None, strict: bool = False, workers: int | None = None,
                landmark_model: str | None = None, check_counts: bool = True, **kwargs: Any):
@@ -64,17 +66,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
     tfds.disable_progress_bar()  # Ours knows how many faces there are.
     splits = source_lib.open_source(self._source)
-    kept = {}
+    unlabelled = self.builder_config.name == labels.UNLABELLED
+    variant = 'majority' if unlabelled else self.builder_config.name
+    kept, dropped = {}, {}
     for name, split in splits.items():
-      rule = labels.rule_of_split(self.builder_config.name, name)
+      rule = labels.rule_of_split(variant, name)
       targets = {row: labels.target(row.votes, rule) for row in split.rows}
       kept[name] = {row: target for row, target in targets.items() if target is not None}
+      dropped[name] = {row: np.zeros(len(labels.CLASSES), np.float32) for row in split.rows if targets[row] is None}
     if self._check_counts:
       found = {name: collections.Counter(int(np.argmax(target)) for target in rows.values())
                for name, rows in kept.items()}
       source_lib.check_counts({name: [counts[i] for i in range(len(labels.CLASSES))] for name, counts in found.items()},
-                              self.builder_config.name)
-    return {name: self._generate_examples(name, splits[name], kept[name]) for name in splits}
+                              variant)
+    chosen = dropped if unlabelled else kept
+    return {name: self._generate_examples(name, splits[name], chosen[name]) for name in splits}
 
   def _generate_examples(self, name: str, split: source_lib.Split,
                          kept: dict[source_lib.Row, np.ndarray]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -99,9 +105,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       if isinstance(result, str):
         skip(row, result)
         continue
-      label = int(np.argmax(kept[row]))
+      label = int(np.argmax(kept[row])) if kept[row].any() else -1
       yield row.name, face.record(
-          image=io.BytesIO(encoded), name=row.name, label=label, expression=labels.CLASSES[label], size=result.size,
+          image=io.BytesIO(encoded), name=row.name, label=label,
+          expression=labels.CLASSES[label] if label >= 0 else None, size=result.size,
           landmarks=result.landmarks, source=result.source, score=result.score,
           votes=np.array(row.votes, np.int32), target=kept[row])
     if skipped:

@@ -13,6 +13,7 @@ CLASSES = ('neutral', 'happiness', 'surprise', 'sadness', 'anger', 'disgust', 'f
 VOTES = (*CLASSES, 'unknown', 'NF')
 
 RULES = ('majority', 'crossentropy', 'probability', 'argmax')
+UNLABELLED = 'unlabelled'  # No rule: the images that 'majority' drops, without a label.
 
 # Images kept, by rule, split and class, measured on the official label.csv files.
 _CROSSENTROPY = {

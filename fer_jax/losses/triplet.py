@@ -1,0 +1,38 @@
+"""Triplet loss: of three faces, the two that are alike are closer to each other than to the odd one.
+
+Two-sided, with a margin by type of triplet, as FECNet has it (arXiv 1811.11283; form and margins recalled).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fer_jax.errors import UserError
+
+
+def triplet(context: Any, margins: Sequence[float] = (0.1, 0.2, 0.2)) -> jax.Array:
+  """max(0, D12 - D13 + m) + max(0, D12 - D23 + m) with D the squared distance of embeddings, 3 the odd one.
+
+  Squared, because the root has no gradient at 0; between embeddings of length 1, D lies in [0, 4].
+
+  Args:
+    context: the forward pass; ``batch['triplet']`` (B,) is the type of a triplet in its first row, whose other faces
+      are the next two rows.
+    margins: m for triplets of one, two and three classes.
+
+  Returns:
+    (B,): the loss of the triplet that starts in a row; use the mask 'triplets', other rows mean nothing.
+
+  Raises:
+    UserError: not one margin for each type.
+  """
+  if len(margins) != 3:
+    raise UserError(f'triplet.margins={tuple(margins)}: give three numbers, for one, two and three classes.')
+  first = context.outputs.embedding
+  second, odd = jnp.roll(first, -1, axis=0), jnp.roll(first, -2, axis=0)
+  distance = lambda a, b: jnp.square(a - b).sum(axis=-1)
+  margin = jnp.asarray(margins, jnp.float32)[jnp.maximum(context.batch['triplet'], 0)]
+  alike = distance(first, second) + margin
+  return jnp.maximum(0.0, alike - distance(first, odd)) + jnp.maximum(0.0, alike - distance(second, odd))
