@@ -5,9 +5,9 @@
         --workdir=runs/deepfever/student-0 --config.teacher.workdir=runs/deepfever/teacher-0
 
 The net and recipe of configs/ablations/systems.py; every row takes as many steps of as many faces, but for the 'seen'
-rows, which are trained on the faces of four classes, for transfer to the others. 'labels' is the plain classifier, whose
-pooled features are scored as its embedding. Triplets are made from votes or labels: they are not FEC. BUILD_NOTES.md has
-the table.
+rows, which are trained on the faces of four classes, for transfer to the others. 'labels' is the plain classifier,
+whose pooled features are scored as its embedding. Triplets are made from votes or labels: they are not FEC.
+BUILD_NOTES.md has the table.
 """
 
 from ml_collections import ConfigDict
