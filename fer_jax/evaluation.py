@@ -100,8 +100,8 @@ def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, An
   """Evaluates every example of ``source``.
 
   Returns:
-    The table of ``outputs_of`` with 'prediction', 'nll' (nats, NaN without a label), 'landmarks_valid', 'prior' and
-    'maps' {name: (N, h, w)}.
+    The table of ``outputs_of`` with 'prediction', 'nll' (nats, NaN without a label) and, where faces have a landmark
+    heatmap, 'landmarks_valid', 'prior' and 'maps' {name: (N, h, w)}.
   """
   table = outputs_of(evaluator, variables, source, batch_size, mesh, order)
   logits = table['logits'].astype(np.float64)
@@ -109,10 +109,11 @@ def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, An
   true = np.take_along_axis(logits, np.maximum(table['label'], 0)[:, None], axis=1)[:, 0]
   table['nll'] = np.where(table['label'] >= 0, log_normaliser - true, np.nan)
   table['prediction'] = logits.argmax(axis=1)
-  trusted = table['landmark_source'] >= LANDMARK_SOURCES.index('detector')
-  table['landmarks_valid'] = trusted & (table['landmark_heatmap'].max(axis=(1, 2)) > 0)
-  table['prior'] = table['landmark_heatmap']
-  table['maps'] = {name[4:]: table[name] for name in table if name.startswith('map/')}
+  if 'landmark_heatmap' in table:
+    trusted = table['landmark_source'] >= LANDMARK_SOURCES.index('detector')
+    table['landmarks_valid'] = trusted & (table['landmark_heatmap'].max(axis=(1, 2)) > 0)
+    table['prior'] = table['landmark_heatmap']
+    table['maps'] = {name[4:]: table[name] for name in table if name.startswith('map/')}
   return table
 
 
@@ -246,10 +247,9 @@ def draw_panel(evaluator: Callable[..., dict[str, Any]], before: Mapping[str, An
   # Filled up to a whole evaluation batch, which is compiled already.
   padded = {name: np.resize(values, (batch_size, *values.shape[1:])) for name, values in faces.items()}
   padded['mask'] = np.arange(batch_size) < len(rows)
-  panel = {'images': faces['image'], 'priors': faces['landmark_heatmap'], 'labels': faces['label'],
-           'names': np.array([source.names[row] for row in rows])}
-  if 'causal_mask' in faces:
-    panel['causal_masks'] = faces['causal_mask']
+  panel = {'images': faces['image'], 'labels': faces['label'], 'names': np.array([source.names[row] for row in rows])}
+  drawn = {'priors': 'landmark_heatmap', 'causal_masks': 'causal_mask'}
+  panel |= {name: faces[field] for name, field in drawn.items() if field in faces}
   for when, variables in (('before', before), ('after', after)):
     outputs = {name: values[: len(rows)] for name, values in
                jax.device_get(evaluator(variables, cluster.place(padded, mesh))).items()}

@@ -83,9 +83,9 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   if config.init_from:
     state = with_backbone(state, run.load(Path(config.init_from), mesh).variables)
   untrained = jax.device_get(state.variables())
-  record |= {'classes': list(source.classes), 'channels': source.channels, 'fingerprint': source.fingerprint, 'steps': total,
-             'hardware': cluster.hardware(), 'devices': mesh.size, 'processes': jax.process_count(),
-             'parameters': int(sum(p.size for p in jax.tree.leaves(state.params)))}
+  record |= {'classes': list(source.classes), 'channels': source.channels, 'fingerprint': source.fingerprint,
+             'steps': total, 'hardware': cluster.hardware(), 'devices': mesh.size,
+             'processes': jax.process_count(), 'parameters': int(sum(p.size for p in jax.tree.leaves(state.params)))}
   if len(parts) > 1:
     record['passes'] = mixture.passes(parts, config.batch_size, total)
   if teacher:

@@ -1,6 +1,7 @@
 """A source of noise faces in memory, a config that compiles in seconds, a few steps: what many tests start from."""
 
 import functools
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from fer_jax import cluster, run, step
 from fer_jax.data import face, stream
 from fer_jax.data.mixture import Part
 from fer_jax.data.stream import Source
+from fer_jax.data.triplets import triplets_from_labels
 
 CLASSES = face.EXPRESSIONS[:7]
 
@@ -55,17 +57,32 @@ def shrink(made: ConfigDict, **changes) -> ConfigDict:
   return made
 
 
-def steps(config, count=5, devices=1, data=None, setup=None, start=None, others=(), frozen=None):
-  """Takes ``count`` steps on ``data`` (default: ``source()``) and ``others``, with the config's setup, initial state
-  and a teacher's variables where they are at hand; returns the state and the meter on the host."""
+def teacher(config):
+  """A teacher of the config's own form, at its initial parameters."""
+  setup = run.make_setup(config, CLASSES, 20)
+  record = {'classes': list(CLASSES), 'commit': 'none', 'steps': 20}
+  return run.Trained(Path('teacher'), config, record, setup, setup.initial().variables(), 0)
+
+
+def parts(config, data):
+  """What the config's batches hold, every source on ``data``; triplets come from labels."""
+  others = []
+  for name, options in config.sources.items():
+    found = triplets_from_labels(data.labels, len(data.classes), 64) if options.supervision == 'triplets' else None
+    others.append(Part(data, options.parts, options.supervision, found, name=name))
+  return [Part(data, config.data.parts, order=config.data.order), *others]
+
+
+def steps(config, count=5, devices=1, data=None, setup=None, start=None, frozen=None):
+  """Takes ``count`` steps on ``data`` (default: ``source()``), with the config's setup, initial state and a teacher's
+  variables where they are at hand; returns the state and the meter on the host."""
   data = data or source(maps=config.data.maps.to_dict())
   mesh = cluster.make_mesh(jax.devices()[:devices])
   setup = setup or run.make_setup(config, data.classes, 20)
   state = cluster.replicate(start or setup.initial(), mesh)
   meter = cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
   train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
-  parts = [Part(data, config.data.parts, order=config.data.order), *others]
-  batches = stream.training_batches(parts, seed=config.seed, batch_size=config.batch_size, threads=0)
+  batches = stream.training_batches(parts(config, data), seed=config.seed, batch_size=config.batch_size, threads=0)
   frozen = cluster.replicate(frozen or {}, mesh)
   for _ in range(count):
     state, meter = train_step(state, meter, frozen, cluster.place(next(batches), mesh))

@@ -25,12 +25,16 @@ HEADS = {
     'wildcat': {},
     'arm': {'block': 4, 'kernel': 4, 'stride': 2},
     'region_attention': {},
+    'embedding': {'dim': 3},
 }
 LOSSES = {
     'cross_entropy': {'loss': 'cross_entropy', 'mask': 'labelled'},
     'pal': {'loss': 'alignment', 'mask': 'landmarks', **PRESETS['pal'], 'taps': ('stage3',)},
     'au_cues': {'loss': 'alignment', 'mask': 'action_units', **PRESETS['au_cues'], 'taps': ('stem', 'stage4')},
     'region_bias': {'loss': 'region_bias', 'mask': 'all', 'margin': 0.1},
+    'triplet': {'loss': 'triplet', 'mask': 'triplets'},
+    'distil_logits': {'loss': 'distillation', 'mask': 'all', 'match': 'logits'},
+    'distil_embedding': {'loss': 'distillation', 'mask': 'all', 'match': 'embedding'},
 }
 
 # What is not meant to combine: what to ask for, and what the error says. CAM needs one weight per class and channel,
@@ -43,6 +47,7 @@ REFUSED = {
     'ARM with regions': ('resnet', 'arm', ['cross_entropy'], {'regions.scheme': 'fixed5'}, 'as one image'),
     'CAM on ARM': ('resnet', 'arm', ['pal'], {'losses.pal.attribution': 'cam'}, "needs the head 'linear'"),
     'CAM on RAN': ('resnet', 'region_attention', ['pal'], {'losses.pal.attribution': 'cam'}, "needs the head 'linear'"),
+    'distillation without a teacher': ('resnet', 'linear', ['distil_logits'], {}, 'needs a teacher'),
     'rollout on a CNN': ('resnet', 'linear', ['pal'], {'losses.pal.attribution': 'rollout'}, 'of a transformer'),
 }
 
@@ -56,6 +61,8 @@ def config(backbone, head, losses, changes=()):
     made.model.backbone = ConfigDict({'name': backbone.split()[0], **BACKBONES[backbone]})
     made.model.head = ConfigDict({'name': head, **HEADS[head]})
     made.losses = ConfigDict({name: {'weight': 1.0, **LOSSES[name]} for name in losses})
+    if 'triplet' in losses:  # One labelled face and one triplet.
+      made.sources.triplets = ConfigDict({'split': 'train', 'parts': 1, 'supervision': 'triplets'})
     made.explain, made.ema, made.select = ConfigDict(), 0.0, 'last'
     for key, value in dict(changes).items():
       made.update_from_flattened_dict({key: value})
@@ -71,7 +78,9 @@ def test_the_lists_are_complete():
 @pytest.mark.parametrize('head', HEADS)
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_takes_a_step_with_every_loss_at_once(backbone, head):
-  losses = [name for name in LOSSES if name != 'region_bias' or head == 'region_attention']
+  # A teacher is a second network to compile; one head stands for all, since it sees no more than a head's outputs.
+  needs = {'region_bias': 'region_attention', 'distil_logits': 'embedding', 'distil_embedding': 'embedding'}
+  losses = [name for name in LOSSES if needs.get(name, head) == head]
   assert_takes_a_step(config(backbone, head, losses))
 
 

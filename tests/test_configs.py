@@ -14,8 +14,9 @@ from fer_jax.errors import UserError
 from tests import faces
 
 SYSTEMS = sorted(m.name for m in pkgutil.iter_modules(configs.__path__) if m.name != 'common' and not m.ispkg)
+RECIPES = {'baseline': ('',), 'deepfever': (':teacher', ':student')}  # The others have a paper's beside the small one.
 CASES = [(name, dataset + recipe) for name in SYSTEMS if name != 'quickstart' for dataset in common.DATASETS
-         for recipe in ('', ':paper') if name != 'baseline' or not recipe]
+         for recipe in RECIPES.get(name, ('', ':paper'))]
 
 
 def get_config(name, *arguments):
@@ -24,9 +25,11 @@ def get_config(name, *arguments):
 
 def assert_takes_a_step(config):
   """Two steps: the first of a warm-up has a learning rate of 0."""
-  setup = run.make_setup(config, faces.CLASSES, 20)
+  taught = any(term.loss == 'distillation' for term in config.losses.values())
+  teacher = faces.teacher(config) if taught else None
+  setup = run.make_setup(config, faces.CLASSES, 20, teacher)
   start = setup.initial()
-  state, meter = faces.steps(config, count=2, setup=setup, start=start)
+  state, meter = faces.steps(config, count=2, setup=setup, start=start, frozen=teacher and teacher.variables)
   assert all(np.isfinite(value) for value in meter.values()) and meter['steps'] == 2
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
   assert any((a != b).any() for a, b in zip(jax.tree.leaves(start.params), jax.tree.leaves(state.params), strict=True))
@@ -68,3 +71,13 @@ def test_unknown_data_set_or_recipe():
     get_config('arm', 'ferplus:papre')
   with pytest.raises(UserError, match='no recipe of a paper'):
     get_config('baseline', 'ferplus:paper')
+  with pytest.raises(UserError, match="unknown role 'techer'; did you mean 'teacher'"):
+    get_config('deepfever', 'ferplus:techer')
+  with pytest.raises(UserError, match='no recipe of a paper'):
+    get_config('deepfever', 'ferplus:paper')
+
+
+def test_deepfever_without_a_data_set_is_of_the_synthetic_faces():
+  for role in ('teacher', 'student'):
+    assert get_config('deepfever', role).to_dict() == get_config('deepfever', f'synthetic_faces:{role}').to_dict()
+  assert get_config('deepfever', 'ferplus').name == 'deepfever/teacher'

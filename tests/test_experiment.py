@@ -99,24 +99,30 @@ def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, t
 
 
 def test_kill_9_at_a_random_step_and_resume_gives_the_same_bits(tmp_path):
-  # The synthetic faces, as a user starts it: a process killed without warning, and the same command again.
-  command = ['train', '--config=configs/quickstart.py', *TINY, '--config.epochs=12.0', '--config.evaluate_every=100.0']
-  undisturbed = start(*command, f'--workdir={tmp_path}/whole', data_dir=tmp_path)
-  _, err = undisturbed.communicate(timeout=300)
-  assert undisturbed.returncode == 0, err
+  # The synthetic faces, as a user starts it: a process killed without warning, and the same command again. A student
+  # has everything that a run can have: three sources and a teacher.
+  def run_command(role, workdir, *more):
+    command = ['train', f'--config=configs/deepfever.py:{role}', f'--workdir={tmp_path / workdir}', *TINY, *more]
+    return start(*command, data_dir=tmp_path)
+
+  def finish(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+  finish(run_command('teacher', 'teacher', '--config.epochs=0.5'))
+  more = (f'--config.teacher.workdir={tmp_path}/teacher', '--config.epochs=12.0', '--config.evaluate_every=100.0')
+  finish(run_command('student', 'whole', *more))
   at = random.randrange(6, 40)
   print(f'killing after step {at}')
-  victim = start(*command, f'--workdir={tmp_path}/killed', data_dir=tmp_path)
+  victim = run_command('student', 'killed', *more)
   log = tmp_path / 'killed/metrics.jsonl'
   while not (log.exists() and len(log.read_text().splitlines()) >= at):
     assert victim.poll() is None, victim.stderr.read()
     time.sleep(0.01)
   victim.kill()
   victim.communicate()
-  resumed = start(*command, f'--workdir={tmp_path}/killed', data_dir=tmp_path)
-  out, err = resumed.communicate(timeout=300)
-  assert resumed.returncode == 0, err
-  assert 'from step' in out
+  assert 'from step' in finish(run_command('student', 'killed', *more))
   config = run.read_config(tmp_path / 'whole')
   (a, one), (b, two) = (final_state(config, tmp_path / name) for name in ('whole', 'killed'))
   assert a == b == 48

@@ -13,12 +13,13 @@ LEVELS = [
     {'registry', 'landmarks'},
     {'data', 'models', 'attribution', 'cluster', 'optim', 'commands'},
     {'losses', 'metrics'},
-    {'state'},
+    {'state', 'teacher'},
     {'step', 'checkpoint'},
-    {'run'},
+    {'run', 'sources'},
     {'reports', 'evaluation'},
     {'experiment'},
-    {'train', 'evaluate', 'prepare', 'bench'},
+    {'frozen'},
+    {'train', 'evaluate', 'prepare', 'bench', 'features', 'transfer'},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 
@@ -60,5 +61,6 @@ def test_landmarks_and_metrics_do_not_import_jax():
 def test_a_training_run_needs_neither_tensorflow_nor_torch():
   code = ('import sys, fer_jax.experiment; from fer_jax import registry; registry.find("data.builders", "ferplus");'
           'registry.find("data.builders", "synthetic_faces");'
+          'registry.find("data.builders", "fec");'
           'assert not {"tensorflow", "torch"} & set(sys.modules)')
   subprocess.run([sys.executable, '-c', code], check=True, cwd=PACKAGE.parent)

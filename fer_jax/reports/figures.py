@@ -1,4 +1,4 @@
-"""Draws a run's curves, confusion matrix and recalls as inline SVG whose colours follow the page's light or dark theme.
+"""Draws a run's curves, confusions, recalls and few-shot curves as inline SVG in the page's light or dark colours.
 
 Figures are drawn in the colours of ``THEME``; ``svg`` then swaps each for the CSS variable of its name.
 """
@@ -6,8 +6,10 @@ Figures are drawn in the colours of ``THEME``; ``svg`` then swaps each for the C
 import contextlib
 import html
 import io
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from fer_jax.metrics.confusion import recall
 from fer_jax.metrics.intervals import wilson
@@ -109,6 +111,43 @@ def class_recall(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
     axes.grid(False)
     axes.spines[:].set_visible(False)
     return svg(figure, 'recall')
+
+
+def few_shot(name: str, points: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) -> Markup:
+  """Draws accuracy against the number of labelled examples of each class, one line for each kind of features.
+
+  Args:
+    name: what the picture is called; marks the ids inside it.
+    points: rows with features, shots >= 1, accuracy in [0, 1] and sd, the half width of the band behind the line (None:
+      no band).
+    levels: accuracies to compare with, by name, as dashed lines from side to side.
+
+  Returns:
+    An ``<svg>`` element.
+  """
+  colours = {'this network': THEME['accent'], 'untrained network': THEME['muted'], 'majority class': THEME['muted']}
+  spare = itertools.cycle((THEME['warm'], THEME['ink']))
+  with _figure(5.4, 3.2) as (figure, axes):
+    for features in dict.fromkeys(point['features'] for point in points):
+      line = sorted((point['shots'], point['accuracy'], point['sd'] or 0) for point in points
+                    if point['features'] == features)
+      shots, accuracy, sd = np.array(line).T
+      colour = colours.get(features) or next(spare)
+      if sd.any():
+        axes.fill_between(shots, 100 * np.maximum(accuracy - sd, 0), 100 * np.minimum(accuracy + sd, 1), color=colour,
+                          alpha=0.18, linewidth=0)
+      axes.plot(shots, 100 * accuracy, color=colour, linewidth=1.6, marker='o', markersize=3.5, label=features)
+    for label, level in levels.items():
+      axes.axhline(100 * level, color=colours.get(label, THEME['accent']), linewidth=1.2, linestyle='--', label=label)
+    axes.set(xscale='log', xlabel='labelled faces of each class')
+    ticks = sorted({point['shots'] for point in points})
+    axes.set_xticks(ticks, [f'{tick:,}' for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    axes.grid(False, axis='x')
+    figure.legend(loc='upper left', bbox_to_anchor=(0.1, -0.02), frameon=False, fontsize=9, ncols=2)
+    return svg(figure, name)
 
 
 def svg(figure: Figure, name: str) -> Markup:

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from fer_jax.reports import figures, pictures
-from fer_jax.reports.table import ALIGNMENT, TRIVIAL, leaks, percent, subset_rows, title
+from fer_jax.reports import embedding, figures, pictures
+from fer_jax.reports.table import ALIGNMENT, TRIVIAL, interval, leaks, percent, subset_rows, title
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
 _CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate', 'grad_norm', 'images_per_second',
@@ -30,7 +31,8 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
   """Writes ``workdir/report.html``; what is missing or unreadable becomes a sentence on the page.
 
   Args:
-    workdir: holds any of config.json, run.json, metrics.jsonl, evaluation/SPLIT.json and panel.npz.
+    workdir: holds any of config.json, run.json, metrics.jsonl, evaluation/SPLIT.json, transfer/TARGET.json, panel.npz
+      and neighbours.npz.
 
   Returns:
     The page's path. It is written beside and renamed, so a reader never sees half of it.
@@ -39,7 +41,7 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
   environment = jinja2.Environment(
       loader=jinja2.PackageLoader('fer_jax.reports', '.'), autoescape=True, undefined=jinja2.StrictUndefined,
       trim_blocks=True, lstrip_blocks=True)
-  environment.filters |= {'percent': percent, 'brief': _brief}
+  environment.filters |= {'percent': percent, 'interval': interval, 'brief': _brief}
   page = environment.get_template('page.html').render(_contents(workdir))
   path = workdir / 'report.html'
   beside = workdir / f'.report.{os.getpid()}.html'
@@ -61,6 +63,16 @@ def _contents(workdir: pathlib.Path) -> dict[str, Any]:
       unreadable.append(str(path.relative_to(workdir)))
       return {}
 
+  def read_arrays(name: str) -> dict[str, np.ndarray]:
+    try:
+      with open(workdir / name, 'rb') as bytes_, np.load(bytes_) as file:
+        return dict(file)
+    except FileNotFoundError:
+      return {}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+      unreadable.append(name)
+      return {}
+
   config, run = read(workdir / 'config.json'), read(workdir / 'run.json')
   found = {path.stem: read(path) for path in sorted((workdir / 'evaluation').glob('*.json'))}
   found = {stem: _described(result, stem) for stem, result in found.items() if 'confusion' in result}
@@ -70,15 +82,9 @@ def _contents(workdir: pathlib.Path) -> dict[str, Any]:
   split = 'test' if 'test' in evaluations else next(iter(evaluations), None)
   main = evaluations.get(split)
   scalars = _scalars(workdir / 'metrics.jsonl')
-
-  panel = {}
-  try:
-    with open(workdir / 'panel.npz', 'rb') as bytes_, np.load(bytes_) as file:
-      panel = dict(file)
-  except FileNotFoundError:
-    pass
-  except (ValueError, OSError, EOFError, zipfile.BadZipFile):
-    unreadable.append('panel.npz')
+  panel, neighbours = read_arrays('panel.npz'), read_arrays('neighbours.npz')
+  classes = (main or run).get('classes', [])
+  transfers = {path.stem: read(path) for path in sorted((workdir / 'transfer').glob('*.json'))}
 
   return {
       'name': str(run.get('name') or (main or {}).get('name') or workdir.resolve().name),
@@ -88,10 +94,13 @@ def _contents(workdir: pathlib.Path) -> dict[str, Any]:
       'main': main,
       'evaluations': list(evaluations.values()),
       'took': _took(run),
-      'faces': pictures.faces(panel, (main or {}).get('classes', [])) if 'images' in panel else [],
+      'faces': pictures.faces(panel, classes) if 'images' in panel else [],
       'confusion': figures.confusion_matrix(main['confusion'], main['classes']) if main else '',
       'recall': figures.class_recall(main['confusion'], main['classes']) if main else '',
       'alignment': _alignment(main or {}),
+      'comparisons': embedding.comparisons(evaluations.values()),
+      'neighbours': pictures.neighbours(neighbours, classes) if neighbours else [],
+      'transfers': embedding.transfers({stem: result for stem, result in transfers.items() if result}),
       'curves': [(key, figures.curve(key, *scalars[key])) for key in _ordered(scalars)],
       'losses': _losses(config, scalars),
       'config': _flat(config),

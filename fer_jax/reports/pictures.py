@@ -1,4 +1,4 @@
-"""Draws faces with the maps laid over them, as small pictures that live inside the page."""
+"""Draws faces, with the maps laid over them or with their neighbours, as small pictures that live inside the page."""
 
 import base64
 from collections.abc import Mapping
@@ -61,10 +61,7 @@ def faces(panel: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str,
   Returns:
     Per face: label, prediction ('' if unknown), correct (None if unknown) and cells [{title, group, uri}].
   """
-  def name(key: str, i: int) -> str:
-    index = int(panel[key][i]) if key in panel else -1
-    return '' if index < 0 else classes[index] if index < len(classes) else f'class {index}'
-
+  name = lambda key, i: _class_name(panel[key][i], classes) if key in panel else ''
   maps = list(dict.fromkeys(key.split('/', 1)[1] for key in panel if key.startswith(('before/', 'after/'))))
   rows = []
   for i, image in enumerate(panel['images']):
@@ -84,3 +81,31 @@ def faces(panel: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str,
         'cells': [{'title': title, 'group': group, 'uri': data_uri(drawn)} for title, group, drawn in cells],
     })
   return rows
+
+
+def neighbours(found: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str, Any]]:
+  """Makes the rows of the retrieval picture.
+
+  Args:
+    found: images (Q, 1 + k, H, W, C) uint8, the query first, then its neighbours from near to far; labels (Q, 1 + k)
+      int, -1 if unknown; distances (Q, 1 + k) real.
+    classes: names; a class beyond them is shown by its number.
+
+  Returns:
+    Per query: query {label, uri} and cells [{label ('' if unknown), same (None if unknown), distance, uri}].
+  """
+  rows = []
+  for images, labels, distances in zip(found['images'], found['labels'], found['distances'], strict=True):
+    cells = [{
+        'label': _class_name(label, classes),
+        'same': bool(label == labels[0]) if label >= 0 and labels[0] >= 0 else None,
+        'distance': f'{distance:.3g}',
+        'uri': data_uri(photo(image)),
+    } for image, label, distance in zip(images, labels, distances, strict=True)]
+    rows.append({'query': cells[0], 'cells': cells[1:]})
+  return rows
+
+
+def _class_name(index: int, classes: list[str]) -> str:
+  """The name of a class; its number if it has none, '' if it is negative, for unknown."""
+  return '' if index < 0 else classes[index] if index < len(classes) else f'class {index}'

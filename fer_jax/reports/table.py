@@ -1,6 +1,6 @@
-"""Prints an evaluation on the console."""
+"""Prints an evaluation, or a transfer to another data set, on the console."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,11 +14,21 @@ ALIGNMENT = (('cosine', 'cosine', False), ('pearson', 'Pearson', False),
              ('mass_inside_causal_mask', 'mass in causal mask', True), ('causal_auc', 'causal AUC', False))
 
 TRIVIAL = ('uniform', 'centred_gaussian')  # Rows that know nothing of the image.
+TRIVIAL_FEATURES = ('untrained network', 'majority class')  # Rows that owe nothing to training.
+
+CHANCE = 1 / 3  # Triplets that a guess gets right: any of three faces may be the odd one.
+
+_TYPES = {'one_class': 'of one class', 'two_class': 'of two classes', 'three_class': 'of three classes'}
 
 
 def percent(rate: float | None) -> str:
   """Prints a rate in [0, 1] with two decimals, or a dash where it is unknown."""
   return '–' if rate is None else f'{100 * rate:.2f} %'
+
+
+def interval(ends: Sequence[float] | None) -> str:
+  """Prints an interval (low, high) of a rate, or a dash where it is unknown."""
+  return '–' if ends is None else f'{percent(ends[0])} to {percent(ends[1])}'
 
 
 def leaks(result: Mapping[str, Any]) -> list[str]:
@@ -57,8 +67,68 @@ def subset_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
   return rows
 
 
+def triplet_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Rows of an entry of an evaluation's ``triplets``, all first and chance last: name, triplets, accuracy, interval.
+
+  Types of which the list has no triplet are left out. 'triplets' says in words how many of the listed were scored.
+  """
+  groups = {'all': comparison, **{_TYPES.get(name, name): row for name, row in comparison['types'].items()}}
+  rows = []
+  for name, row in groups.items():
+    if row['listed'] or name == 'all':
+      whole = row['count'] == row['listed']
+      rows.append({'name': name, 'accuracy': row['accuracy'], 'interval': row['accuracy_interval'], 'trivial': False,
+                   'triplets': f"{row['count']:,}" if whole else f"{row['count']:,} of {row['listed']:,}"})
+  return [*rows, {'name': 'chance', 'accuracy': CHANCE, 'interval': None, 'trivial': True, 'triplets': ''}]
+
+
+def transfer_title(result: Mapping[str, Any]) -> str:
+  """Names a transfer: its target data set, and the layer of the features."""
+  target = result['target']
+  variant = f" ({target['variant']})" if target['variant'] else ''
+  return f"{target['dataset']}{variant}, {result['layer']} features"
+
+
+def transfer_words(result: Mapping[str, Any]) -> str:
+  """What a transfer measured: splits, classes, features, and which of the classes the network had been shown."""
+  target, seen = result['target'], result['seen_in_training']
+  classes = target['classes']
+  shown = ('all of these classes' if len(seen) == len(classes) else
+           f"these of the classes: {', '.join(seen)}" if seen else 'none of these classes')
+  return (f"Learned from {target['train_count']:,} faces of {target['train']}, tested on {target['test_count']:,} of "
+          f"{target['test']}; {len(classes)} classes: {', '.join(classes)}. The features are {result['dim']:,} numbers "
+          f"for each face, from step {result['step']:,}. The network was trained on {shown}.")
+
+
+def chosen_words(chosen: Mapping[str, Any]) -> str:
+  """The hyper-parameters of a transfer's row in words; what is as it should be ('converged') is not said."""
+  said = [f'not {key}' if value is False else f'{key} {value:.4g}'
+          for key, value in chosen.items() if value is not True]
+  return ', '.join(said).replace('_', ' ')
+
+
+def few_shot_rows(result: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+  """The few-shot table of a transfer: the kinds of features, and a row for each number of shots.
+
+  Returns:
+    Names of the columns, and rows of shots, draws, remarks, and cells (a text for each column).
+  """
+  names = list(dict.fromkeys(point['features'] for point in result['few_shot']))
+  rows = []
+  for shots in sorted({point['shots'] for point in result['few_shot']}):
+    points = {point['features']: point for point in result['few_shot'] if point['shots'] == shots}
+    first = next(iter(points.values()))
+    said = ((first.get('short_classes'), '{} of the classes have fewer and give all'),
+            (first.get('skipped_classes'), '{} of the classes have none and count as wrong'))
+    cells = ['–' if name not in points else percent(points[name]['accuracy']) if points[name]['sd'] is None else
+             f"{100 * points[name]['accuracy']:.2f} ± {percent(points[name]['sd'])}" for name in names]
+    rows.append({'shots': shots, 'draws': first['draws'], 'cells': cells,
+                 'remarks': ', '.join(words.format(count) for count, words in said if count)})
+  return names, rows
+
+
 def print_evaluation(result: Mapping[str, Any], console: Console | None = None) -> None:
-  """Prints the rates, recall per class with Wilson 95 % intervals, subsets, and alignment beside the trivial maps.
+  """Prints the rates, recall per class with Wilson 95 % intervals, subsets, alignment with trivial maps, and triplets.
 
   Args:
     result: what ``summarise`` returns; with ``protocol`` the heading says what was measured and warns of a leak.
@@ -80,19 +150,17 @@ def print_evaluation(result: Mapping[str, Any], console: Console | None = None) 
   table = Table('class', 'recall', '95 %', 'faces', 'most often taken for')
   for i, (name, row) in enumerate(zip(result['classes'], result['confusion'], strict=True)):
     if count := sum(row):
-      low, high = wilson(row[i], count)
       errors, other = max((n, j) for j, n in enumerate(row) if j != i) if len(row) > 1 else (0, 0)
       wrong = f"{result['classes'][other]} ({errors})" if errors else ''
-      table.add_row(name, percent(row[i] / count), f'{100 * low:.1f} to {100 * high:.1f}', f'{count:,}', wrong)
+      table.add_row(name, percent(row[i] / count), _ends(wilson(row[i], count)), f'{count:,}', wrong)
   console.print(table)
 
   if rows := subset_rows(result):
     table = Table('subset' + mark, 'faces', 'accuracy', '95 %', 'mean class', 'without copies in training')
     for row in rows:
-      low, high = row['accuracy_interval']
       other = row['without_copies']
       table.add_row(escape(row['name']), f"{row['count']:,}", percent(row['accuracy']),
-                    f'{100 * low:.1f} to {100 * high:.1f}', percent(row['mean_class_accuracy']),
+                    _ends(row['accuracy_interval']), percent(row['mean_class_accuracy']),
                     f"{percent(other['accuracy'])} ({other['count']:,})" if other else '–')
     console.print(table)
     for row in rows:
@@ -107,6 +175,51 @@ def print_evaluation(result: Mapping[str, Any], console: Console | None = None) 
       table.add_row(name.replace('_', ' '), *cells, f"{row['count']:,}", style='dim' if name in TRIVIAL else None)
     console.print(table)
 
+  for name, comparison in (result.get('triplets') or {}).items():
+    console.print(f"triplets '{escape(name)}', the truth being [bold]{escape(comparison['truth'])}[/]; embedding of "
+                  f"{comparison['dim']:,} numbers", highlight=False)
+    table = Table('faces' + mark, 'triplets', 'accuracy', '95 %')
+    for row in triplet_rows(comparison):
+      table.add_row(row['name'], row['triplets'], percent(row['accuracy']),
+                    '' if row['trivial'] else _ends(row['interval']), style='dim' if row['trivial'] else None)
+    console.print(table)
+
+
+def print_transfer(result: Mapping[str, Any], console: Console | None = None) -> None:
+  """Prints how well frozen features separate the classes of another data set, and the few-shot table if there is one.
+
+  Args:
+    result: the content of a run's transfer/NAME.json.
+    console: where to; standard output if None.
+  """
+  console = console or Console()
+  mark = '  [bold red]LEAKY[/]' if result['leaks'] else ''
+  console.print(f'\n[bold]{escape(transfer_title(result))}[/]{mark}', highlight=False)
+  console.print(escape(transfer_words(result)), highlight=False)
+  if result['leaks']:
+    console.print(f"[red]Leaky: {escape('; '.join(result['leaks']))}. Compare this with no honest result.[/]",
+                  highlight=False)
+  table = Table('features' + mark, 'method', 'accuracy', '95 %', 'mean class', 'chosen')
+  for row in result['rows']:
+    table.add_row(row['features'], row['method'], percent(row['accuracy']), _ends(row['accuracy_interval']),
+                  percent(row['mean_class_accuracy']), escape(chosen_words(row['chosen'])),
+                  style='dim' if row['features'] in TRIVIAL_FEATURES else None)
+  console.print(table)
+  names, rows = few_shot_rows(result)
+  if rows:
+    table = Table('faces of each class' + mark, *names, 'draws')
+    for row in rows:
+      table.add_row(f"{row['shots']:,}", *row['cells'], str(row['draws']))
+    console.print(table)
+    console.print('linear probe, mean ± standard deviation over draws of the faces', highlight=False)
+    for row in rows:
+      if row['remarks']:
+        console.print(f"At {row['shots']:,} faces, {row['remarks']}.", highlight=False)
+
 
 def _decimals(value: float | None) -> str:
   return '–' if value is None else f'{value:.3f}'
+
+
+def _ends(interval: Sequence[float] | None) -> str:
+  return '–' if interval is None else f'{100 * interval[0]:.1f} to {100 * interval[1]:.1f}'

@@ -65,7 +65,7 @@ def test_batch_fields():
       'image': ((4, 8, 8, 1), 'uint8'), 'label': ((4,), 'int32'), 'target': ((4, 3), 'float32'),
       'landmarks': ((4, 68, 2), 'float32'), 'landmark_source': ((4,), 'int32'),
       'landmark_heatmap': ((4, 56, 56), 'uint8'), 'action_unit_map': ((4, 56, 56), 'uint8'), 'mask': ((4,), 'bool'),
-      'row': ((4,), 'int32')}
+      'row': ((4,), 'int32'), 'triplet': ((4,), 'int32')}
   i = batch['image'][:, 0, 0, 0]
   np.testing.assert_array_equal(batch['label'], i % 3)
   np.testing.assert_array_equal(batch['target'], np.eye(3)[i % 3])
@@ -85,9 +85,8 @@ def test_every_epoch_is_a_new_permutation():
 
 @pytest.mark.parametrize('order', ['shuffle', 'balanced', 'oversample'])
 def test_order_is_a_function_of_seed_and_step(order):
-  source = make_source(14)
-  start = lambda seed, step: held(take(stream.training_batches([Part(source)], seed=seed, batch_size=5, start_step=step,
-                                                               order=order), 6))
+  parts = [Part(make_source(14), order=order)]
+  start = lambda seed, step: held(take(stream.training_batches(parts, seed=seed, batch_size=5, start_step=step), 6))
   whole = start(0, 0)
   assert start(0, 0) == whole
   assert start(1, 0) != whole
@@ -97,12 +96,12 @@ def test_order_is_a_function_of_seed_and_step(order):
 @pytest.mark.parametrize('order', ['shuffle', 'balanced', 'oversample'])
 @pytest.mark.parametrize('processes', [2, 4])
 def test_the_global_batch_is_the_same_for_any_number_of_processes(processes, order):
-  source = make_source(11)
-  options = {'seed': 5, 'batch_size': 8, 'start_step': 2, 'order': order}
-  whole = take(stream.training_batches([Part(source)], **options), 4)
-  parts = [take(stream.training_batches([Part(source)], **options, process_index=p, process_count=processes), 4)
-           for p in range(processes)]
-  for batch, *pieces in zip(whole, *parts, strict=True):
+  source = [Part(make_source(11), order=order)]
+  options = {'seed': 5, 'batch_size': 8, 'start_step': 2}
+  whole = take(stream.training_batches(source, **options), 4)
+  shares = [take(stream.training_batches(source, **options, process_index=p, process_count=processes), 4)
+            for p in range(processes)]
+  for batch, *pieces in zip(whole, *shares, strict=True):
     assert_equal(batch, {name: np.concatenate([piece[name] for piece in pieces]) for name in batch})
     assert batch['row'].tolist() == list(range(8))
 
@@ -392,7 +391,8 @@ def test_mistakes_are_explained(data_dir, name, variant, split, message):
 
 
 def test_reading_does_not_import_tensorflow(data_dir):
-  code = ('import sys; from fer_jax.data import stream; '
+  code = ('import sys; from fer_jax.data import mixture, stream; '
           f'source = stream.open_split("synthetic_faces", "tiny", "valid", {data_dir!r}); '
-          'next(stream.training_batches([Part(source)], seed=0, batch_size=2)); sys.exit("tensorflow" in sys.modules)')
+          'parts = [mixture.Part(source)]; '
+          'next(stream.training_batches(parts, seed=0, batch_size=2)); sys.exit("tensorflow" in sys.modules)')
   subprocess.run([sys.executable, '-c', code], check=True, cwd=pathlib.Path(__file__).parents[2])

@@ -1,4 +1,4 @@
-"""Triplet accuracy against a loop, what it does not depend on, and how often the interval over faces holds the truth."""
+"""Triplet accuracy against a loop, what it does not depend on, how often the interval over faces holds the truth."""
 
 import json
 

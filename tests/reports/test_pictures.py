@@ -53,3 +53,13 @@ def test_rows_name_classes_and_hold_one_cell_per_map_in_pairs():
   assert (second['label'], second['prediction'], second['correct']) == ('', 'class 7', None)
   assert [(c['title'], c['group']) for c in first['cells']] == [
       ('photo', ''), ('before training', 'predicted'), ('after training', 'predicted'), ('after training', 'logit sum')]
+
+
+def test_neighbours_are_compared_with_their_query_where_both_labels_are_known():
+  found = {'images': np.stack([np.stack([FACE] * 3)] * 2), 'labels': np.array([[1, 1, 7], [-1, -1, 0]]),
+           'distances': np.array([[0, 0.25, 1234.5], [0, 1, 2]], np.float32)}
+  first, second = pictures.neighbours(found, ['neutral', 'fear'])
+  assert (first['query']['label'], second['query']['label']) == ('fear', '')
+  assert [(c['label'], c['same'], c['distance']) for c in first['cells']] == [
+      ('fear', True, '0.25'), ('class 7', False, '1.23e+03')]
+  assert [(c['label'], c['same']) for c in second['cells']] == [('', None), ('neutral', None)]

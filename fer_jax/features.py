@@ -1,0 +1,60 @@
+"""Writes the frozen features of a run's network for a data set or a folder of images.
+
+    python -m fer_jax.features --workdir=runs/student --images=PHOTOS --out=features.npz
+    python -m fer_jax.features --workdir=runs/student --dataset=ferplus --split=test --out=features.npz
+
+Images should be crops of faces, like those the network was trained on. The file holds 'names', 'pooled' (N, C) and
+'embedding' (N, D), 'logits' (N, K) with 'network_classes' (K,), 'label' (N,), -1 where unknown, with 'classes', and
+'about', a JSON text that says which run made it.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from fer_jax import cluster, commands
+from fer_jax.errors import UserError
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a training run.', required=True)
+_OUT = flags.DEFINE_string('out', None, 'The .npz file to write.', required=True)
+_IMAGES = flags.DEFINE_string('images', None, 'A folder of images; the folders in it are read too.')
+_DATASET = flags.DEFINE_string('dataset', None, 'Or a prepared data set.')
+_VARIANT = flags.DEFINE_string('variant', '', 'Its variant.')
+_SPLIT = flags.DEFINE_string('split', 'test', 'Its split.')
+_DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where prepared data sets lie.')
+
+
+def main(argv: list[str]) -> None:
+  """Writes the file."""
+  del argv
+  cluster.start()
+  import jax
+  import numpy as np
+
+  from fer_jax import frozen, run
+  if bool(_IMAGES.value) == bool(_DATASET.value):
+    raise UserError('give either --images=FOLDER or --dataset=NAME.')
+  out = Path(_OUT.value)
+  if out.suffix != '.npz' or not out.parent.is_dir():
+    raise UserError(f'--out={out}: give the path of an .npz file in a folder that exists.')
+  mesh = cluster.make_mesh()
+  trained = run.load(Path(_WORKDIR.value), mesh)
+  if _IMAGES.value:
+    source = frozen.open_faces(trained, 'folder', '', '', _IMAGES.value)
+  else:
+    source = frozen.open_faces(trained, _DATASET.value, _VARIANT.value, _SPLIT.value, _DATA_DIR.value)
+  table = frozen.features(trained, source, mesh)
+  about = {'workdir': str(trained.workdir), 'name': trained.config.name, 'step': trained.step,
+           'commit': trained.record['commit'], 'seed': trained.config.seed, 'fingerprint': source.fingerprint,
+           'data': _IMAGES.value or f'{_DATASET.value} {_SPLIT.value}', 'written': run.now()}
+  if jax.process_index() == 0:
+    beside = out.with_suffix('.part.npz')
+    np.savez_compressed(beside, names=np.array(source.names), classes=np.array(source.classes),
+                        network_classes=np.array(trained.record['classes']), about=json.dumps(about), **table)
+    beside.replace(out)
+    print(f"{out}: {len(source):,} faces, pooled {table['pooled'].shape[1]}, embedding {table['embedding'].shape[1]}.")
+
+
+if __name__ == '__main__':
+  commands.run(main)

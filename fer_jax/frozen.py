@@ -1,0 +1,184 @@
+"""A run's network, frozen, on other faces: its features, and how well they separate the classes of another data set."""
+
+import copy
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fer_jax import cluster, evaluation, experiment, run
+from fer_jax.data import stream
+from fer_jax.errors import UserError
+from fer_jax.metrics import confusion, probes
+from fer_jax.metrics.intervals import wilson
+
+LAYERS = ('pooled', 'embedding')
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """Another data set, and how to go about it.
+
+  Attributes:
+    dataset: a builder's name, or 'folder'; ``variant``, ``data_dir`` and ``classes`` as in ``stream.open_split``.
+    train: the split that classifiers learn from.
+    test: the split they are scored on.
+  """
+
+  dataset: str
+  train: str = 'train'
+  test: str = 'test'
+  variant: str = ''
+  data_dir: str = ''
+  classes: tuple[str, ...] = ()
+
+
+def open_faces(trained: run.Trained, dataset: str, variant: str, split: str, data_dir: str,
+               classes: Sequence[str] = ()) -> stream.Source:
+  """Opens faces as the network knows them: of its size, and grey where it has seen grey faces only.
+
+  Raises:
+    UserError: see ``stream.open_split``.
+  """
+  size = trained.config.data.size or trained.config.image_size
+  return stream.open_split(dataset, variant, split, data_dir, size=size, channels=trained.record.get('channels', 0),
+                           classes=classes, prepare_if_missing=dataset == 'synthetic_faces')
+
+
+def features(trained: run.Trained, source: stream.Source, mesh: jax.sharding.Mesh, variables: Any = None
+             ) -> dict[str, np.ndarray]:
+  """The network's features of every face of a split, without augmentation.
+
+  Args:
+    trained: the run.
+    source: from ``open_faces``.
+    mesh: the devices.
+    variables: others than the run's.
+
+  Returns:
+    'pooled' (N, C), 'embedding' (N, D) and 'logits' (N, K) float32, 'label' int32 (N,), -1 where unknown.
+  """
+  # One evaluator for all calls would save a compilation; what is passed on does without maps, which need landmarks.
+  evaluator = evaluation.make_evaluator(dataclasses.replace(trained.setup, explain={}), mesh)
+  table = evaluation.outputs_of(evaluator, trained.variables if variables is None else variables, source,
+                                trained.config.eval_batch_size, mesh)
+  return {name: table[name] for name in ('pooled', 'embedding', 'logits', 'label')}
+
+
+def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, layer: str = 'pooled',
+             shots: Sequence[int] = (), draws: int = 5, finetune_epochs: float = 0.0) -> dict[str, Any]:
+  """Scores frozen features on another data set, writes ``WORKDIR/transfer/<target>.json`` and returns its content.
+
+  Classifiers and their hyper-parameters come from the train split alone. Beside them stand an untrained network of the
+  same form, the largest class of the train split, and where asked for the whole network trained on.
+
+  Args:
+    trained: the run.
+    target: the data set.
+    mesh: the devices.
+    layer: 'pooled', the backbone's features, or 'embedding', the head's.
+    shots: numbers of labelled faces of each class for the few-shot curve; empty for none.
+    draws: draws for each of them.
+    finetune_epochs: passes over the train split of end-to-end training from the run's backbone, at a tenth of its
+      learning rate, with a new linear head; 0 for none. It is a run of its own, in ``WORKDIR/transfer/``.
+
+  Raises:
+    UserError: a bad target or layer, splits of different classes, or a split without labels.
+  """
+  if layer not in LAYERS:
+    raise UserError(f"layer='{layer}': choose {' or '.join(map(repr, LAYERS))}.")
+  splits = {}
+  for split in (target.train, target.test):
+    splits[split] = open_faces(trained, target.dataset, target.variant, split, target.data_dir, target.classes)
+  train, test = splits.values()
+  if train.classes != test.classes:
+    raise UserError(f"{target.train} has the classes {', '.join(train.classes)}, {target.test} has "
+                    f"{', '.join(test.classes)}; both need the same.")
+  (x, y), (test_x, test_y) = (_labelled(features(trained, split, mesh), layer) for split in (train, test))
+  if not len(y) or not len(test_y):
+    raise UserError(f'{target.dataset}: {len(y)} labelled faces in {target.train} and {len(test_y)} in {target.test}; '
+                    "both need some. A folder's classes are read with --variant=classes.")
+  untrained = jax.jit(lambda: trained.setup.initial().variables())()
+  blind_x, blind_test_x = (_labelled(features(trained, split, mesh, untrained), layer)[0] for split in (train, test))
+
+  def row(name: str, method: str, predictions: np.ndarray, chosen: dict[str, Any]) -> dict[str, Any]:
+    counts = confusion.confusion_matrix(test_y, predictions, len(test.classes))
+    return {'features': name, 'method': method, 'accuracy': confusion.accuracy(counts),
+            'accuracy_interval': list(wilson(int(np.trace(counts)), int(counts.sum()))),
+            'mean_class_accuracy': confusion.mean_class_accuracy(counts), 'chosen': chosen}
+
+  rows = [row('this network', method, *probes.probe(method, x, y, test_x)) for method in probes.METHODS]
+  rows.append(row('untrained network', probes.METHODS[0], *probes.probe(probes.METHODS[0], blind_x, y, blind_test_x)))
+  rows.append(row('majority class', '-', np.full(len(test_y), np.bincount(y).argmax()), {}))
+  name = _file_name(target, layer)
+  if finetune_epochs:
+    rows.append(_finetuned(trained, target, train.classes, finetune_epochs, name))
+  curve = [{'features': who, **point} for who, inputs in (('this network', (x, y, test_x, test_y)),
+                                                          ('untrained network', (blind_x, y, blind_test_x, test_y)))
+           for point in probes.few_shot(*inputs, shots, draws)] if shots else []
+  known = {*trained.record['classes'], *trained.record.get('teacher', {}).get('classes', ())}
+  result = {
+      'target': {'dataset': target.dataset, 'variant': target.variant, 'train': target.train, 'test': target.test,
+                 'classes': list(test.classes), 'train_count': len(y), 'test_count': len(test_y),
+                 'fingerprints': [train.fingerprint, test.fingerprint]},
+      'layer': layer, 'dim': x.shape[1], 'step': trained.step, 'name': trained.config.name,
+      'commit': trained.record['commit'], 'seed': trained.config.seed, 'hardware': cluster.hardware(),
+      'evaluated': run.now(), 'seen_in_training': [c for c in test.classes if c in known],
+      'leaks': _leaks(trained.config, target), 'rows': rows, 'few_shot': curve}
+  if jax.process_index() == 0:
+    run.write_json(trained.workdir / 'transfer' / f'{name}.json', result)
+  return result
+
+
+def _labelled(table: dict[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.ndarray]:
+  known = table['label'] >= 0
+  return table[layer][known], table['label'][known]
+
+
+def _file_name(target: Target, layer: str) -> str:
+  place = Path(target.data_dir).resolve().name if target.dataset == 'folder' else target.dataset
+  return re.sub(r'[^\w.+-]+', '_', '_'.join(filter(None, (place, target.variant, target.test, '-'.join(target.classes),
+                                                          layer))))
+
+
+def _leaks(config: ConfigDict, target: Target) -> list[str]:
+  """Why the numbers are not those of faces that the network has never seen, in words."""
+  names = lambda split: {part.partition('[')[0] for part in split.split('+')}
+  data, tested, reasons = config.data, names(target.test), []
+  if target.dataset == data.dataset and tested & names(data.train):
+    reasons.append('the network was trained on these images')
+  for name, options in config.sources.items():
+    if (options.get('dataset') or data.dataset) == target.dataset and tested & names(options.split):
+      reasons.append(f"the network has seen these images in its source '{name}'")
+  if tested & names(target.train):
+    reasons.append('the classifiers were trained on these images')
+  return reasons
+
+
+def _finetuned(trained: run.Trained, target: Target, classes: Sequence[str], epochs: float, name: str
+               ) -> dict[str, Any]:
+  """Trains the whole network on the target, from the run's backbone; the row of its result."""
+  config = copy.deepcopy(trained.config)
+  with config.unlocked():
+    config.name = f'{config.name}, fine-tuned'
+    config.init_from = str(trained.workdir.resolve())
+    config.data.update({
+        'dataset': target.dataset, 'variant': target.variant, 'dir': target.data_dir or config.data.dir,
+        'train': target.train, 'holdout': '', 'test': target.test, 'classes': tuple(classes), 'target': 'label',
+        'parts': 1, 'subsets': (), 'copies': False, 'size': config.data.size or config.image_size})
+    config.sources, config.comparisons, config.explain = ConfigDict(), ConfigDict(), ConfigDict()
+    config.teacher.workdir, config.select = '', 'ema' if config.ema else 'last'
+    config.regions.scheme = 'none'
+    config.model.head = ConfigDict({'name': 'linear', 'dropout': 0.0})
+    config.losses = ConfigDict({'cross_entropy': {'loss': 'cross_entropy', 'weight': 1.0, 'mask': 'labelled'}})
+    config.optimizer.learning_rate, config.optimizer.rules = config.optimizer.learning_rate / 10, ()
+    config.epochs = float(epochs)
+  result = experiment.train(config, trained.workdir / 'transfer' / f'{name}_finetuned')
+  return {'features': 'fine-tuned end to end', 'method': '-',
+          **{key: result[key] for key in ('accuracy', 'accuracy_interval', 'mean_class_accuracy')},
+          'chosen': {'epochs': float(epochs), 'learning_rate': config.optimizer.learning_rate}}
