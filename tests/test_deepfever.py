@@ -102,36 +102,31 @@ def test_nearest_faces_are_kept_for_the_report(finished):
   assert (distances[:, 0] == 0).all() and (np.diff(distances, axis=1) >= 0).all()
 
 
+@pytest.fixture(scope='module')
+def one_device(trained):
+  made, setup = taught(trained)
+  return faces.steps(made, count=3, setup=setup, frozen=jax.device_get(trained.variables))
+
+
 @pytest.mark.parametrize('form', ['jit', 'pmap'])
-def test_eight_devices_equal_one_with_three_sources_and_a_teacher(trained, form):
-  frozen = jax.device_get(trained.variables)
-  one, meter = faces.steps(*swap(taught(trained)), frozen=frozen)
-  eight, other = faces.steps(*swap(taught(trained, parallel=form)), devices=8, frozen=frozen)
-  for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(eight.params), strict=True):
+def test_eight_devices_equal_one_with_three_sources_and_a_teacher(one_device, trained, form):
+  made, setup = taught(trained, parallel=form)
+  state, meter = faces.steps(made, count=3, devices=8, setup=setup, frozen=jax.device_get(trained.variables))
+  for a, b in zip(jax.tree.leaves(one_device[0].params), jax.tree.leaves(state.params), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
-  for name, value in meter.items():
-    np.testing.assert_allclose(other[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+  for name, value in one_device[1].items():
+    np.testing.assert_allclose(meter[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def swap(pair):
-  """Arguments of ``faces.steps``: config, steps, devices, data, setup."""
-  made, setup = pair
-  return made, 3, 1, None, setup
-
-
-def test_a_triplet_on_two_devices_of_the_mapped_form_is_refused(tmp_path, teacher):
-  made = student(parallel='pmap', teacher__workdir=str(teacher[0]), batch_size=80)
-  with made.unlocked():
-    made.data.parts = 2  # Groups of 6 rows; 8 devices get 10 each, and a device may hold a part of a group.
-    made.batch_size = 48 + 192
+def test_a_triplet_on_two_devices_of_the_mapped_form_is_refused(tmp_path):
+  made = student(parallel='pmap', batch_size=80)  # Ten rows for each of 8 devices: two groups of five.
   parts = sources.open_parts(made)
-  mixture.check_devices(parts, 48, 8)
-  with pytest.raises(UserError, match="parallel='pmap' with triplets.*multiple of 48"):
-    mixture.check_devices(parts, 80, 8)
-  with made.unlocked():
-    made.batch_size = 24
-  with pytest.raises(UserError, match="parallel='pmap' with triplets"):
+  mixture.check_devices(parts, 80, 8)
+  mixture.check_devices(parts[:1], 88, 8)  # Faces alone may lie anywhere.
+  made.batch_size = 136
+  with pytest.raises(UserError, match="parallel='pmap' with triplets: each of 8 devices gets 17 rows.*multiple of 40"):
     experiment.train(made, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
 
 
 def test_no_gradient_reaches_the_teacher(trained):

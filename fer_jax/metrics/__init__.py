@@ -1,1 +1,1 @@
-"""Numbers about predictions and maps. numpy only."""
+"""Numbers about predictions, maps and features: numpy, scipy and scikit-learn, no JAX."""

@@ -8,14 +8,15 @@ import numpy as np
 from scipy import stats
 
 
-def wilson(successes: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
   """Wilson score interval of a proportion (E. B. Wilson, 1927).
 
   It stays inside [0, 1] and keeps its coverage for few examples and for rates near 0 or 1, where mean +- 1.96 sd fails.
 
   Args:
     successes: number of correct examples, 0 <= successes <= count.
-    count: number of examples; 0 gives (0, 1), for nothing is known.
+    count: number of examples; 0 gives (0, 1), for nothing is known. Of examples that depend on each other, as many as
+      would tell as much if they did not: neither needs to be whole.
     confidence: coverage in (0, 1).
 
   Returns:

@@ -21,7 +21,7 @@ from fer_jax.errors import UserError, nearest
 
 METHODS = ('linear probe', 'k-NN', 'linear SVM')
 FOLDS = 5
-SEARCH_ROWS = 10_000  # Cross-validation sees no more than about so many.
+SEARCH_ROWS = 4_000  # Cross-validation sees no more than about so many.
 
 # From strong to weak regularisation: of equally good values the first is taken.
 _GRIDS = {'C': (0.001, 0.01, 0.1, 1, 10), 'k': (45, 15, 5, 1)}
@@ -38,7 +38,7 @@ def probe(method: str, train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndar
   inverse strength C in (0.001, 0.01, 0.1, 1, 10); 'k-NN' is a vote of the k in (1, 5, 15, 45) nearest rows by Euclidean
   distance. C or k is the one with the highest mean accuracy in stratified cross-validation within the training split
   (5 folds, or as many as the smallest class has rows), of equals the most regularised: the smallest C, the largest k.
-  Of a training split of more than 10,000 rows, cross-validation sees a stratified sample of 10,000, and five rows of
+  Of a training split of more than 4,000 rows, cross-validation sees a stratified sample of 4,000, and five rows of
   each class however small. The classifier is then fitted on all rows. If a class has a single row, there is no
   cross-validation: C and k are 1.
 
