@@ -303,6 +303,16 @@ def test_soft_rules_keep_more_for_training_only(tmp_path):
   np.testing.assert_allclose(train['fer0000002.png']['target'], distribution('surprise'))
 
 
+def test_the_unlabelled_are_those_that_majority_drops(tmp_path, built):
+  builder = build(tmp_path, tree(), config='unlabelled', workers=0)
+  assert list(builder.info.splits) == ['train', 'valid']  # Every test image has a majority.
+  for split in builder.info.splits:
+    dropped = records(builder, split)
+    assert dropped.keys() == {name for name, _ in ROWS[source.FOLDERS[split]]} - records(built, split).keys()
+    for record in dropped.values():
+      assert record['label'] == -1 and not record['target'].any() and record['votes'].sum()
+
+
 HURT = {
     'truncated': picture(2)[:1000],
     'empty': b'',
@@ -363,3 +373,8 @@ def test_counts_of_the_real_labels(real, rule):
     targets = (labels.target(row.votes, rule) for row in real[split].rows)
     counts = collections.Counter(int(np.argmax(target)) for target in targets if target is not None)
     assert tuple(counts[i] for i in range(8)) == expected
+
+
+def test_counts_of_the_real_faces_without_a_majority(real):
+  dropped = {split: sum(labels.target(row.votes, 'majority') is None for row in real[split].rows) for split in real}
+  assert dropped == {'train': 3513, 'valid': 388, 'test': 436}

@@ -79,8 +79,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                for name, rows in kept.items()}
       source_lib.check_counts({name: [counts[i] for i in range(len(labels.CLASSES))] for name, counts in found.items()},
                               variant)
-    chosen = dropped if unlabelled else kept
-    return {name: self._generate_examples(name, splits[name], chosen[name]) for name in splits}
+    # TFDS cannot write a split without examples.
+    chosen = {name: rows for name, rows in (dropped if unlabelled else kept).items() if rows}
+    if not chosen:
+      raise UserError(f"no image is left under the variant '{self.builder_config.name}'.")
+    return {name: self._generate_examples(name, splits[name], rows) for name, rows in chosen.items()}
 
   def _generate_examples(self, name: str, split: source_lib.Split,
                          kept: dict[source_lib.Row, np.ndarray]) -> Iterator[tuple[str, dict[str, Any]]]:
