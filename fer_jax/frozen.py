@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ class Target:
   data_dir: str = ''
   classes: tuple[str, ...] = ()
 
+  @property
+  def name(self) -> str:
+    """The data set's name; of a folder, the folder's."""
+    return Path(self.data_dir).resolve().name if self.dataset == 'folder' else self.dataset
+
 
 def open_faces(trained: run.Trained, dataset: str, variant: str, split: str, data_dir: str,
                classes: Sequence[str] = ()) -> stream.Source:
@@ -50,24 +55,25 @@ def open_faces(trained: run.Trained, dataset: str, variant: str, split: str, dat
                            classes=classes, prepare_if_missing=dataset == 'synthetic_faces')
 
 
-def features(trained: run.Trained, source: stream.Source, mesh: jax.sharding.Mesh, variables: Any = None
-             ) -> dict[str, np.ndarray]:
+def features(trained: run.Trained, source: stream.Source, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
   """The network's features of every face of a split, without augmentation.
 
   Args:
     trained: the run.
     source: from ``open_faces``.
     mesh: the devices.
-    variables: others than the run's.
 
   Returns:
     'pooled' (N, C), 'embedding' (N, D) and 'logits' (N, K) float32, 'label' int32 (N,), -1 where unknown.
   """
-  # One evaluator for all calls would save a compilation; what is passed on does without maps, which need landmarks.
-  evaluator = evaluation.make_evaluator(dataclasses.replace(trained.setup, explain={}), mesh)
-  table = evaluation.outputs_of(evaluator, trained.variables if variables is None else variables, source,
-                                trained.config.eval_batch_size, mesh)
+  table = evaluation.outputs_of(_evaluator(trained, mesh), trained.variables, source, trained.config.eval_batch_size,
+                                mesh)
   return {name: table[name] for name in ('pooled', 'embedding', 'logits', 'label')}
+
+
+def _evaluator(trained: run.Trained, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
+  """The evaluation step without maps, which need landmarks."""
+  return evaluation.make_evaluator(dataclasses.replace(trained.setup, explain={}), mesh)
 
 
 def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, layer: str = 'pooled',
@@ -92,19 +98,25 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
   """
   if layer not in LAYERS:
     raise UserError(f"layer='{layer}': choose {' or '.join(map(repr, LAYERS))}.")
-  splits = {}
-  for split in (target.train, target.test):
-    splits[split] = open_faces(trained, target.dataset, target.variant, split, target.data_dir, target.classes)
-  train, test = splits.values()
+  train, test = (open_faces(trained, target.dataset, target.variant, split, target.data_dir, target.classes)
+                 for split in (target.train, target.test))
   if train.classes != test.classes:
     raise UserError(f"{target.train} has the classes {', '.join(train.classes)}, {target.test} has "
                     f"{', '.join(test.classes)}; both need the same.")
-  (x, y), (test_x, test_y) = (_labelled(features(trained, split, mesh), layer) for split in (train, test))
+  evaluator = _evaluator(trained, mesh)
+
+  def labelled(variables: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Features and labels of both splits under ``variables``."""
+    tables = [evaluation.outputs_of(evaluator, variables, split, trained.config.eval_batch_size, mesh)
+              for split in (train, test)]
+    return [(table[layer][table['label'] >= 0], table['label'][table['label'] >= 0]) for table in tables]
+
+  (x, y), (test_x, test_y) = labelled(trained.variables)
   if not len(y) or not len(test_y):
     raise UserError(f'{target.dataset}: {len(y)} labelled faces in {target.train} and {len(test_y)} in {target.test}; '
                     "both need some. A folder's classes are read with --variant=classes.")
-  untrained = jax.jit(lambda: trained.setup.initial().variables())()
-  blind_x, blind_test_x = (_labelled(features(trained, split, mesh, untrained), layer)[0] for split in (train, test))
+  untrained = cluster.replicate(trained.setup.initial().variables(), mesh)
+  (blind_x, _), (blind_test_x, _) = labelled(untrained)
 
   def row(name: str, method: str, predictions: np.ndarray, chosen: dict[str, Any]) -> dict[str, Any]:
     counts = confusion.confusion_matrix(test_y, predictions, len(test.classes))
@@ -123,7 +135,7 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
            for point in probes.few_shot(*inputs, shots, draws)] if shots else []
   known = {*trained.record['classes'], *trained.record.get('teacher', {}).get('classes', ())}
   result = {
-      'target': {'dataset': target.dataset, 'variant': target.variant, 'train': target.train, 'test': target.test,
+      'target': {'dataset': target.name, 'variant': target.variant, 'train': target.train, 'test': target.test,
                  'classes': list(test.classes), 'train_count': len(y), 'test_count': len(test_y),
                  'fingerprints': [train.fingerprint, test.fingerprint]},
       'layer': layer, 'dim': x.shape[1], 'step': trained.step, 'name': trained.config.name,
@@ -135,15 +147,9 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
   return result
 
 
-def _labelled(table: dict[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.ndarray]:
-  known = table['label'] >= 0
-  return table[layer][known], table['label'][known]
-
-
 def _file_name(target: Target, layer: str) -> str:
-  place = Path(target.data_dir).resolve().name if target.dataset == 'folder' else target.dataset
-  return re.sub(r'[^\w.+-]+', '_', '_'.join(filter(None, (place, target.variant, target.test, '-'.join(target.classes),
-                                                          layer))))
+  parts = (target.name, target.variant, target.test, '-'.join(target.classes), layer)
+  return re.sub(r'[^\w.+-]+', '_', '_'.join(filter(None, parts)))
 
 
 def _leaks(config: ConfigDict, target: Target) -> list[str]:

@@ -1,14 +1,19 @@
 """Commands in processes of their own: help, and one clear line for every mistake."""
 
+import json
+
+import cv2
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from fer_jax import commands
+from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.errors import UserError
 from tests.processes import TINY, call
 
 
-@pytest.mark.parametrize('command', ['train', 'evaluate', 'prepare', 'bench'])
+@pytest.mark.parametrize('command', ['train', 'evaluate', 'prepare', 'bench', 'features', 'transfer'])
 def test_help(command, tmp_path):
   status, out, err = call(command, '--help', data_dir=tmp_path)
   assert status == 0, err
@@ -31,6 +36,12 @@ def test_help(command, tmp_path):
     ('evaluate', ['--workdir={}'], 'holds no run'),
     ('prepare', ['--dataset=ferplus', '--source={}/nothing.zip'], 'nothing.zip'),
     ('bench', ['--configs=configs/pal.py'], 'at least two'),
+    ('features', ['--workdir={}', '--out={}.npz'], 'give either --images=FOLDER or --dataset=NAME'),
+    ('features', ['--workdir={}', '--out={}.npz', '--images=configs', '--dataset=ferplus'],
+     'give either --images=FOLDER or --dataset=NAME'),
+    ('features', ['--workdir={}', '--out={}.csv', '--images=configs'], 'run.csv: give the path of an .npz file'),
+    ('transfer', ['--workdir={}', '--images=configs', '--shots=1,few'], '--shots=1,few: give whole numbers'),
+    ('transfer', ['--workdir={}', '--images=configs'], 'holds no run'),
 ])
 def test_a_mistake_is_one_clear_message_and_status_2(command, arguments, message, tmp_path):
   arguments = [argument.format(tmp_path / 'run') for argument in arguments]
@@ -80,6 +91,57 @@ def test_evaluate_takes_changes_and_subsets(tmp_path):
   assert 'test with eval_order=sorted' in (workdir / 'report.html').read_text()
   status, _, err = call('evaluate', f'--workdir={workdir}', '--set=eval_ordr=sorted', data_dir=tmp_path)
   assert status == 2 and 'error: --set=eval_ordr=sorted: Key "eval_ordr" does not exist' in err
+
+
+def test_a_teacher_a_student_its_features_and_their_transfer(tmp_path, monkeypatch):
+  monkeypatch.setenv('COLUMNS', '160')  # So that no cell of a table is wrapped.
+
+  def run(command, *arguments):
+    status, out, err = call(command, *arguments, data_dir=tmp_path / 'data')
+    assert status == 0, err
+    return ' '.join(out.split())
+
+  def train(role, *more):
+    return run('train', f'--config=configs/deepfever.py:{role}', f'--workdir={tmp_path / role}', *TINY,
+               '--config.epochs=0.25', *more)
+
+  rng, classes = np.random.default_rng(0), ('anger', 'happiness', 'surprise')
+  for split, count in (('train', 4), ('test', 3)):
+    for name in classes:
+      folder = tmp_path / 'faces' / split / name
+      folder.mkdir(parents=True)
+      for i in range(count):
+        assert cv2.imwrite(str(folder / f'{i}.png'), draw_face(rng, name, 32).image[..., ::-1])
+  student, out = tmp_path / 'student', tmp_path / 'features.npz'
+
+  assert 'deepfever/teacher: ' in train('teacher')
+  printed = train('student', f'--config.teacher.workdir={tmp_path / "teacher"}')
+  assert 'deepfever/student: ' in printed and "triplets 'triplets'" in printed
+  assert json.loads((student / 'run.json').read_text())['teacher']['workdir'] == str(tmp_path / 'teacher')
+
+  printed = run('features', f'--workdir={student}', f'--images={tmp_path / "faces"}', f'--out={out}')
+  assert f'{out}: 21 faces, pooled 32, embedding 16.' in printed and not list(tmp_path.glob('*.part*'))
+  with np.load(out) as file:
+    table = dict(file)
+  assert list(table['names'][:4]) == [f'test/anger/{i}.png' for i in range(3)] + ['test/happiness/0.png']
+  assert table['pooled'].shape == (21, 32) and table['embedding'].shape == (21, 16)
+  assert table['logits'].shape == (21, 7) == (len(table['names']), len(table['network_classes']))
+  assert (table['label'] == -1).all() and table['network_classes'][1] == 'happiness'
+  about = json.loads(str(table['about']))
+  assert about['workdir'] == str(student) and about['name'] == 'deepfever/student' and about['step'] == 1
+
+  printed = run('transfer', f'--workdir={student}', f'--images={tmp_path / "faces"}', '--shots=1,2', '--draws=2')
+  result = json.loads((student / 'transfer/faces_classes_test_pooled.json').read_text())
+  assert 'faces (classes), pooled features' in printed
+  assert 'Learned from 12 faces of train, tested on 9 of test; 3 classes: anger, happiness, surprise.' in printed
+  assert 'trained on all of these classes' in printed and 'LEAKY' not in printed
+  for words in ('linear probe', 'k-NN', 'linear SVM', 'untrained network', 'majority class', 'faces of each class',
+                '33.33 %'):
+    assert words in printed
+  assert [row['accuracy'] for row in result['rows'] if row['features'] == 'majority class'] == [3 / 9]
+  assert [(point['shots'], point['draws']) for point in result['few_shot']] == [(1, 2), (2, 2)] * 2
+  assert f'Report: {student / "report.html"}' in printed
+  assert 'untrained network' in (student / 'report.html').read_text()
 
 
 def test_bench_prints_ratios(tmp_path):

@@ -48,7 +48,7 @@ class Folder:
         raise UserError(f"{self._path / self._names[folders.index(None)]} is in no class: each image belongs in "
                         f"{self._path}/CLASS/, where CLASS is its expression.")
       numbers = all(folder.isdecimal() for folder in folders)
-      self.classes = tuple(sorted(set(folders), key=int if numbers else None))
+      self.classes = tuple(sorted(set(folders), key=lambda name: (int(name) if numbers else 0, name)))
       self._labels = np.array([self.classes.index(folder) for folder in folders])
     digest = hashlib.sha256()
     for name in self._names:

@@ -32,8 +32,8 @@ class Part:
     source: the split its faces come from, a ``stream.Source``.
     parts: items in each group of rows; an item is a face or, three rows, a triplet. 0 leaves the source out.
     supervision: what its rows carry: 'labels', 'triplets' or 'none'.
-    triplets: rows of the source, where ``supervision`` is 'triplets'.
-    order: of the items, see ``order.training_order``; triplets are always shuffled.
+    triplets: rows of the source, where ``supervision`` is 'triplets' and nowhere else.
+    order: of the items, see ``order.training_order``; of triplets 'shuffle'.
     name: with the run's seed it decides the order; '' for the training split itself, whose seed is the run's.
   """
   source: Any
@@ -47,7 +47,7 @@ class Part:
     if self.supervision not in SUPERVISIONS:
       raise UserError(f"config.sources.{self.name}: unknown supervision '{self.supervision}'"
                       f'{nearest(str(self.supervision), SUPERVISIONS)}')
-    if self.parts < 0 or self.parts != int(self.parts):
+    if not isinstance(self.parts, int) or self.parts < 0:
       raise UserError(f"{f'config.sources.{self.name}' if self.name else 'config.data'}.parts={self.parts}: give a "
                       'whole number, 0 or more.')
 
@@ -134,7 +134,7 @@ def passes(parts: Sequence[Part], batch_size: int, steps: int) -> dict[str, floa
 def check_devices(parts: Sequence[Part], batch_size: int, devices: int) -> None:
   """Raises UserError where a triplet would lie on two devices of the mapped form of data parallelism."""
   group = sum(part.parts * part.rows for part in parts)
-  if any(part.triplets for part in parts) and batch_size // devices % group:
+  if any(part.triplets and part.parts for part in parts) and batch_size // devices % group:
     raise UserError(f"config.parallel='pmap' with triplets: each of {devices} devices gets {batch_size // devices} "
                     f'rows, no multiple of the {group} of a group. Choose a batch_size that is a multiple of '
                     f"{devices * group}, or parallel='jit'.")

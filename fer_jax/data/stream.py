@@ -166,8 +166,9 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
   if name == 'folder':
     if variant not in ('', None, 'classes'):
       raise UserError(f"a folder has no variant '{variant}'; choose '' or, if its folders are classes, 'classes'.")
-    images = Folder(os.path.join(data_dir or '.', split), labelled=variant == 'classes')
-    return _restricted(images, images.classes, classes, images.fingerprint, data_dir or '.', options)
+    folder = os.path.expanduser(data_dir or '.')
+    images = Folder(os.path.join(folder, split), labelled=variant == 'classes')
+    return _restricted(images, images.classes, classes, images.fingerprint, folder, options)
   make_builder = registry.find('data.builders', name)
   if variant and variant not in make_builder.builder_configs:
     raise UserError(f"{name} has no variant '{variant}'{nearest(variant, make_builder.builder_configs)}")

@@ -65,18 +65,22 @@ def read(path: str | Path, names: Sequence[str], agreement: str = 'two_thirds') 
   row_of = {name: row for row, name in enumerate(names)}
   rows, types, listed = [], [], [0] * len(TYPES)
   try:
-    with open(path, encoding='utf-8', newline='') as file:
-      reader = csv.DictReader(file)
-      for line in reader:
-        kind = TYPES.index(line['type'])
-        listed[kind] += 1
-        faces = [row_of.get(line[column]) for column in COLUMNS[:3]]
-        if None not in faces and AGREEMENTS[agreement](int(line['votes']), int(line['raters'])):
-          rows.append(faces)
-          types.append(kind)
-  except OSError as error:
-    raise UserError(f'cannot read the triplets {path}: {error.strerror}. Prepare the data set again.') from error
-  except (KeyError, ValueError, TypeError) as error:
+    reader = csv.DictReader(Path(path).read_text(encoding='utf-8').splitlines())
+  except (OSError, UnicodeDecodeError) as error:
+    reason = getattr(error, 'strerror', None) or 'it is no text'
+    raise UserError(f'cannot read the triplets {path}: {reason}. Prepare the data set again.') from error
+  try:
+    for line in reader:
+      kind, votes, raters = TYPES.index(line['type']), int(line['votes']), int(line['raters'])
+      named = [line[column] for column in COLUMNS[:3]]
+      if len(set(named)) < 3 or not 0 < votes <= raters:
+        raise ValueError(f'{named}, {votes} votes of {raters}')
+      listed[kind] += 1
+      faces = [row_of.get(name) for name in named]
+      if None not in faces and AGREEMENTS[agreement](votes, raters):
+        rows.append(faces)
+        types.append(kind)
+  except (csv.Error, KeyError, ValueError, TypeError) as error:
     raise UserError(f'{path}, line {reader.line_num}: bad triplet ({error}). Prepare the data set again.') from error
   if not rows:
     raise UserError(f"{path}: none of {sum(listed):,} triplets is left under agreement='{agreement}' with these faces.")
@@ -116,7 +120,7 @@ def triplets_from_votes(records: Sequence[Mapping[str, Any]], classes: int, coun
   Args:
     records: a split's records with ``votes``, of which the first ``classes`` are for expressions.
     classes: K.
-    count: how many to make; there are fewer where the split has no more.
+    count: how many to make, 1 or more; there are fewer where that many are not found.
     seed: decides the triplets.
 
   Raises:
@@ -134,7 +138,7 @@ def triplets_from_labels(labels: np.ndarray, classes: int, count: int, seed: int
   Args:
     labels: int (N,), -1 for faces to leave out.
     classes: K.
-    count: how many to make; there are fewer where the split has no more.
+    count: how many to make, 1 or more; there are fewer where that many are not found.
     seed: decides the triplets.
 
   Raises:
@@ -146,6 +150,8 @@ def triplets_from_labels(labels: np.ndarray, classes: int, count: int, seed: int
 
 def _make(weights: np.ndarray, types: Sequence[int], count: int, seed: int, truth: str) -> Triplets:
   """Makes ``count`` triplets, as many of each of ``types``, of the faces whose weights (N, K) are not all 0."""
+  if count < 1:
+    raise UserError(f'count={count} triplets: ask for 1 or more.')
   known = weights.sum(axis=1) > 0
   leading = np.where(known, weights.argmax(axis=1), -1)
   members = [rows for k in range(weights.shape[1]) if len(rows := np.flatnonzero(leading == k))]

@@ -22,7 +22,7 @@ def distillation(context: Any, match: str, temperature: float = 2.0) -> jax.Arra
     temperature: T > 0, for logits.
 
   Returns:
-    (B,), at least 0.
+    (B,), at least 0 up to rounding.
 
   Raises:
     UserError: there is no teacher, the embeddings differ in size, or an unknown option.
