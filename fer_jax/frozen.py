@@ -73,6 +73,7 @@ def features(trained: run.Trained, source: stream.Source, mesh: jax.sharding.Mes
 
 def _evaluator(trained: run.Trained, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
   """The evaluation step without maps, which need landmarks."""
+  cluster.check_batch(trained.config.eval_batch_size, mesh, 'eval_batch_size')
   return evaluation.make_evaluator(dataclasses.replace(trained.setup, explain={}), mesh)
 
 
@@ -98,6 +99,8 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
   """
   if layer not in LAYERS:
     raise UserError(f"layer='{layer}': choose {' or '.join(map(repr, LAYERS))}.")
+  if any(n < 1 for n in shots):
+    raise UserError(f'shots={list(shots)}: give numbers from 1 up.')
   train, test = (open_faces(trained, target.dataset, target.variant, split, target.data_dir, target.classes)
                  for split in (target.train, target.test))
   if train.classes != test.classes:
@@ -113,8 +116,11 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
 
   (x, y), (test_x, test_y) = labelled(trained.variables)
   if not len(y) or not len(test_y):
-    raise UserError(f'{target.dataset}: {len(y)} labelled faces in {target.train} and {len(test_y)} in {target.test}; '
-                    "both need some. A folder's classes are read with --variant=classes.")
+    raise UserError(f'{target.name}: {len(y)} labelled faces in {target.train} and {len(test_y)} in {target.test}; '
+                    'both need some.')
+  name = '_'.join(filter(None, (target.name, target.variant, target.train, target.test, '-'.join(target.classes))))
+  name = re.sub(r'[^\w.+-]+', '_', name)
+  whole = [_finetuned(trained, target, train.classes, finetune_epochs, name)] if finetune_epochs else []
   untrained = cluster.replicate(trained.setup.initial().variables(), mesh)
   (blind_x, _), (blind_test_x, _) = labelled(untrained)
 
@@ -126,10 +132,7 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
 
   rows = [row('this network', method, *probes.probe(method, x, y, test_x)) for method in probes.METHODS]
   rows.append(row('untrained network', probes.METHODS[0], *probes.probe(probes.METHODS[0], blind_x, y, blind_test_x)))
-  rows.append(row('majority class', '-', np.full(len(test_y), np.bincount(y).argmax()), {}))
-  name = _file_name(target, layer)
-  if finetune_epochs:
-    rows.append(_finetuned(trained, target, train.classes, finetune_epochs, name))
+  rows += [row('majority class', '-', np.full(len(test_y), np.bincount(y).argmax()), {}), *whole]
   curve = [{'features': who, **point} for who, inputs in (('this network', (x, y, test_x, test_y)),
                                                           ('untrained network', (blind_x, y, blind_test_x, test_y)))
            for point in probes.few_shot(*inputs, shots, draws)] if shots else []
@@ -141,27 +144,40 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
       'layer': layer, 'dim': x.shape[1], 'step': trained.step, 'name': trained.config.name,
       'commit': trained.record['commit'], 'seed': trained.config.seed, 'hardware': cluster.hardware(),
       'evaluated': run.now(), 'seen_in_training': [c for c in test.classes if c in known],
-      'leaks': _leaks(trained.config, target), 'rows': rows, 'few_shot': curve}
+      'leaks': _leaks(trained, target), 'rows': rows, 'few_shot': curve}
   if jax.process_index() == 0:
-    run.write_json(trained.workdir / 'transfer' / f'{name}.json', result)
+    run.write_json(trained.workdir / 'transfer' / f'{name}_{layer}.json', result)
   return result
 
 
-def _file_name(target: Target, layer: str) -> str:
-  parts = (target.name, target.variant, target.test, '-'.join(target.classes), layer)
-  return re.sub(r'[^\w.+-]+', '_', '_'.join(filter(None, parts)))
+def _leaks(trained: run.Trained, target: Target) -> list[str]:
+  """Why the numbers are not those of faces that the network has never seen, in words.
 
+  Splits are compared by name, so a slice counts as the whole split. What a run in ``config.init_from`` has seen is not
+  known.
+  """
+  config = trained.config
+  data, teacher = config.data, trained.record.get('teacher', {})
+  tested = {part.partition('[')[0] for part in target.test.split('+')}
 
-def _leaks(config: ConfigDict, target: Target) -> list[str]:
-  """Why the numbers are not those of faces that the network has never seen, in words."""
-  names = lambda split: {part.partition('[')[0] for part in split.split('+')}
-  data, tested, reasons = config.data, names(target.test), []
-  if target.dataset == data.dataset and tested & names(data.train):
+  def overlaps(dataset: str, split: str, folder: str) -> bool:
+    if dataset != target.dataset or (dataset == 'folder' and Path(folder).resolve() != Path(target.data_dir).resolve()):
+      return False
+    return bool(tested & {part.partition('[')[0] for part in split.split('+')})
+
+  reasons = []
+  if overlaps(data.dataset, data.train, data.dir):
     reasons.append('the network was trained on these images')
+  if config.select in ('holdout', 'best_on_test') and overlaps(
+      data.dataset, data.holdout if config.select == 'holdout' else data.test, data.dir):
+    reasons.append('the parameters were chosen by the accuracy on these images')
+  if teacher and overlaps(teacher.get('dataset', ''), teacher.get('trained_on', ''), ''):
+    reasons.append("the network's teacher was trained on these images")
   for name, options in config.sources.items():
-    if (options.get('dataset') or data.dataset) == target.dataset and tested & names(options.split):
+    where = options.get('dataset') or data.dataset, options.split, options.get('dir') or data.dir
+    if options.get('parts', 1) and overlaps(*where):
       reasons.append(f"the network has seen these images in its source '{name}'")
-  if tested & names(target.train):
+  if overlaps(target.dataset, target.train, target.data_dir):
     reasons.append('the classifiers were trained on these images')
   return reasons
 
@@ -174,9 +190,9 @@ def _finetuned(trained: run.Trained, target: Target, classes: Sequence[str], epo
     config.name = f'{config.name}, fine-tuned'
     config.init_from = str(trained.workdir.resolve())
     config.data.update({
-        'dataset': target.dataset, 'variant': target.variant, 'dir': target.data_dir or config.data.dir,
-        'train': target.train, 'holdout': '', 'test': target.test, 'classes': tuple(classes), 'target': 'label',
-        'parts': 1, 'subsets': (), 'copies': False, 'size': config.data.size or config.image_size})
+        'dataset': target.dataset, 'variant': target.variant, 'dir': target.data_dir, 'train': target.train,
+        'holdout': '', 'test': target.test, 'classes': tuple(classes), 'target': 'label', 'parts': 1, 'subsets': (),
+        'copies': False, 'size': config.data.size or config.image_size, 'channels': trained.record.get('channels', 0)})
     config.sources, config.comparisons, config.explain = ConfigDict(), ConfigDict(), ConfigDict()
     config.teacher.workdir, config.select = '', 'ema' if config.ema else 'last'
     config.regions.scheme = 'none'
@@ -184,7 +200,7 @@ def _finetuned(trained: run.Trained, target: Target, classes: Sequence[str], epo
     config.losses = ConfigDict({'cross_entropy': {'loss': 'cross_entropy', 'weight': 1.0, 'mask': 'labelled'}})
     config.optimizer.learning_rate, config.optimizer.rules = config.optimizer.learning_rate / 10, ()
     config.epochs = float(epochs)
-  result = experiment.train(config, trained.workdir / 'transfer' / f'{name}_finetuned')
+  result = experiment.train(config, trained.workdir / 'transfer' / f'{name}_finetuned_{epochs:g}')
   return {'features': 'fine-tuned end to end', 'method': '-',
           **{key: result[key] for key in ('accuracy', 'accuracy_interval', 'mean_class_accuracy')},
           'chosen': {'epochs': float(epochs), 'learning_rate': config.optimizer.learning_rate}}

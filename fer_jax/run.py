@@ -144,7 +144,8 @@ def check_teacher(record: dict[str, Any], teacher: Trained) -> None:
     UserError: the run began with other variables of the teacher.
   """
   facts = {'workdir': str(teacher.workdir), 'name': teacher.config.name, 'commit': teacher.record['commit'],
-           'seed': teacher.config.seed, 'classes': list(teacher.record['classes']), 'step': teacher.step,
+           'seed': teacher.config.seed, 'dataset': teacher.config.data.dataset, 'trained_on': teacher.config.data.train,
+           'classes': list(teacher.record['classes']), 'step': teacher.step,
            'digest': _digest(teacher.variables)}
   if record.get('teacher', facts)['digest'] != facts['digest']:
     raise UserError(f"the teacher in {teacher.workdir} is no longer the one this run began with (step "

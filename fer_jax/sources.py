@@ -21,7 +21,8 @@ def open_source(config: ConfigDict, split: str) -> Any:
   order.check('config.eval_order', config.eval_order, order.EVALUATION)
   subsets.read_lists(data.subsets)
   target = 'target' if data.target == 'drawn' else data.target
-  return _open(config, _where(config), split, size=data.size, target=target, cache=data.cache)
+  return _open(config, _where(config), split, size=data.size, channels=data.channels, target=target,
+               cache=data.cache)
 
 
 def open_parts(config: ConfigDict) -> list[mixture.Part]:
@@ -81,7 +82,8 @@ def _open_comparison(config: ConfigDict, *, split: str, dataset: str = '', varia
                      truth: str = 'votes', count: int = 6_000, agreement: str = 'two_thirds'
                      ) -> tuple[Any, triplets.Triplets]:
   """Opens triplets to be scored; the options are those of ``_open_other``."""
-  source = _open(config, _where(config, dataset, variant, dir), split, size=config.data.size)
+  source = _open(config, _where(config, dataset, variant, dir), split, size=config.data.size,
+                 channels=config.data.channels)
   return source, triplets.open_triplets(source, split, truth, count, agreement)
 
 

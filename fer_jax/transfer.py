@@ -39,8 +39,8 @@ def main(argv: list[str]) -> None:
   from fer_jax.reports.table import print_transfer
   if bool(_IMAGES.value) == bool(_DATASET.value):
     raise UserError('give either --images=FOLDER or --dataset=NAME.')
-  if not all(shots.isdecimal() for shots in _SHOTS.value):
-    raise UserError(f"--shots={','.join(_SHOTS.value)}: give whole numbers, such as 1,5,20.")
+  if not all(shots.isdecimal() and int(shots) for shots in _SHOTS.value):
+    raise UserError(f"--shots={','.join(_SHOTS.value)}: give whole numbers from 1 up, such as 1,5,20.")
   where = {'dataset': 'folder', 'variant': 'classes', 'data_dir': _IMAGES.value} if _IMAGES.value else {
       'dataset': _DATASET.value, 'variant': _VARIANT.value, 'data_dir': _DATA_DIR.value}
   target = frozen.Target(**where, train=_TRAIN.value, test=_TEST.value, classes=tuple(_CLASSES.value))

@@ -31,7 +31,7 @@ def test_help(command, tmp_path):
     ('train', ['--config=configs/pal.py', '--workdir={}', '--config.losses.pal.similarity=person', *TINY],
      "did you mean 'pearson'"),
     ('train', ['--config=configs/pal.py', '--workdir={}', '--config.batch_size=0'], 'batch_size=0'),
-    ('train', ['--config=configs/pal.py', '--workdir={}', '--config.select=best'], 'best_on_test'),
+    ('train', ['--config=configs/pal.py', '--workdir={}', '--config.select=best', *TINY], 'best_on_test'),
     ('train', ['configs/pal.py', '--config=configs/pal.py', '--workdir={}'], "unexpected argument 'configs/pal.py'"),
     ('evaluate', ['--workdir={}'], 'holds no run'),
     ('prepare', ['--dataset=ferplus', '--source={}/nothing.zip'], 'nothing.zip'),

@@ -197,8 +197,8 @@ def row(result, features, method='-'):
 def test_a_transfer_is_written_whole(trained, folder, transferred):
   result, _ = transferred
   files = [path.name for path in (trained.workdir / 'transfer').iterdir()]
-  assert 'my_faces_classes_test_pooled.json' in files
-  assert json.loads((trained.workdir / 'transfer/my_faces_classes_test_pooled.json').read_text()) == result
+  assert 'my_faces_classes_train_test_pooled.json' in files
+  assert json.loads((trained.workdir / 'transfer/my_faces_classes_train_test_pooled.json').read_text()) == result
   opened = [frozen.open_faces(trained, 'folder', 'classes', split, str(folder)) for split in ('train', 'test')]
   assert result['target'] == {
       'dataset': 'my faces', 'variant': 'classes', 'train': 'train', 'test': 'test',
@@ -277,7 +277,7 @@ def test_fine_tuning_starts_from_the_backbone_with_a_new_head(trained, transferr
 
 def test_fine_tuning_is_a_run_of_its_own(trained, folder, transferred):
   result, _ = transferred
-  workdir = trained.workdir / 'transfer/my_faces_classes_test_pooled_finetuned'
+  workdir = trained.workdir / 'transfer/my_faces_classes_train_test_finetuned_0.5'
   tuned, record = run.read_config(workdir), run.read_run(workdir)
   assert tuned.init_from == str(trained.workdir) and tuned.epochs == 0.5 and record['finished']
   assert (tuned.data.dataset, tuned.data.dir, tuned.data.variant) == ('folder', str(folder), 'classes')
@@ -304,8 +304,9 @@ def test_some_classes_of_the_embedding_alone(trained, folder, mesh):
   assert row(result, 'majority class')['accuracy'] == pytest.approx(5 / 9)
   assert result['seen_in_training'] == ['puzzled', 'anger']  # One by its teacher only.
   assert result['few_shot'] == [] and 'fine-tuned end to end' not in {row['features'] for row in result['rows']}
-  path = trained.workdir / 'transfer/my_faces_classes_test_puzzled-anger_embedding.json'
-  assert json.loads(path.read_text()) == result and not path.with_name(f'{path.stem}_finetuned').exists()
+  path = trained.workdir / 'transfer/my_faces_classes_train_test_puzzled-anger_embedding.json'
+  assert json.loads(path.read_text()) == result
+  assert not list(path.parent.glob('*puzzled-anger*finetuned*'))
 
 
 TRAINED = "the network was trained on these images"
@@ -323,13 +324,37 @@ CLASSIFIERS = 'the classifiers were trained on these images'
     ({'dataset': 'synthetic_faces'}, {'split': 'test', 'dataset': 'ferplus'}, {}, [SOURCE]),
     ({'dataset': 'synthetic_faces'}, {'split': 'test', 'dataset': ''}, {}, []),
     ({}, {'split': 'test', 'dataset': 'fec'}, {}, []),
+    ({}, {'split': 'test', 'parts': 0}, {}, []),
+    ({'dataset': 'folder', 'dir': '/a'}, None, {'dataset': 'folder', 'data_dir': '/b', 'test': 'train'}, [CLASSIFIERS]),
+    ({'dataset': 'folder', 'dir': '/a'}, None, {'dataset': 'folder', 'data_dir': '/b/../a', 'test': 'train'},
+     [TRAINED, CLASSIFIERS]),
     ({}, None, {'train': 'valid+test', 'test': 'test'}, [CLASSIFIERS]),
     ({}, {'split': 'test'}, {'train': 'test', 'test': 'train+test'}, [TRAINED, SOURCE, CLASSIFIERS]),
 ])
-def test_leaks_are_said_in_words(trained_on, source, tested, reasons):
-  made = ConfigDict({'data': {'dataset': 'ferplus', 'train': 'train', 'test': 'test', **trained_on},
-                     'sources': {'more': source} if source else {}})
-  assert frozen._leaks(made, frozen.Target('ferplus', **tested)) == reasons
+def test_leaks_are_said_in_words(trained, trained_on, source, tested, reasons):
+  assert leaks(trained, trained_on, tested, {'more': source} if source else {}) == reasons
+
+
+def leaks(trained, trained_on, tested, sources=None, select='last', teacher=None):
+  made = ConfigDict({'data': {'dataset': 'ferplus', 'train': 'train', 'holdout': 'valid', 'test': 'test', 'dir': '',
+                              **trained_on}, 'sources': sources or {}, 'select': select})
+  other = dataclasses.replace(trained, config=made, record={'teacher': teacher} if teacher else {})
+  return frozen._leaks(other, frozen.Target(**{'dataset': 'ferplus', **tested}))
+
+
+def test_leaks_by_selection_and_by_the_teacher(trained):
+  chosen = 'the parameters were chosen by the accuracy on these images'
+  assert leaks(trained, {}, {'test': 'valid'}, select='holdout') == [chosen]
+  assert leaks(trained, {}, {'test': 'test'}, select='best_on_test') == [chosen]
+  assert leaks(trained, {}, {'test': 'valid'}, select='best_on_test') == []
+  teacher = {'dataset': 'ferplus', 'trained_on': 'train+valid'}
+  assert leaks(trained, {}, {'test': 'valid'}, teacher=teacher) == ["the network's teacher was trained on these images"]
+  assert leaks(trained, {}, {'test': 'test'}, teacher=teacher) == []
+
+
+def test_shots_below_one(trained, folder, mesh):
+  with pytest.raises(UserError, match=r'shots=\[0, 5\]: give numbers from 1 up'):
+    frozen.transfer(trained, target(folder), mesh, shots=[0, 5])
 
 
 def test_one_split_for_both_is_a_leak_in_the_result(trained, folder, mesh):
@@ -387,11 +412,11 @@ def test_splits_of_different_classes(trained, tmp_path, mesh):
   write_classes(tmp_path / 'test', {'anger': 2, 'happiness': 2, 'fear': 1}, seed=0)
   with pytest.raises(UserError, match='train has the classes anger, happiness, test has anger, fear, happiness'):
     frozen.transfer(trained, target(tmp_path), mesh)
-  assert not (trained.workdir / 'transfer' / f'{tmp_path.name}_classes_test_pooled.json').exists()
+  assert not (trained.workdir / 'transfer' / f'{tmp_path.name}_classes_train_test_pooled.json').exists()
 
 
 def test_a_folder_without_labels(trained, folder, mesh):
-  with pytest.raises(UserError, match='0 labelled faces in train and 0 in test.*--variant=classes'):
+  with pytest.raises(UserError, match='my faces: 0 labelled faces in train and 0 in test; both need some'):
     frozen.transfer(trained, target(folder, variant=''), mesh)
 
 
