@@ -128,10 +128,10 @@ def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]],
   """
   table = collect(evaluator, variables, source, config.eval_batch_size, mesh, config.eval_order)
   result = summarise(table, source.classes) | _subset_rates(config, source, table['label'], table['prediction'])
-  if config.comparisons and split == config.data.test:
-    result['triplets'] = _score_comparisons(config, evaluator, variables, mesh)
   path = _path(workdir, split, overrides)
   record = run.read_run(workdir)
+  if config.comparisons and split == config.data.test:
+    result['triplets'] = _score_comparisons(config, record.get('channels', 0), evaluator, variables, mesh)
   looks = record.get('looks', {}).get(split, 0) + 1
   seen = split in config.data.train.split('+')
   # Then logits depend on which images share a batch, and files are sorted by class more often than not.
@@ -153,11 +153,11 @@ def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]],
   return result, table
 
 
-def _score_comparisons(config: ConfigDict, evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any],
-                       mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def _score_comparisons(config: ConfigDict, channels: int, evaluator: Callable[..., dict[str, Any]],
+                       variables: Mapping[str, Any], mesh: jax.sharding.Mesh) -> dict[str, Any]:
   """Triplet accuracy of the embedding, by the name of each entry of ``config.comparisons``."""
   scores = {}
-  for name, (faces, triplets) in sources.open_comparisons(config).items():
+  for name, (faces, triplets) in sources.open_comparisons(config, channels).items():
     embedding = outputs_of(evaluator, variables, faces, config.eval_batch_size, mesh)['embedding']
     options = config.comparisons[name]
     truth = f"{options.get('dataset') or config.data.dataset} {options.split}: {triplets.truth}"

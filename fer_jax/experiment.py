@@ -68,7 +68,7 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   train_step.eval_shape(like, step.new_meter(setup.recipe.terms), frozen,
                         shapes(next(batches_from(threads=0)), config.batch_size))
   evaluator.eval_shape(like.variables(), shapes(stream.rows(test, [0]), config.eval_batch_size))
-  sources.open_comparisons(config)
+  sources.open_comparisons(config, source.channels)
 
   record = run.open_workdir(config, workdir, overrides)
   if 'finished' in record:  # Evaluating again would be another look at the test split.

@@ -39,15 +39,19 @@ def open_parts(config: ConfigDict) -> list[mixture.Part]:
   return [mixture.Part(source, config.data.parts, order=config.data.order), *others]
 
 
-def open_comparisons(config: ConfigDict) -> dict[str, tuple[Any, triplets.Triplets]]:
+def open_comparisons(config: ConfigDict, channels: int) -> dict[str, tuple[Any, triplets.Triplets]]:
   """Opens ``config.comparisons``: {name: (the split that holds the faces, triplets of its rows)}.
+
+  Args:
+    config: of the run.
+    channels: of the images that the run is trained on, 1 or 3; 0: as the faces have.
 
   Raises:
     UserError: see ``open_parts``.
   """
   for name, options in config.comparisons.items():
-    registry.check_options(f'config.comparisons.{name}', _open_comparison, options, given=1)
-  return {name: _open_comparison(config, **options) for name, options in config.comparisons.items()}
+    registry.check_options(f'config.comparisons.{name}', _open_comparison, options, given=2)
+  return {name: _open_comparison(config, channels, **options) for name, options in config.comparisons.items()}
 
 
 def _open_other(config: ConfigDict, source: Any, name: str, *, split: str, dataset: str = '', variant: str = '',
@@ -78,12 +82,11 @@ def _open_other(config: ConfigDict, source: Any, name: str, *, split: str, datas
   return mixture.Part(opened, parts, supervision, found, name=name)
 
 
-def _open_comparison(config: ConfigDict, *, split: str, dataset: str = '', variant: str = '', dir: str = '',
-                     truth: str = 'votes', count: int = 6_000, agreement: str = 'two_thirds'
+def _open_comparison(config: ConfigDict, channels: int, *, split: str, dataset: str = '', variant: str = '',
+                     dir: str = '', truth: str = 'votes', count: int = 6_000, agreement: str = 'two_thirds'
                      ) -> tuple[Any, triplets.Triplets]:
   """Opens triplets to be scored; the options are those of ``_open_other``."""
-  source = _open(config, _where(config, dataset, variant, dir), split, size=config.data.size,
-                 channels=config.data.channels)
+  source = _open(config, _where(config, dataset, variant, dir), split, size=config.data.size, channels=channels)
   return source, triplets.open_triplets(source, split, truth, count, agreement)
 
 

@@ -86,7 +86,7 @@ def test_comparisons_are_scored_on_the_test_split(finished, splits):
   network = run.load(workdir, mesh)
   evaluator = evaluation.make_evaluator(network.setup, mesh)
   table = evaluation.outputs_of(evaluator, network.variables, splits['test'], 8, mesh)
-  _, triplets = sources.open_comparisons(made)['triplets']
+  _, triplets = sources.open_comparisons(made, 1)['triplets']
   np.testing.assert_allclose(scored['accuracy'], correct(table['embedding'], triplets.rows).mean())
   assert scored['count'] == scored['listed'] == len(triplets) == 200
   assert scored['types']['two_class']['count'] == 200 and scored['types']['one_class']['accuracy'] is None
@@ -216,4 +216,4 @@ def test_bad_sources_and_comparisons(where, options, message):
     made[where].x = ConfigDict(options)
   with pytest.raises(UserError, match=message):
     sources.open_parts(made)
-    sources.open_comparisons(made)
+    sources.open_comparisons(made, 1)

@@ -59,7 +59,7 @@ def test_summary_of_a_new_and_of_a_prepared_data_set(tmp_path):
   assert lines['landmarks: image_box'] == ['2', '2', '2']
   folder = tmp_path / 'data' / 'ferplus' / 'majority' / '1.0.0'
   assert f'In {folder}' in summary
-  assert 'Left out 3 image(s)' in summary and 'FER2013Valid/fer0010000.png: empty file' in summary
+  assert 'Left out 3 image(s) or line(s)' in summary and 'FER2013Valid/fer0010000.png: empty file' in summary
   assert len((folder / 'skipped.txt').read_text().splitlines()) == 3
   again = prepare_tiny(tmp_path)
   assert again.startswith('Already prepared') and summary in again

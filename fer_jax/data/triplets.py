@@ -8,6 +8,7 @@ says so wherever a number is printed.
 
 import csv
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def read(path: str | Path, names: Sequence[str], agreement: str = 'two_thirds') 
   row_of = {name: row for row, name in enumerate(names)}
   rows, types, listed = [], [], [0] * len(TYPES)
   try:
-    reader = csv.DictReader(Path(path).read_text(encoding='utf-8').splitlines())
+    reader = csv.DictReader(io.StringIO(Path(path).read_text(encoding='utf-8')))
   except (OSError, UnicodeDecodeError) as error:
     reason = getattr(error, 'strerror', None) or 'it is no text'
     raise UserError(f'cannot read the triplets {path}: {reason}. Prepare the data set again.') from error
