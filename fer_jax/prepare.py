@@ -87,7 +87,8 @@ def summary(builder: Any) -> str:
   skipped = builder.data_path / 'skipped.txt'
   if skipped.exists():
     names = skipped.read_text().splitlines()
-    lines += [f'Left out {len(names)} image(s) or line(s), all listed in {skipped}:', *(f'  {name}' for name in names[:10])]
+    lines += [f'Left out {len(names)} image(s) or line(s), all listed in {skipped}:',
+              *(f'  {name}' for name in names[:10])]
   coverage = builder.data_path / 'coverage.txt'
   if coverage.exists():
     lines += coverage.read_text().splitlines()

@@ -99,8 +99,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             stored += 1
             yield split.files[member], waiting.pop(member)
 
+    split.kept()  # Fails where unreadable images have left nothing.
     # In the temporary folder that TFDS renames at the end: these files appear with the data or not at all.
-    (self.data_path / f'triplets_{name}.csv').write_text(_table(split, split.kept()))
+    (self.data_path / f'triplets_{name}.csv').write_text(_table(split))
     with (self.data_path / 'coverage.txt').open('a') as file:
       file.write(f'Triplets of {name}:\n{split.coverage()}{stored:,} faces; of the {len(split.faces):,} listed, '
                  f'{shared:,} are listed in the other split too.\n\n')
@@ -109,13 +110,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         file.write('\n'.join(skipped) + '\n')
 
 
-def _table(split: source_lib.Split, kept: list[source_lib.Triplet]) -> str:
-  """The triplets as ``fer_jax.data.triplets.read`` reads them: faces by name, the odd one last."""
+def _table(split: source_lib.Split) -> str:
+  """The triplets with a majority as ``fer_jax.data.triplets.read`` reads them: faces by name, the odd one last.
+
+  Those whose faces are not all stored are in it, so that the reader knows how many there are of how many.
+  """
   text = io.StringIO()
   table = csv.writer(text, lineterminator='\n')
   table.writerow(triplets.COLUMNS)
-  for triplet in kept:
-    names = [split.files[member] for member in triplet.faces]
+  for triplet in split.decided():
+    names = [split.name(member) for member in triplet.faces]
     odd = names.pop(triplet.odd)
     table.writerow((*names, odd, triplet.type, max(triplet.votes), sum(triplet.votes)))
   return text.getvalue()

@@ -131,6 +131,14 @@ class Split:
                       'in the csv file, and paths of images that are there.')
     return kept
 
+  def decided(self) -> list[Triplet]:
+    """The triplets that have a majority, whether their images are there or not."""
+    return [triplet for triplet in self._triplets if triplet.odd is not None]
+
+  def name(self, face: Face) -> str:
+    """What a face is called: its file, or its URL and box where there is none."""
+    return self.files.get(face) or ' '.join(map(str, face))
+
   def coverage(self) -> str:
     """A table of what became of the triplets, by type; the type of a malformed line is unknown."""
     counts = collections.Counter((self._outcome(triplet), triplet.type) for triplet in self._triplets)
