@@ -131,7 +131,7 @@ def test_a_teacher_a_student_its_features_and_their_transfer(tmp_path, monkeypat
   assert about['workdir'] == str(student) and about['name'] == 'deepfever/student' and about['step'] == 1
 
   printed = run('transfer', f'--workdir={student}', f'--images={tmp_path / "faces"}', '--shots=1,2', '--draws=2')
-  result = json.loads((student / 'transfer/faces_classes_test_pooled.json').read_text())
+  result = json.loads((student / 'transfer/faces_classes_train_test_pooled.json').read_text())
   assert 'faces (classes), pooled features' in printed
   assert 'Learned from 12 faces of train, tested on 9 of test; 3 classes: anger, happiness, surprise.' in printed
   assert 'trained on all of these classes' in printed and 'LEAKY' not in printed

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from fer_jax import checkpoint, cluster, evaluation, run
+from fer_jax import checkpoint, cluster, evaluation, run, sources
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import wilson
 from tests import faces
@@ -91,13 +91,13 @@ def arm(global_mean):
 
 
 @pytest.fixture
-def sources(monkeypatch, tmp_path):
+def splits(monkeypatch, tmp_path):
   """Splits in memory; three of the 17 test images are training images too."""
-  splits = {'train': faces.source(24, seed=0), 'test': faces.source(17, seed=2)}
+  made = {'train': faces.source(24, seed=0), 'test': faces.source(17, seed=2)}
   for row in (1, 8, 9):
-    splits['test'].records[row]['image'] = splits['train'].records[row]['image']
-  monkeypatch.setattr(sources, 'open_source', lambda config, split: splits[split])
-  return splits
+    made['test'].records[row]['image'] = made['train'].records[row]['image']
+  monkeypatch.setattr(sources, 'open_source', lambda config, split: made[split])
+  return made
 
 
 def make_run(config, workdir):
@@ -116,7 +116,7 @@ def logits(workdir, name):
     return file['logits']
 
 
-def test_changes_make_evaluations_of_their_own_and_a_batch_mean_is_marked(sources, tmp_path):
+def test_changes_make_evaluations_of_their_own_and_a_batch_mean_is_marked(splits, tmp_path):
   workdir = make_run(arm('running'), tmp_path / 'arm')
   plain = evaluation.evaluate_run(workdir)
   assert not plain['protocol']['leaky'] and plain['overrides'] == [] and 'eval_order' not in plain['protocol']
@@ -147,7 +147,7 @@ def test_changes_make_evaluations_of_their_own_and_a_batch_mean_is_marked(source
     (['batch_size=many'], "--set=batch_size=many: Could not override field 'batch_size'"),
     (['eval_order'], '--set=eval_order: write --set=KEY=VALUE'), (['eval_batch_size=3'], 'eval_batch_size=3'),
     (['eval_order=backwards'], "unknown order 'backwards'"), (['model.backbone.width=8'], 'cannot restore step 1')])
-def test_changes_that_cannot_be(changes, message, sources, tmp_path):
+def test_changes_that_cannot_be(changes, message, splits, tmp_path):
   with pytest.raises(UserError, match=message):
     evaluation.evaluate_run(make_run(CONFIG, tmp_path / 'run'), changes=changes)
 
@@ -168,7 +168,7 @@ def rates(result, rows):
           pytest.approx(np.mean(recalls)), 'accuracy_interval': pytest.approx(wilson(int(hits.sum()), len(rows)))}
 
 
-def test_subsets_are_scored_from_saved_predictions_without_another_look(sources, lists, tmp_path, monkeypatch, capsys):
+def test_subsets_are_scored_from_saved_predictions_without_another_look(splits, lists, tmp_path, monkeypatch, capsys):
   workdir = make_run(CONFIG, tmp_path / 'run')
   plain = evaluation.evaluate_run(workdir)
   path = workdir / 'evaluation' / 'test.npz'
@@ -195,7 +195,7 @@ def test_subsets_are_scored_from_saved_predictions_without_another_look(sources,
   assert result['without_copies']['accuracy'] == pytest.approx(np.delete(hits['hits'], [1, 8, 9]).mean())
 
 
-def test_predictions_of_something_else_are_not_used(sources, lists, tmp_path):
+def test_predictions_of_something_else_are_not_used(splits, lists, tmp_path):
   config = faces.config(data__subsets=tuple(lists))
   workdir = make_run(config, tmp_path / 'run')
   evaluation.evaluate_run(workdir)
@@ -204,7 +204,7 @@ def test_predictions_of_something_else_are_not_used(sources, lists, tmp_path):
 
   def add(at=1, text=result, split='test'):
     path.write_text(text)
-    return evaluation.add_subsets(config, at, sources[split], 'test', workdir)
+    return evaluation.add_subsets(config, at, splits[split], 'test', workdir)
 
   assert add() == json.loads(result)
   assert add(at=2) is None
@@ -217,7 +217,7 @@ def test_predictions_of_something_else_are_not_used(sources, lists, tmp_path):
   assert again['protocol']['looks'] == 2 and set(again['subsets']) == {'pose', 'plain'}
 
 
-def test_subsets_of_the_config_are_part_of_every_evaluation(sources, lists, tmp_path):
+def test_subsets_of_the_config_are_part_of_every_evaluation(splits, lists, tmp_path):
   config = faces.config(data__subsets=tuple(lists), data__copies=True)
   result = evaluation.evaluate_run(make_run(config, tmp_path / 'run'), changes=['eval_order=shuffled'])
   assert set(result['subsets']) == {'pose', 'plain'} and result['subsets']['pose']['count'] == 4

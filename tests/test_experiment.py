@@ -10,22 +10,22 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax import checkpoint, cluster, evaluation, experiment, run
+from fer_jax import checkpoint, cluster, evaluation, experiment, run, sources
 from fer_jax.data import stream
 from fer_jax.errors import UserError
 from tests import faces
 from tests.processes import TINY, start
 
 
-def _sources(patch):
+def _patch(patch):
   """Makes every split a handful of faces in memory."""
   splits = {'train': faces.source(64, seed=0), 'valid': faces.source(17, seed=1), 'test': faces.source(20, seed=2)}
   patch.setattr(sources, 'open_source', lambda config, split: splits[split])
 
 
 @pytest.fixture(autouse=True)
-def sources(monkeypatch):
-  _sources(monkeypatch)
+def splits(monkeypatch):
+  _patch(monkeypatch)
 
 
 def final_state(config, workdir):
@@ -42,7 +42,7 @@ def finished(tmp_path_factory):
   """A run of 16 steps and its result; the other tests compare with it."""
   workdir = tmp_path_factory.mktemp('run') / 'pal'
   with pytest.MonkeyPatch.context() as patch:
-    _sources(patch)
+    _patch(patch)
     result = experiment.train(faces.config(epochs=2.0), workdir, ['--config.epochs=2.0'])
   return workdir, result
 
@@ -152,7 +152,7 @@ def test_holdout_selection_restores_the_best_and_counts_a_second_look(tmp_path):
   setup = run.make_setup(config, faces.CLASSES, 16)
   variables, step = run.selected_variables(config, setup, tmp_path / 'a', mesh)
   evaluator, test = evaluation.make_evaluator(setup, mesh), faces.source(20, seed=2)
-  again = evaluation.evaluate_split(config, evaluator, variables, step, test, 'test', tmp_path / 'a', mesh)
+  again, _ = evaluation.evaluate_split(config, evaluator, variables, step, test, 'test', tmp_path / 'a', mesh)
   assert again['protocol']['looks'] == 2 and again['accuracy'] == result['accuracy']
 
 
