@@ -69,6 +69,9 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
                         shapes(next(batches_from(threads=0)), config.batch_size))
   evaluator.eval_shape(like.variables(), shapes(stream.rows(test, [0]), config.eval_batch_size))
   sources.open_comparisons(config, source.channels)
+  pretrained = run.load(Path(config.init_from), mesh).variables if config.init_from else None
+  if pretrained:
+    jax.eval_shape(with_backbone, like, pretrained)
 
   record = run.open_workdir(config, workdir, overrides)
   if 'finished' in record:  # Evaluating again would be another look at the test split.
@@ -80,8 +83,8 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
   best = checkpoint.Checkpoints(workdir / 'best', keep=1, best='accuracy')
   state = setup.initial()
-  if config.init_from:
-    state = with_backbone(state, run.load(Path(config.init_from), mesh).variables)
+  if pretrained:
+    state = with_backbone(state, pretrained)
   untrained = jax.device_get(state.variables())
   record |= {'classes': list(source.classes), 'channels': source.channels, 'fingerprint': source.fingerprint,
              'steps': total, 'hardware': cluster.hardware(), 'devices': mesh.size,

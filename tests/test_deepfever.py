@@ -175,10 +175,14 @@ def test_a_student_of_another_teacher_is_not_resumed(finished, teacher, tmp_path
 
 @pytest.mark.parametrize('changes, message', [
     ({'teacher__workdir': 'nowhere'}, 'nowhere holds no run'), ({}, 'needs a teacher'),
-    ({'batch_size': 32}, 'no multiple of 5.*Try 30'), ({'losses__triplet__margins': (0.1,)}, 'give three numbers')])
+    ({'batch_size': 32}, 'no multiple of 5.*Try 30'), ({'losses__triplet__margins': (0.1,)}, 'give three numbers'),
+    ({'init_from': 'nowhere'}, 'nowhere holds no run'),
+    ({'init_from': 'the teacher', 'model__backbone__width': 8}, "config.init_from: it has another backbone")])
 def test_mistakes_show_before_anything_is_written(changes, message, tmp_path, teacher):
-  if 'losses__triplet__margins' in changes:
+  if {'losses__triplet__margins', 'init_from'} & changes.keys():
     changes = {'teacher__workdir': str(teacher[0]), **changes}
+  if changes.get('init_from') == 'the teacher':
+    changes['init_from'] = str(teacher[0])
   with pytest.raises(UserError, match=message):
     experiment.train(student(**changes), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
