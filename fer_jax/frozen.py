@@ -92,7 +92,8 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
     shots: numbers of labelled faces of each class for the few-shot curve; empty for none.
     draws: draws for each of them.
     finetune_epochs: passes over the train split of end-to-end training from the run's backbone, at a tenth of its
-      learning rate, with a new linear head; 0 for none. It is a run of its own, in ``WORKDIR/transfer/``.
+      learning rate, with a new linear head, in batches of at most an eighth of the split (but 8 faces); 0 for none. It
+      is a run of its own, in ``WORKDIR/transfer/``.
 
   Raises:
     UserError: a bad target or layer, splits of different classes, or a split without labels.
@@ -120,7 +121,7 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
                     'both need some.')
   name = '_'.join(filter(None, (target.name, target.variant, target.train, target.test, '-'.join(target.classes))))
   name = re.sub(r'[^\w.+-]+', '_', name)
-  whole = [_finetuned(trained, target, train.classes, finetune_epochs, name)] if finetune_epochs else []
+  whole = [_finetuned(trained, target, train, finetune_epochs, name)] if finetune_epochs else []
   untrained = cluster.replicate(trained.setup.initial().variables(), mesh)
   (blind_x, _), (blind_test_x, _) = labelled(untrained)
 
@@ -182,25 +183,27 @@ def _leaks(trained: run.Trained, target: Target) -> list[str]:
   return reasons
 
 
-def _finetuned(trained: run.Trained, target: Target, classes: Sequence[str], epochs: float, name: str
-               ) -> dict[str, Any]:
+def _finetuned(trained: run.Trained, target: Target, train: stream.Source, epochs: float, name: str) -> dict[str, Any]:
   """Trains the whole network on the target, from the run's backbone; the row of its result."""
-  config = copy.deepcopy(trained.config)
+  config, devices = copy.deepcopy(trained.config), jax.device_count()
+  batch_size = min(config.batch_size, max(len(train) // 8, 8))  # A few dozen faces are more than one step an epoch.
   with config.unlocked():
     config.name = f'{config.name}, fine-tuned'
     config.init_from = str(trained.workdir.resolve())
     config.data.update({
         'dataset': target.dataset, 'variant': target.variant, 'dir': target.data_dir, 'train': target.train,
-        'holdout': '', 'test': target.test, 'classes': tuple(classes), 'target': 'label', 'parts': 1, 'subsets': (),
-        'copies': False, 'size': config.data.size or config.image_size, 'channels': trained.record.get('channels', 0)})
+        'holdout': '', 'test': target.test, 'classes': tuple(train.classes), 'target': 'label', 'parts': 1,
+        'subsets': (), 'copies': False, 'size': config.data.size or config.image_size,
+        'channels': trained.record.get('channels', 0)})
     config.sources, config.comparisons, config.explain = ConfigDict(), ConfigDict(), ConfigDict()
     config.teacher.workdir, config.select = '', 'ema' if config.ema else 'last'
     config.regions.scheme = 'none'
     config.model.head = ConfigDict({'name': 'linear', 'dropout': 0.0})
     config.losses = ConfigDict({'cross_entropy': {'loss': 'cross_entropy', 'weight': 1.0, 'mask': 'labelled'}})
     config.optimizer.learning_rate, config.optimizer.rules = config.optimizer.learning_rate / 10, ()
-    config.epochs = float(epochs)
+    config.epochs, config.batch_size = float(epochs), batch_size // devices * devices or devices
   result = experiment.train(config, trained.workdir / 'transfer' / f'{name}_finetuned_{epochs:g}')
   return {'features': 'fine-tuned end to end', 'method': '-',
           **{key: result[key] for key in ('accuracy', 'accuracy_interval', 'mean_class_accuracy')},
-          'chosen': {'epochs': float(epochs), 'learning_rate': config.optimizer.learning_rate}}
+          'chosen': {'epochs': float(epochs), 'learning_rate': config.optimizer.learning_rate,
+                     'batch_size': config.batch_size}}
