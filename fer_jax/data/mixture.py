@@ -92,7 +92,7 @@ class Mixture:
   @property
   def group(self) -> int:
     """Rows of a group: a device of the mapped form must hold whole groups."""
-    return len(self._layout)
+    return _group(self._parts)
 
   def example(self, step: int, row: int) -> dict[str, Any]:
     """The face in row ``row`` of the global batch of step ``step``."""
@@ -127,17 +127,22 @@ class Mixture:
 
 def passes(parts: Sequence[Part], batch_size: int, steps: int) -> dict[str, float]:
   """How often ``steps`` batches go through each part: {name: passes}, the training split as 'train'."""
-  groups = steps * batch_size / sum(part.parts * part.rows for part in parts)
+  groups = steps * batch_size / _group(parts)
   return {part.name or 'train': round(groups * part.parts / len(part), 3) for part in parts}
 
 
 def check_devices(parts: Sequence[Part], batch_size: int, devices: int) -> None:
   """Raises UserError where a triplet would lie on two devices of the mapped form of data parallelism."""
-  group = sum(part.parts * part.rows for part in parts)
+  group = _group(parts)
   if any(part.triplets and part.parts for part in parts) and batch_size // devices % group:
     raise UserError(f"config.parallel='pmap' with triplets: each of {devices} devices gets {batch_size // devices} "
                     f'rows, no multiple of the {group} of a group. Choose a batch_size that is a multiple of '
                     f"{devices * group}, or parallel='jit'.")
+
+
+def _group(parts: Sequence[Part]) -> int:
+  """Rows of a group."""
+  return sum(part.parts * part.rows for part in parts)
 
 
 def _seed(seed: int, name: str) -> int:
