@@ -1,4 +1,4 @@
-"""The prepare command: its summary, its messages, and what an interruption leaves (nothing)."""
+"""The prepare command: its messages, and what an interruption leaves (no data)."""
 
 import importlib.util
 import io
@@ -13,9 +13,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from fer_jax import prepare
-from fer_jax.data.builders import ferplus as ferplus_package
-from fer_jax.errors import UserError
+from fer_jax import prepare, registry
+from fer_jax.data import face, preparation
 
 ROOT = pathlib.Path(prepare.__file__).resolve().parents[1]
 
@@ -43,56 +42,6 @@ def run_command(*arguments, **options):
   return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def prepare_tiny(tmp_path, **options):
-  options = {'source': str(tmp_path / 'source'), 'workers': 0, 'check_counts': False} | options
-  return prepare.prepare('ferplus', data_dir=str(tmp_path / 'data'), **options)
-
-
-@needs_dlib
-def test_summary_of_a_new_and_of_a_prepared_data_set(tmp_path):
-  make_source(tmp_path / 'source', hurt=True)
-  summary = prepare_tiny(tmp_path)
-  lines = {line[:22].strip(): line[22:].split() for line in summary.splitlines()}
-  assert lines[''] == ['train', 'valid', 'test'] or lines[''] == ['test', 'train', 'valid']
-  assert lines['faces'] == ['2', '2', '2'] and lines['happiness'] == ['1', '1', '1']
-  assert 'neutral' not in lines  # Its only images were hurt; empty rows are not shown.
-  assert lines['landmarks: image_box'] == ['2', '2', '2']
-  folder = tmp_path / 'data' / 'ferplus' / 'majority' / '1.0.0'
-  assert f'In {folder}' in summary
-  assert 'Left out 3 image(s) or line(s)' in summary and 'FER2013Valid/fer0010000.png: empty file' in summary
-  assert len((folder / 'skipped.txt').read_text().splitlines()) == 3
-  again = prepare_tiny(tmp_path)
-  assert again.startswith('Already prepared') and summary in again
-
-
-def test_messages(tmp_path):
-  for call, expected in (
-      (lambda: prepare.prepare('ferpus'), "did you mean 'ferplus'"),
-      (lambda: prepare_tiny(tmp_path, variant='majorty'), "did you mean 'majority'"),
-      (lambda: prepare_tiny(tmp_path, sources='x'), "no option 'sources'; did you mean 'source'"),
-      (lambda: prepare_tiny(tmp_path, source=None), 'To obtain it'),
-      (lambda: prepare_tiny(tmp_path), 'source does not exist'),
-  ):
-    with pytest.raises(UserError, match=expected):
-      call()
-  assert not list((tmp_path / 'data').glob('ferplus/majority/*'))
-
-
-def test_only_one_process_prepares(tmp_path):
-  builder = ferplus_package.ferplus(data_dir=tmp_path, file_format='array_record')
-  stale = builder.data_path.parent / 'incomplete.ABCDEF_1.0.0'
-  stale.mkdir(parents=True)
-  (stale / 'part').write_text('')
-  with prepare._alone(builder):
-    assert not stale.exists()
-    stale.mkdir()  # Now that of the running preparation.
-    with pytest.raises(UserError, match='another process is preparing'):
-      prepare._alone(builder).__enter__()
-    assert stale.exists()
-  with prepare._alone(builder):
-    assert not stale.exists()
-
-
 @needs_dlib
 def test_killed_preparation_leaves_no_data_and_the_next_one_is_clean(tmp_path):
   make_source(tmp_path / 'source', faces=300)
@@ -105,16 +54,50 @@ def test_killed_preparation_leaves_no_data_and_the_next_one_is_clean(tmp_path):
   process.send_signal(signal.SIGKILL)
   process.communicate()
   assert process.returncode == -signal.SIGKILL, 'it ended before it could be killed'
-  assert [p.name.partition('.')[0] for p in folder.iterdir()] == ['incomplete']
+  assert sorted(p.name.partition('.')[0] for p in folder.iterdir()) == ['incomplete', 'parts']
   make_source(tmp_path / 'small')
-  assert 'faces' in prepare_tiny(tmp_path, source=str(tmp_path / 'small'))
+  again = run_command('--dataset=ferplus', f'--source={tmp_path / "small"}', f'--data_dir={tmp_path / "data"}',
+                      '--workers=0', '--nocheck_counts')
+  out, err = again.communicate(timeout=120)
+  assert again.returncode == 0 and 'faces                          3         3         3' in out, err
   assert os.listdir(folder) == ['1.0.0']
 
 
+def finished(*arguments):
+  process = run_command(*arguments)
+  out, err = process.communicate(timeout=120)
+  return process.returncode, out, err
+
+
 def test_command_line(tmp_path):
-  wrong = run_command('--dataset=ferplus', f'--source={tmp_path / "none.zip"}', f'--data_dir={tmp_path / "data"}')
-  helped = run_command('--help')
-  out, err = wrong.communicate(timeout=120)
-  assert wrong.returncode == 2 and 'Traceback' not in err
+  data = f'--data_dir={tmp_path / "data"}'
+  status, _, err = finished('--dataset=ferplus', f'--source={tmp_path / "none.zip"}', data)
+  assert status == 2 and 'Traceback' not in err
   assert f'error: --source: {tmp_path / "none.zip"} does not exist' in err
-  assert '--[no]strict' in helped.communicate(timeout=120)[0]
+  assert '--[no]strict' in finished('--help')[1]
+  status, out, _ = finished('--dataset=synthetic_faces', '--variant=tiny', data)
+  assert status == 0 and 'faces                         64        32        32' in out
+  status, again, _ = finished('--dataset=synthetic_faces', '--variant=tiny', data)
+  assert status == 0 and again == f'Already prepared; remove the folder to prepare it again.\n{out}'
+  status, _, err = finished('--dataset=synthetic_faces', '--align=similarity', data)
+  assert status == 2 and 'the faces of synthetic_faces are not to be aligned' in err
+
+
+@pytest.mark.parametrize('name', registry.names('data.builders'))
+def test_every_data_set_describes_itself(name):
+  text = preparation.describe(name)
+  assert 'Variants: ' in text and len(text.splitlines()) > 8
+  cls = registry.find('data.builders', name)
+  for i, expression in enumerate(cls.CLASSES):
+    assert f'{i} {expression}' in text
+  if cls.HOW_TO:
+    assert '--source=' in text and cls.HOMEPAGE.removeprefix('https://') in text or not cls.HOMEPAGE
+  assert set(cls.CLASSES) <= set(face.EXPRESSIONS)
+  for splits in cls.COUNTS.values():
+    assert all(len(counts) in (1, len(cls.CLASSES), len(cls.CLASSES) - 1) for counts in splits.values())
+
+
+def test_describing_needs_no_source():
+  status, out, _ = finished('--describe=ferplus')
+  assert status == 0 and 'MIT' in out and 'FER2013Train/label.csv' in out and '0 neutral, 1 happiness' in out
+  assert 'majority train: 25,045 faces (8733 7284 3136 3022 2098 116 536 120)' in out

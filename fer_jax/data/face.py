@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
 
 from fer_jax.landmarks.action_units import action_unit_map
 from fer_jax.landmarks.heatmap import landmark_heatmap
@@ -17,33 +16,40 @@ from fer_jax.landmarks.heatmap import landmark_heatmap
 # Canonical names. A builder's classes are a tuple of these in the data set's own order; join data sets by name only.
 EXPRESSIONS = ('neutral', 'happiness', 'surprise', 'sadness', 'anger', 'disgust', 'fear', 'contempt')
 
+# What data sets and their copies call them, in lower case.
+_SYNONYMS = {
+    'neutral': ('neutrality', 'normal'), 'happiness': ('happy', 'joy'), 'surprise': ('surprised',),
+    'sadness': ('sad',), 'anger': ('angry',), 'disgust': ('disgusted',), 'fear': ('fearful', 'afraid'),
+    'contempt': ('contemptuous',),
+}
+_CANONICAL = {name: expression for expression, names in _SYNONYMS.items() for name in (expression, *names)}
+
 # Where landmarks come from; records store the index. 'image_box' points are untrustworthy: no face was detected.
-LANDMARK_SOURCES = ('none', 'image_box', 'detector', 'exact')
+# 'released' ones came with the data set. Append only: prepared data sets hold the numbers.
+LANDMARK_SOURCES = ('none', 'image_box', 'detector', 'exact', 'released')
 
 MAP_SIZE = 56  # Side of the stored maps in pixels.
 
 
+def canonical(name: str) -> str | None:
+  """The canonical name of an expression that a data set calls ``name``, in whatever case; None if it is none."""
+  return _CANONICAL.get(name.strip().lower())
+
+
 def png(image: np.ndarray) -> io.BytesIO:
   """Encodes a uint8 image (H, W) or RGB (H, W, 3) as PNG."""
+  return _encoded(image, '.png')
+
+
+def jpeg(image: np.ndarray) -> io.BytesIO:
+  """Encodes a uint8 image (H, W) or RGB (H, W, 3) as JPEG of quality 95."""
+  return _encoded(image, '.jpg', cv2.IMWRITE_JPEG_QUALITY, 95)
+
+
+def _encoded(image: np.ndarray, ending: str, *options: int) -> io.BytesIO:
   if image.ndim == 3:
     image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-  return io.BytesIO(cv2.imencode('.png', image)[1].tobytes())
-
-
-def features(classes: tuple[str, ...], extra: dict[str, Any] | None = None) -> tfds.features.FeaturesDict:
-  """TFDS features of the record with labels named ``classes``, plus a builder's ``extra`` features."""
-  small_image = tfds.features.Image(shape=(MAP_SIZE, MAP_SIZE, 1), encoding_format='png')
-  return tfds.features.FeaturesDict({
-      'image': tfds.features.Image(shape=(None, None, None)),
-      'label': tfds.features.ClassLabel(names=classes),
-      'landmarks': tfds.features.Tensor(shape=(68, 2), dtype=np.float32),
-      'landmark_source': tfds.features.Scalar(dtype=np.int32),
-      'landmark_score': tfds.features.Scalar(dtype=np.float32),
-      'landmark_heatmap': small_image,
-      'action_unit_map': small_image,
-      'name': tfds.features.Text(),
-      **(extra or {}),
-  })
+  return io.BytesIO(cv2.imencode(ending, image, options)[1].tobytes())
 
 
 def record(*, image: io.BytesIO | str, name: str, label: int, expression: str | None, size: tuple[int, int],
@@ -62,7 +68,7 @@ def record(*, image: io.BytesIO | str, name: str, label: int, expression: str | 
     **extra: values of the builder's extra features.
 
   Returns:
-    A dict that fits ``features``.
+    A dict that fits the features of ``data/builder.py``.
   """
   if landmarks is None:
     landmarks = np.full((68, 2), np.nan)

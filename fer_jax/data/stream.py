@@ -13,7 +13,6 @@ run wants them otherwise (``data/redraw.py``).
 import dataclasses
 import functools
 import hashlib
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fer_jax import registry
+from fer_jax.data import preparation
 from fer_jax.data.folder import Folder
 from fer_jax.data.mixture import Mixture, Part
 from fer_jax.data.order import evaluation_order
@@ -54,6 +53,7 @@ class Source:
     cache: keep decoded examples in memory, so that only the first epoch reads and decodes. Grey faces of 48 px take
       about 11 kB each, RGB of 224 px 160 kB.
     fingerprint: sha256 of what the split consists of; '' where nobody knows.
+    digest: sha256 of the prepared data set with all its splits and settings; '' where there is none.
     folder: where the data set lies, with what its builder wrote beside the records; '' where nobody knows.
     maps: how maps are drawn, see ``redraw.redrawn``; empty: as the builders drew them.
   """
@@ -64,6 +64,7 @@ class Source:
   target: str = 'label'
   cache: bool = False
   fingerprint: str = ''
+  digest: str = ''
   folder: str = ''
   maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -169,22 +170,16 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
     folder = os.path.expanduser(data_dir or '.')
     images = Folder(os.path.join(folder, split), labelled=variant == 'classes')
     return _restricted(images, images.classes, classes, images.fingerprint, folder, options)
-  make_builder = registry.find('data.builders', name)
-  if variant and variant not in make_builder.builder_configs:
-    raise UserError(f"{name} has no variant '{variant}'{nearest(variant, make_builder.builder_configs)}")
-  builder = make_builder(config=variant or None, data_dir=os.path.expanduser(data_dir) if data_dir else None,
-                         file_format='array_record')
+  builder = preparation.make_builder(name, variant, data_dir)
   if not builder.is_prepared():
     if not prepare_if_missing:
-      flags = {'variant': variant, 'data_dir': data_dir}
-      flags['source'] = 'source' in inspect.signature(make_builder).parameters and 'THE_FILES_AS_DISTRIBUTED'
+      flags = {'variant': variant, 'data_dir': data_dir, 'source': builder.HOW_TO and 'THE_FILES_AS_DISTRIBUTED'}
       given = ''.join(f' --{flag}={value}' for flag, value in flags.items() if value)
       raise UserError(f'{name} is not prepared: nothing at {builder.data_dir}. Prepare it once with:\n'
                       f'  python -m fer_jax.prepare --dataset={name}{given}')
-    if not sys.stderr.isatty():
-      tfds.disable_progress_bar()
     print(f'{name} is not there yet; it is made once, in {builder.data_dir}.')
-    builder.download_and_prepare()
+    preparation.prepare(builder)
+  contents = builder.contents()
   skip = {key: tfds.decode.SkipDecoding() for key, feature in builder.info.features.items()
           if isinstance(feature, tfds.features.Image)}
   try:
@@ -192,8 +187,9 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
   except ValueError as e:
     raise UserError(f"{name}: bad split '{split}': {str(e).splitlines()[0]} It has: "
                     f"{', '.join(builder.info.splits)}.") from e
-  return _restricted(records, tuple(builder.info.features['label'].names), classes, _fingerprint(builder, split),
-                     str(builder.data_path), options)
+  fingerprint = hashlib.sha256(f'{contents["digest"]} {split}'.encode()).hexdigest()
+  return _restricted(records, tuple(contents['classes']), classes, fingerprint, str(builder.data_path),
+                     options | {'digest': contents['digest']})
 
 
 def _restricted(records: Sequence[Any], classes: tuple[str, ...], wanted: Sequence[str], fingerprint: str, folder: str,
@@ -289,14 +285,3 @@ def _rows_each(batch_size: int, process_count: int) -> int:
 
 def _stack(examples: Sequence[Mapping[str, Any]]) -> Batch:
   return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-
-
-def _fingerprint(builder: tfds.core.DatasetBuilder, split: str) -> str:
-  """sha256 of the split expression, the metadata files and the length in bytes and records of every shard."""
-  digest = hashlib.sha256(f'{builder.info.full_name} {split}\n'.encode())
-  for file in ('dataset_info.json', 'features.json'):
-    digest.update((builder.data_path / file).read_bytes())
-  for info in builder.info.splits.values():
-    shards = [(shard.name, os.path.getsize(shard)) for shard in info.filepaths]
-    digest.update(f'{info.name} {info.shard_lengths} {shards}\n'.encode())
-  return digest.hexdigest()

@@ -1,23 +1,15 @@
-"""Finds 68 landmarks with dlib: one face image at a time, or many in a pool of processes.
+"""Finds 68 landmarks on a face image with dlib.
 
 The strategy was measured on FERPlus, whose faces fill their 48 px images: enlarging alone finds 69 % of the faces, a
 border of zeros around the image 82 %, a lower detector threshold 91 %. Where no face is found the whole image serves as
 the box: such points are good for tight frontal faces and poor for profiles, so their source is kept with them.
 """
 
-import collections
-import concurrent.futures
 import functools
 import importlib.util
 import io
-import itertools
-import multiprocessing
-import os
 import pathlib
-import signal
-import threading
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -28,7 +20,6 @@ from fer_jax.errors import UserError
 _SHORT_SIDE = 192  # The image is resized so that its short side has this many pixels: faces of 48 px are enlarged by 4.
 _BORDER = 0.25  # Of the image's sides, on each side.
 _THRESHOLD = -0.4  # Of the detector's score; dlib's own default is 0.
-_CHUNK = 16  # Images per task of a worker.
 
 
 class Found(NamedTuple):
@@ -66,15 +57,20 @@ class Detector:
     self._rectangle = dlib.rectangle
     self._detect = dlib.get_frontal_face_detector()
 
-  def __call__(self, image: np.ndarray) -> Found:
-    """Finds the face of the highest score in ``image``, uint8 (H, W) or RGB (H, W, 3), and its landmarks."""
+  def __call__(self, image: np.ndarray, look: bool = True) -> Found:
+    """Finds the face of the highest score in an image, and its landmarks.
+
+    Args:
+      image: uint8 (H, W) or RGB (H, W, 3).
+      look: look for the face; otherwise the whole image is its box.
+    """
     height, width = image.shape[:2]
     scale = _SHORT_SIDE / min(height, width)
     h, w = round(height * scale), round(width * scale)
     resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
     top, left = round(h * _BORDER), round(w * _BORDER)
     framed = cv2.copyMakeBorder(resized, top, top, left, left, cv2.BORDER_CONSTANT, value=0)
-    boxes, scores, _ = self._detect.run(framed, 0, _THRESHOLD)
+    boxes, scores, _ = self._detect.run(framed, 0, _THRESHOLD) if look else ((), (), ())
     if len(boxes):
       best = int(np.argmax(scores))
       box, source, score = boxes[best], 'detector', scores[best]
@@ -104,51 +100,6 @@ def decode(encoded: bytes) -> np.ndarray:
     raise ValueError(f'unreadable or truncated image ({e})') from e
 
 
-def detect_all(items: Iterable[tuple[Any, bytes]], workers: int | None = None,
-               model_path: str | None = None) -> Iterator[tuple[Any, bytes, Found | str]]:
-  """Finds landmarks on many images with a pool of processes, in the order of ``items``.
-
-  The processes are started afresh and import neither JAX nor TensorFlow, whatever the caller has loaded.
-
-  Args:
-    items: a key of any kind, and an encoded image.
-    workers: number of processes; default: one for each available core; 0: none, work in this process.
-    model_path: see ``Detector``.
-
-  Yields:
-    key, encoded image, and what was found on it or, for an image that cannot be decoded, the reason.
-
-  Raises:
-    UserError: see ``Detector``.
-  """
-  _detector(model_path)  # Here too, because an error in a worker's start would not be told.
-  if workers == 0:
-    for key, encoded in items:
-      yield key, encoded, _detect_encoded(encoded, model_path)
-    return
-  workers = workers or len(os.sched_getaffinity(0))
-  pool = concurrent.futures.ProcessPoolExecutor(
-      workers, multiprocessing.get_context('spawn'), initializer=_start_worker, initargs=(model_path,))
-  chunks = iter(items)
-  pending = collections.deque()
-  try:
-    while chunk := list(itertools.islice(chunks, _CHUNK)):
-      pending.append((chunk, pool.submit(_detect_chunk, [encoded for _, encoded in chunk], model_path)))
-      # Not more than the workers need to stay busy, so that memory is bounded.
-      if len(pending) > 4 * workers:
-        yield from _collect(pending)
-    while pending:
-      yield from _collect(pending)
-  finally:
-    pool.shutdown(cancel_futures=True)
-
-
-def _collect(pending: collections.deque) -> Iterator[tuple[Any, bytes, Found | str]]:
-  chunk, future = pending.popleft()
-  for (key, encoded), found in zip(chunk, future.result(), strict=True):
-    yield key, encoded, found
-
-
 def _packaged_model() -> pathlib.Path:
   # Found, not imported: importing the package needs the old pkg_resources.
   spec = importlib.util.find_spec('face_recognition_models')
@@ -159,25 +110,6 @@ def _packaged_model() -> pathlib.Path:
 
 
 @functools.cache
-def _detector(model_path: str | None) -> Detector:
-  return Detector(model_path)  # One per process: loading takes a second.
-
-
-def _start_worker(model_path: str | None) -> None:
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer.
-  # A killed parent would leave its workers waiting for ever.
-  threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
-  cv2.setNumThreads(1)
-  _detector(model_path)
-
-
-def _detect_chunk(images: list[bytes], model_path: str | None) -> list[Found | str]:
-  return [_detect_encoded(encoded, model_path) for encoded in images]
-
-
-def _detect_encoded(encoded: bytes, model_path: str | None) -> Found | str:
-  try:
-    image = decode(encoded)
-  except ValueError as e:
-    return str(e)
-  return _detector(model_path)(image)
+def detector(model_path: str | None = None) -> Detector:
+  """The process's own ``Detector``: loading takes a second."""
+  return Detector(model_path)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_jax.data import face
+from fer_jax.data import builder, face
 from fer_jax.landmarks.action_units import CODEBOOK, action_unit_map
 from fer_jax.landmarks.heatmap import landmark_heatmap
 
@@ -37,8 +37,8 @@ def test_png_keeps_grey_and_colour():
 
 def test_record_fits_the_features():
   record = make(votes=np.arange(10, dtype=np.int32))
-  assert set(record) == {*face.features(CLASSES), 'votes'}
-  encoded = face.features(CLASSES).encode_example({k: v for k, v in record.items() if k != 'votes'})
+  assert set(record) == {*builder.features(CLASSES), 'votes'}
+  encoded = builder.features(CLASSES).encode_example({k: v for k, v in record.items() if k != 'votes'})
   assert encoded['label'] == 2
 
 

@@ -90,11 +90,11 @@ def test_copies_are_equal_in_every_pixel_and_in_shape():
 
 @pytest.fixture(scope='module')
 def ferplus():
-  """{split: [(name, label, bytes)]} of the real zip under the majority rule, in the order of the files."""
+  """{split: [(name, label, file)]} of the real zip under the majority rule, in the order of the files."""
   splits = {}
   for name, split in source.open_source(str(DATA / 'ferplus.zip')).items():
-    targets = [(row.name, labels.target(row.votes, 'majority')) for row in split.rows]
-    splits[name] = [(name, int(np.argmax(target)), split) for name, target in targets if target is not None]
+    targets = [(row, labels.target(row.votes, 'majority')) for row in split.rows]
+    splits[name] = [(row.name, int(np.argmax(target)), row.image) for row, target in targets if target is not None]
   return splits
 
 
@@ -127,7 +127,7 @@ def test_the_other_real_lists_are_read(name, lines, unique, first):
 
 @real
 def test_real_copies(ferplus):
-  read = lambda split: [{'image': folder.read(name), 'name': name} for name, _, folder in ferplus[split]]
+  read = lambda split: [{'image': file.read(), 'name': name} for name, _, file in ferplus[split]]
   alone = subsets.without_copies(read('test'), read('train') + read('valid'))
   assert len(alone) == 3137 and (~alone).sum() == 254
   copies = sorted(row[0] for row, kept in zip(ferplus['test'], alone, strict=True) if not kept)

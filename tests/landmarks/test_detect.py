@@ -1,7 +1,6 @@
 """dlib behind one function: finds drawn faces, falls back to the whole image, and says what is missing."""
 
 import io
-import subprocess
 import sys
 
 import cv2
@@ -71,19 +70,12 @@ def test_no_face_falls_back_to_the_whole_image(detector):
   assert np.ptp(found.landmarks[:, 0]) > 30 and np.ptp(found.landmarks[:, 1]) > 20
 
 
-def test_pool_keeps_the_order_and_names_what_it_cannot_read(detector):
-  face = png(drawn_face()[0])
-  items = [(i, face if i % 3 else face[:-300]) for i in range(40)]
-  here = list(detect.detect_all(items, workers=0))
-  pooled = list(detect.detect_all(iter(items), workers=1))
-  assert [key for key, _, _ in pooled] == list(range(40))
-  for (_, encoded, one), (_, _, other), (_, original) in zip(here, pooled, items, strict=True):
-    assert encoded == original
-    if isinstance(one, str):
-      assert one == other and 'truncated' in one
-    else:
-      np.testing.assert_allclose(one.landmarks, other.landmarks, atol=1e-3)
-  assert [isinstance(found, str) for _, _, found in here] == [i % 3 == 0 for i in range(40)]
+def test_without_looking_the_whole_image_is_the_box(detector):
+  image, eyes = drawn_face()
+  found = detector(image, look=False)
+  assert (found.source, found.score) == ('image_box', 0)
+  centres = np.stack([found.landmarks[36:42].mean(0), found.landmarks[42:48].mean(0)])
+  np.testing.assert_allclose(centres, eyes, atol=6)
 
 
 def test_decode_keeps_grey_and_converts_the_rest():
@@ -114,10 +106,3 @@ def test_what_is_missing_is_told(monkeypatch, tmp_path):
   monkeypatch.setitem(sys.modules, 'dlib', None)
   with pytest.raises(UserError, match=r'pip install "fer_jax\[landmarks\]"'):
     detect.Detector()
-
-
-def test_workers_import_neither_jax_nor_tensorflow():
-  # A spawned worker imports the module of its function and the command's main module.
-  code = ('import sys, fer_jax.landmarks.detect, fer_jax.prepare; '
-          'print(sorted({"jax", "tensorflow", "tensorflow_datasets"} & set(sys.modules)))')
-  assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from fer_jax.data import triplets
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, raise_if
 
 FILES = {
     'train': 'faceexp-comparison-data-train-public.csv',
@@ -36,7 +36,6 @@ Faces that are not in it, or whose image is not there, are left out with their t
 
 _TYPES = {f'{name.upper()}_TRIPLET': name for name in triplets.TYPES}
 _BEYOND = 0.1  # A box may reach this far out of its photo, in fractions of the photo.
-_SHOWN = 20  # Problems of one kind in a message.
 
 
 class Face(NamedTuple):
@@ -70,22 +69,23 @@ class Split:
     faces: every face of its triplets, in the order of the lines.
     files: for each face whose image is there, its path relative to the data set's folder.
     malformed: the lines that are no triplets: file, line number and what is wrong.
-    unreadable: faces whose image turned out to be unreadable; whoever reads them adds to it.
+    unreadable: faces whose image turned out to be unreadable; whoever reads them says so.
+    table: the csv file.
+    root: the data set's folder.
   """
 
-  def __init__(self, table: pathlib.Path, root: pathlib.Path, index: Mapping[Face, str], strict: bool = False):
+  def __init__(self, table: pathlib.Path, root: pathlib.Path, index: Mapping[Face, str]):
     """Reads the csv file.
 
     Args:
       table: the csv file.
       root: the data set's folder.
       index: where the images of faces are said to be, relative to ``root``.
-      strict: fail at malformed lines.
 
     Raises:
-      UserError: the file is empty or not UTF-8; or has malformed lines, with ``strict``.
+      UserError: the file is empty or not UTF-8.
     """
-    self._table, self._root = table, root
+    self.table, self.root = table, root
     self._triplets, self.malformed = [], []
     known = {}
     for number, fields, problem in _read_table(table):
@@ -97,23 +97,9 @@ class Split:
         self._triplets.append(triplet._replace(faces=tuple(known.setdefault(face, face) for face in triplet.faces)))
       except ValueError as e:
         self.malformed.append(f'{table.name}, line {number}: {e}')
-    if strict:
-      _raise_if(self.malformed, f'bad lines in {table}', '\nObtain the file anew, or leave such lines out by preparing '
-                'without --strict.')
     self.faces = list(known)
     self.files = {face: index[face] for face in known if face in index and os.path.isfile(root / index[face])}
     self.unreadable = set()
-
-  def read(self, face: Face) -> bytes:
-    """The encoded image of a face in ``files``.
-
-    Raises:
-      ValueError: the file cannot be read.
-    """
-    try:
-      return (self._root / self.files[face]).read_bytes()
-    except OSError as e:
-      raise ValueError(f'unreadable ({e})') from e
 
   def kept(self) -> list[Triplet]:
     """The triplets that have a majority and three images which are not known to be unreadable.
@@ -126,8 +112,8 @@ class Split:
       counts = collections.Counter(map(self._outcome, self._triplets))
       reasons = [f'{len(self.malformed):,} malformed', *(f'{counts[what]:,} {what}' for what in OUTCOMES[:-1])]
       example = f' The first malformed one: {self.malformed[0]}.' if self.malformed else ''
-      raise UserError(f'no triplet is left of {len(self._triplets) + len(self.malformed):,} in {self._table}: '
-                      f'{", ".join(reasons)}.{example} Check that {self._root / INDEX} has URLs and boxes as they are '
+      raise UserError(f'no triplet is left of {len(self._triplets) + len(self.malformed):,} in {self.table}: '
+                      f'{", ".join(reasons)}.{example} Check that {self.root / INDEX} has URLs and boxes as they are '
                       'in the csv file, and paths of images that are there.')
     return kept
 
@@ -159,15 +145,15 @@ class Split:
     return 'kept' if self.unreadable.isdisjoint(triplet.faces) else 'unreadable image'
 
 
-def open_source(path: str | None, strict: bool = False) -> dict[str, Split]:
+def open_source(path: str | None) -> dict[str, Split]:
   """Opens FEC in the folder ``path``; its csv files may lie in a folder FEC_dataset in it.
 
   Returns:
     The splits 'train' and 'test'.
 
   Raises:
-    UserError: there is no such folder, a file is missing or cannot be read, or the index has a bad line (or a csv file,
-      if ``strict``); the message names file and line.
+    UserError: there is no such folder, a file is missing or cannot be read, or the index has a bad line; the message
+      names file and line.
   """
   if not path:
     raise UserError(HOW_TO)
@@ -180,7 +166,7 @@ def open_source(path: str | None, strict: bool = False) -> dict[str, Split]:
   if missing := [file.relative_to(root).as_posix() for file in needed if not file.is_file()]:
     raise UserError(f'{root} has no {" and no ".join(missing)}; found there: {_listing(root)}.\n{HOW_TO}')
   index = _read_index(root / INDEX)
-  return {split: Split(folder / name, root, index, strict) for split, name in FILES.items()}
+  return {split: Split(folder / name, root, index) for split, name in FILES.items()}
 
 
 def read_row(fields: list[str]) -> Triplet:
@@ -245,7 +231,7 @@ def _read_index(path: pathlib.Path) -> dict[Face, str]:
         raise ValueError(f'{file} is already in line {lines[other]}, for another face')
     except ValueError as e:
       problems.append(f'line {number}: {e}')
-  _raise_if(problems, f'bad lines in {path}', '\nCorrect them: a face, a URL and a box in the photo, has one image of '
+  raise_if(problems, f'bad lines in {path}', '\nCorrect them: a face, a URL and a box in the photo, has one image of '
             'its own.')
   return files
 
@@ -273,9 +259,3 @@ def _read_table(path: pathlib.Path) -> Iterator[tuple[int, list[str], str | None
 def _listing(folder: pathlib.Path) -> str:
   names = sorted(p.name + '/' * p.is_dir() for p in folder.iterdir())
   return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '') or 'nothing'
-
-
-def _raise_if(problems: list[str], what: str, hint: str) -> None:
-  if problems:
-    more = [f'... and {len(problems) - _SHOWN} more'] if len(problems) > _SHOWN else []
-    raise UserError(f'{what} ({len(problems)}):\n  ' + '\n  '.join(problems[:_SHOWN] + more) + hint)

@@ -2,22 +2,21 @@
 
 import dataclasses
 import functools
-import multiprocessing
-import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
 from fer_jax.data import face
+from fer_jax.data.builder import FaceBuilder, Reason
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
+from fer_jax.data.making import Listed
 from fer_jax.errors import UserError
 
 CLASSES = face.EXPRESSIONS[:7]
 _SPLITS = ('train', 'valid', 'test')
-_CHUNK = 64  # Faces to a task of the process pool; a split of fewer is drawn in this process.
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -55,34 +54,44 @@ def draw_record(index: int, *, split: str, seed: int, image_size: int) -> dict[s
                      causal_mask=face.png(causal_mask), intensity=drawn.intensity)
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class _Drawing(NamedTuple):
+  """A face that is yet to be drawn, in the place of a file."""
+
+  split: str
+  index: int
+
+  def stamp(self) -> tuple[int, ...]:
+    return ()
+
+
+class Builder(FaceBuilder):
   """Parametric faces with seven expressions driven by action units; see README.md beside this file."""
 
-  VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First faces.'}
   BUILDER_CONFIGS = [
       SyntheticFacesConfig(name='default', description='10,000 faces of 64 px.'),
       SyntheticFacesConfig(name='tiny', description='128 faces of 32 px, for tests.', train=64, valid=32, test=32,
                            image_size=32),
   ]
+  CLASSES = CLASSES
+  EXTRA = {
+      'causal_mask': tfds.features.Image(shape=(face.MAP_SIZE, face.MAP_SIZE, 1), encoding_format='png'),
+      'intensity': tfds.features.Scalar(dtype=np.float32),
+  }
+  ALIGNABLE = False
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    extra = {
-        'causal_mask': tfds.features.Image(shape=(face.MAP_SIZE, face.MAP_SIZE, 1), encoding_format='png'),
-        'intensity': tfds.features.Scalar(dtype=np.float32),
-    }
-    return self.dataset_info_from_configs(features=face.features(CLASSES, extra), supervised_keys=('image', 'label'))
+  def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
+    """Lists the faces to be drawn; there is no ``path``."""
+    if path:
+      raise UserError('synthetic_faces are drawn; they have no --source.')
+    return {split: [Listed(f'{split}_{i:06d}.png', _Drawing(split, i), i % len(CLASSES))
+                    for i in range(getattr(self.builder_config, split))] for split in _SPLITS}
 
-  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-    return {split: self._generate_examples(split, getattr(self.builder_config, split)) for split in _SPLITS}
-
-  def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+  def maker(self) -> Callable[[Listed], dict[str, Any] | Reason]:
+    """The function that draws a record."""
     config = self.builder_config
-    draw = functools.partial(draw_record, split=split, seed=config.seed, image_size=config.image_size)
-    workers = min(os.cpu_count() or 1, count // _CHUNK)
-    if workers < 2:
-      yield from ((record['name'], record) for record in map(draw, range(count)))
-      return
-    # Forking a process in which JAX runs threads can deadlock, so workers start afresh.
-    with multiprocessing.get_context('spawn').Pool(workers, cv2.setNumThreads, (1,)) as pool:
-      yield from ((record['name'], record) for record in pool.imap(draw, range(count), _CHUNK))
+    return functools.partial(_draw_listed, seed=config.seed, image_size=config.image_size)
+
+
+def _draw_listed(listed: Listed, **options: int) -> dict[str, Any]:
+  return draw_record(listed.file.index, split=listed.file.split, **options)

