@@ -53,8 +53,9 @@ def evaluate_run(workdir: Path, split: str | None = None, *, data_dir: str | Non
   split = split or config.data.test
   source = sources.open_source(config, split)
   if list(source.classes) != record['classes']:
-    raise UserError(f"the run in {workdir} speaks of the classes {', '.join(record['classes'])}, the data set now of "
-                    f"{', '.join(source.classes)}; prepare the data set again with the run's version.")
+    raise UserError(f"the run in {workdir} speaks of the classes {', '.join(record['classes'])} in this order, the "
+                    f"data set now of {', '.join(source.classes)}; prepare the data set again as the run had it, or score "
+                    'frozen features on other classes with fer_jax.transfer.')
   mesh = cluster.make_mesh()
   cluster.check_batch(config.eval_batch_size, mesh, 'eval_batch_size')
   trained = run.load(workdir, mesh, config)
@@ -142,15 +143,22 @@ def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]],
           'dataset': config.data.dataset, 'variant': config.data.variant, 'split': split,
           'trained_on': config.data.train, 'select': config.select, 'leaky': leaky, 'looks': looks,
           'n': result['count'], 'K': len(source.classes), 'seen_in_training': seen, 'fingerprint': source.fingerprint,
+          **_other_data(record, source),
           **({'eval_order': config.eval_order, 'eval_batch_size': config.eval_batch_size} if batch_mean else {})},
       'overrides': list(overrides), 'step': at, 'name': config.name, 'seeds': 1, 'seed': config.seed,
       'commit': record['commit'], 'hardware': cluster.hardware(), 'evaluated': run.now()}
   if jax.process_index() == 0:
     run.write_json(path, result)
     np.savez_compressed(path.with_suffix('.npz'), label=table['label'], prediction=table['prediction'],
-                        logits=table['logits'])
+                        logits=table['logits'], classes=np.array(source.classes))
     run.write_json(workdir / 'run.json', record | {'looks': record.get('looks', {}) | {split: looks}})
   return result, table
+
+
+def _other_data(record: Mapping[str, Any], source: Any) -> dict[str, Any]:
+  """Digests of the data at training and now, where they differ."""
+  then = record.get('digest')
+  return {'other_data': [then, source.digest]} if then and source.digest not in ('', then) else {}
 
 
 def _score_comparisons(config: ConfigDict, channels: int, evaluator: Callable[..., dict[str, Any]],

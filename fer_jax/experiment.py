@@ -86,8 +86,9 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   if pretrained:
     state = with_backbone(state, pretrained)
   untrained = jax.device_get(state.variables())
+  run.check_data(record, source)
   record |= {'classes': list(source.classes), 'channels': source.channels, 'fingerprint': source.fingerprint,
-             'steps': total, 'hardware': cluster.hardware(), 'devices': mesh.size,
+             'digest': source.digest, 'steps': total, 'hardware': cluster.hardware(), 'devices': mesh.size,
              'processes': jax.process_count(), 'parameters': int(sum(p.size for p in jax.tree.leaves(state.params)))}
   if len(parts) > 1:
     record['passes'] = mixture.passes(parts, config.batch_size, total)

@@ -154,6 +154,15 @@ def check_teacher(record: dict[str, Any], teacher: Trained) -> None:
   record['teacher'] = facts
 
 
+def check_data(record: Mapping[str, Any], source: Any) -> None:
+  """Raises UserError where a run that is to go on began with another training split than ``source``."""
+  if record.get('fingerprint', source.fingerprint) != source.fingerprint or (
+      record.get('classes', list(source.classes)) != list(source.classes)):
+    raise UserError('the training split is no longer the one this run began with: other images, another order of '
+                    'classes or other settings of its preparation. Point config.data.dir to the data of then (their '
+                    f"digest is {record.get('digest') or 'unknown'}), or choose another --workdir.")
+
+
 def _digest(variables: Any) -> str:
   """sha256 of variables."""
   hashed = hashlib.sha256()

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 from fer_jax import checkpoint, cluster, evaluation, run, sources
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import wilson
+from fer_jax.reports.page import write_report
+from fer_jax.reports.table import print_evaluation
 from tests import faces
 
 CONFIG = faces.config()
@@ -140,6 +142,30 @@ def test_changes_make_evaluations_of_their_own_and_a_batch_mean_is_marked(splits
   shift = stored - logits(workdir, 'test')
   for rows in (slice(0, 8), slice(8, 16), slice(16, 17)):
     np.testing.assert_allclose(shift[rows], np.broadcast_to(shift[rows][:1], shift[rows].shape), rtol=1e-3, atol=1e-5)
+
+
+def test_data_that_changed_since_training_are_told(splits, tmp_path, capsys):
+  workdir = make_run(CONFIG, tmp_path / 'run')
+  run.write_json(workdir / 'run.json', run.read_run(workdir) | {'digest': 'a' * 64})
+  for digest, told in (('a' * 64, None), ('', None), ('b' * 64, ['a' * 64, 'b' * 64])):
+    splits['test'].digest = digest
+    result = evaluation.evaluate_run(workdir)
+    assert result['protocol'].get('other_data') == told
+  print_evaluation(result)
+  assert f"their digest was {'a' * 12}, now it is {'b' * 12}" in ' '.join(capsys.readouterr().out.split())
+  write_report(workdir)
+  assert f"but the data are not those of the training: their digest was {'a' * 12}" in (
+      workdir / 'report.html').read_text()
+
+
+def test_classes_in_another_order_are_refused_and_predictions_name_theirs(splits, tmp_path):
+  workdir = make_run(CONFIG, tmp_path / 'run')
+  evaluation.evaluate_run(workdir)
+  with np.load(workdir / 'evaluation' / 'test.npz') as file:
+    assert tuple(file['classes']) == faces.CLASSES and file['prediction'].max() < len(faces.CLASSES)
+  splits['test'].classes = faces.CLASSES[::-1]
+  with pytest.raises(UserError, match='speaks of the classes neutral, .* in this order, the data set now of fear, '):
+    evaluation.evaluate_run(workdir)
 
 
 @pytest.mark.parametrize('changes, message', [

@@ -173,6 +173,15 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(finished):
     experiment.train(faces.config(epochs=2.0, optimizer__learning_rate=0.2), finished[0])
 
 
+def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
+  config = faces.config(epochs=2.0)
+  workdir = tmp_path / 'run'
+  run.write_json(workdir / 'run.json', run.open_workdir(config, workdir, []) | {
+      'classes': list(faces.CLASSES), 'fingerprint': 'a' * 64, 'digest': 'd' * 64})
+  with pytest.raises(UserError, match=f"no longer the one this run began with.* digest is {'d' * 64}"):
+    experiment.train(config, workdir)
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
   (tmp_path / 'holiday.txt').write_text('')
   with pytest.raises(UserError, match='not empty and holds no run'):

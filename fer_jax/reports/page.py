@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 
 from fer_jax.reports import embedding, figures, pictures
-from fer_jax.reports.table import ALIGNMENT, TRIVIAL, interval, leaks, percent, subset_rows, title
+from fer_jax.reports.table import ALIGNMENT, TRIVIAL, interval, leaks, other_data, percent, subset_rows, title
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
 _CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate', 'grad_norm', 'images_per_second',
@@ -121,6 +121,8 @@ def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
     words.append(f'with {_SELECT.get(select, select)}')
   if overrides := result.get('overrides'):
     words.append(f"changed for this evaluation: {', '.join(overrides)}")
+  if changed := other_data(result):
+    words.append(f'but {changed}')
   looks, reasons = protocol.get('looks'), leaks(result)
   return result | {
       'title': title(result, stem),

@@ -47,6 +47,12 @@ def leaks(result: Mapping[str, Any]) -> list[str]:
   return reasons
 
 
+def other_data(result: Mapping[str, Any]) -> str:
+  """Says that the data have changed since training; '' where they have not."""
+  then, now = (result.get('protocol') or {}).get('other_data') or ('', '')
+  return f'the data are not those of the training: their digest was {then[:12]}, now it is {now[:12]}' if then else ''
+
+
 def title(result: Mapping[str, Any], otherwise: str = '') -> str:
   """Names an evaluation: its split (``otherwise`` where unknown) and what was changed for it."""
   split = (result.get('protocol') or {}).get('split') or otherwise
@@ -144,6 +150,8 @@ def print_evaluation(result: Mapping[str, Any], console: Console | None = None) 
                 f"mean class accuracy [bold]{percent(result['mean_class_accuracy'])}[/]{mark}", highlight=False)
   if reasons:
     console.print(f"[red]Leaky: {'; '.join(reasons)}. Compare this with no honest result.[/]", highlight=False)
+  if changed := other_data(result):
+    console.print(f'[yellow]Note: {changed}.[/]', highlight=False)
   if result.get('absent_classes'):
     console.print(f"no examples of {', '.join(result['absent_classes'])}: left out of the mean.", highlight=False)
 
