@@ -15,6 +15,13 @@ DATASETS = {
     'synthetic_faces': {'variant': 'default', 'train': 'train', 'holdout': 'valid', 'test': 'test', 'size': 64},
     # RAN's protocol: the published validation images are trained on, so nothing is left to select on.
     'ferplus': {'variant': 'majority', 'train': 'train+valid', 'holdout': '', 'test': 'test', 'size': 48},
+    'fer2013': {'variant': 'default', 'train': 'train', 'holdout': 'valid', 'test': 'test', 'size': 48},
+    # These have no validation split of their own, and papers select on the split they report. To select honestly, hold
+    # out a part of the training split: --config.data.train='train[:90%]' --config.data.holdout='train[90%:]'.
+    'rafdb': {'variant': 'aligned', 'train': 'train', 'holdout': '', 'test': 'test', 'size': 112},
+    'affectnet': {'variant': 'csv8', 'train': 'train', 'holdout': '', 'test': 'valid', 'size': 112},
+    'sfew': {'variant': 'aligned', 'train': 'train', 'holdout': '', 'test': 'valid', 'size': 112},
+    'faces_folder': {'variant': 'default', 'train': 'train', 'holdout': '', 'test': 'test', 'size': 112},
 }
 
 

@@ -27,7 +27,7 @@ from fer_jax.errors import UserError, nearest
 ROLES = ('teacher', 'student')
 
 # What triplets are made of, and faces without a label: which nobody agreed on, and the training faces once more.
-_TRUTH = {'ferplus': 'votes', 'synthetic_faces': 'labels'}
+_TRUTH = {'ferplus': 'votes'}  # Of other data sets, labels.
 _UNLABELLED = {'ferplus': {'undecided': {'variant': 'unlabelled', 'split': 'train+valid', 'parts': 1},
                            'unlabelled': {'split': 'train+valid', 'parts': 2}},
                'synthetic_faces': {'unlabelled': {'split': 'valid', 'parts': 3}}}
@@ -47,14 +47,15 @@ def get_config(argument: str = 'teacher') -> ConfigDict:
     config.losses.triplet = ConfigDict({
         'loss': 'triplet', 'weight': 1.0, 'mask': 'triplets', 'margins': (0.1, 0.2, 0.2)})
     where = {'dataset': '', 'variant': '', 'dir': ''}  # The training split's own.
-    chosen = {'truth': _TRUTH[dataset], 'agreement': 'two_thirds'}
+    chosen = {'truth': _TRUTH.get(dataset, 'labels'), 'agreement': 'two_thirds'}
     config.sources.triplets = ConfigDict({
         **where, 'split': config.data.train, 'parts': 1, 'supervision': 'triplets', **chosen, 'count': 60_000})
     config.comparisons.triplets = ConfigDict({**where, 'split': config.data.test, **chosen, 'count': 6_000})
     config.data.parts = 5  # With one triplet, three faces, groups of eight rows.
     if role == 'student':
       config.data.parts = 2
-      for name, faces in _UNLABELLED[dataset].items():
+      again = {'unlabelled': {'split': config.data.train, 'parts': 3}}
+      for name, faces in _UNLABELLED.get(dataset, again).items():
         config.sources[name] = ConfigDict({**where, 'supervision': 'none', **faces})
       for match in ('logits', 'embedding'):
         config.losses[f'distil_{match}'] = ConfigDict({

@@ -1,6 +1,8 @@
-"""Compares configs on this machine, in turns.
+"""Compares configs on this machine, in turns; or measures what data cost.
 
     python -m fer_jax.bench --configs=configs/baseline.py:ferplus,configs/pal.py:ferplus
+    python -m fer_jax.bench --faces=ferplus         # Reading, decoding and finding landmarks, on one core.
+    python -m fer_jax.bench --workers=1,2           # Preparing 2,000 drawn faces by so many processes.
 
 Step times are taken in turns within one run and reported as ratios to the first config, round by round: machines drift,
 and an absolute second means nothing on another one. FLOPs are the compiler's own count of the compiled step.
@@ -19,10 +21,15 @@ from fer_jax import cluster, commands
 from fer_jax.errors import UserError
 
 _CONFIGS = flags.DEFINE_list('configs', None, 'Config files to compare, each with its data set behind a colon; the '
-                             'first is what the others are divided by.', required=True)
+                             'first is what the others are divided by.')
+_FACES = flags.DEFINE_string('faces', None, 'Or a prepared data set, DATASET or DATASET:VARIANT, to read.')
+_WORKERS = flags.DEFINE_list('workers', None, 'Or numbers of processes, by which drawn faces are prepared.')
 _ROUNDS = flags.DEFINE_integer('rounds', 15, 'Rounds; in each, every config takes its steps once.', lower_bound=2)
 _STEPS = flags.DEFINE_integer('steps', 3, 'Steps of a config in a round.', lower_bound=1)
 _SET = flags.DEFINE_multi_string('set', [], 'A change to all configs, such as --set=batch_size=32; may be repeated.')
+
+_COUNT = 100  # Faces of a round, with --faces.
+_PREPARED = 2_000  # Drawn faces, with --workers.
 
 
 @dataclasses.dataclass
@@ -92,6 +99,50 @@ def compare(contestants: list[Contestant], rounds: int, steps: int) -> np.ndarra
 def main(argv: list[str]) -> None:
   """Prints the table."""
   del argv
+  if sum(bool(flag.value) for flag in (_CONFIGS, _FACES, _WORKERS)) != 1:
+    raise UserError('give one of --configs, --faces and --workers.')
+  if _FACES.value:
+    _print_faces(_FACES.value)
+  elif _WORKERS.value:
+    _print_workers(_WORKERS.value)
+  else:
+    _print_configs()
+
+
+def _print_faces(name: str) -> None:
+  from rich.console import Console
+  from rich.table import Table
+
+  from fer_jax.data import rates, stream
+  dataset, _, variant = name.partition(':')
+  source = stream.open_split(dataset, variant, 'train', None, prepare_if_missing=dataset == 'synthetic_faces')
+  found = rates.faces_per_second(source, _ROUNDS.value, _COUNT)
+  table = Table('on one core', 'faces/s, median', 'slowest and fastest round',
+                title=f'{_ROUNDS.value} rounds of {_COUNT} faces of {source.size} px in turns on {cluster.hardware()}')
+  for what, values in found.items():
+    table.add_row(what, f'{np.median(values):,.0f}', f'{values.min():,.0f} to {values.max():,.0f}')
+  Console(width=130).print(table)
+
+
+def _print_workers(numbers: list[str]) -> None:
+  from rich.console import Console
+  from rich.table import Table
+
+  from fer_jax.data import rates
+  if not all(number.isdecimal() and int(number) for number in numbers):
+    raise UserError(f"--workers={','.join(numbers)}: give numbers of processes, such as --workers=1,2.")
+  workers = [int(number) for number in numbers]
+  seconds = rates.preparation_seconds(workers, _PREPARED, _ROUNDS.value)
+  table = Table('processes', 'faces/s', f'times as fast as {workers[0]}', 'lowest and highest ratio',
+                title=f'{_PREPARED:,} drawn faces prepared, {_ROUNDS.value} rounds in turns on {cluster.hardware()}')
+  for i, number in enumerate(workers):
+    ratios = seconds[:, 0] / seconds[:, i]
+    table.add_row(str(number), f'{_PREPARED / np.median(seconds[:, i]):,.0f}', f'{np.median(ratios):.2f}',
+                  f'{ratios.min():.2f} to {ratios.max():.2f}')
+  Console(width=130).print(table)
+
+
+def _print_configs() -> None:
   cluster.start()
   from rich.console import Console
   from rich.table import Table

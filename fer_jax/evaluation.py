@@ -54,8 +54,8 @@ def evaluate_run(workdir: Path, split: str | None = None, *, data_dir: str | Non
   source = sources.open_source(config, split)
   if list(source.classes) != record['classes']:
     raise UserError(f"the run in {workdir} speaks of the classes {', '.join(record['classes'])} in this order, the "
-                    f"data set now of {', '.join(source.classes)}; prepare the data set again as the run had it, or score "
-                    'frozen features on other classes with fer_jax.transfer.')
+                    f"data set now of {', '.join(source.classes)}; prepare the data set again as the run had it, or "
+                    'score frozen features on other classes with fer_jax.transfer.')
   mesh = cluster.make_mesh()
   cluster.check_batch(config.eval_batch_size, mesh, 'eval_batch_size')
   trained = run.load(workdir, mesh, config)

@@ -9,7 +9,7 @@ import pytest
 
 import configs
 from configs import common
-from fer_jax import run
+from fer_jax import registry, run
 from fer_jax.errors import UserError
 from tests import faces
 
@@ -17,6 +17,8 @@ SYSTEMS = sorted(m.name for m in pkgutil.iter_modules(configs.__path__) if m.nam
 RECIPES = {'baseline': ('',), 'deepfever': (':teacher', ':student')}  # The others have a paper's beside the small one.
 CASES = [(name, dataset + recipe) for name in SYSTEMS if name != 'quickstart' for dataset in common.DATASETS
          for recipe in RECIPES.get(name, ('', ':paper'))]
+# Data sets differ in their splits, which no model sees, and in sizes: one of each size stands for all.
+SIZES = {sets['size']: dataset for dataset, sets in common.DATASETS.items()}
 
 
 def get_config(name, *arguments):
@@ -35,7 +37,7 @@ def assert_takes_a_step(config):
   assert any((a != b).any() for a, b in zip(jax.tree.leaves(start.params), jax.tree.leaves(state.params), strict=True))
 
 
-# Two data sets differ in sizes alone, which the tiny step replaces: one of them stands for both.
+# The tiny step replaces the sizes: one data set stands for all.
 @pytest.mark.parametrize('name, arguments', [
     *((n, (a,)) for n, a in CASES if a.startswith('ferplus')), ('quickstart', ())])
 def test_takes_a_step(name, arguments):
@@ -45,6 +47,15 @@ def test_takes_a_step(name, arguments):
 
 
 @pytest.mark.parametrize('name, argument', CASES)
+def test_every_data_set_is_known_by_its_builder(name, argument):
+  data = get_config(name, argument).data
+  cls = registry.find('data.builders', data.dataset)
+  assert cls.find_variant(data.variant).name == data.variant and data.train and data.test
+  for splits in (cls.COUNTS.get(data.variant, {}),):
+    assert not splits or {data.train.split('+')[0], data.test} <= splits.keys()
+
+
+@pytest.mark.parametrize('name, argument', [(n, a) for n, a in CASES if a.partition(':')[0] in SIZES.values()])
 def test_the_full_size_config_describes_a_whole_model(name, argument):
   config = get_config(name, argument)
   setup = run.make_setup(config, faces.CLASSES, 1000)

@@ -1,0 +1,61 @@
+"""TFDS builder of folders of labelled faces: classes as their owner orders them, landmarks by dlib."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fer_jax.data import face, making
+from fer_jax.data.builder import FaceBuilder, Reason
+from fer_jax.data.builders.faces_folder import source
+from fer_jax.errors import UserError
+
+
+class Builder(FaceBuilder):
+  """The faces in SPLIT/CLASS/ of a folder or a zip; a variant is any name that their owner gives."""
+
+  HOW_TO = source.HOW_TO
+
+  def __init__(self, *, config: Any = None, classes: Sequence[str] | None = None, **kwargs: Any):
+    """Makes a builder.
+
+    Args:
+      config: the variant; None: 'default'.
+      classes: class folders in the order of the labels, FOLDER:EXPRESSION where a folder is not called by its
+        expression; for preparing only.
+      **kwargs: see ``FaceBuilder``.
+
+    Raises:
+      UserError: ``classes`` are none, or not those of the prepared data.
+    """
+    self._folders = source.read_classes(classes or ())
+    super().__init__(config=config or 'default', **kwargs)
+
+  def classes(self) -> tuple[str, ...]:
+    """The classes of the prepared data; until there are such, those that were asked for."""
+    asked = tuple(self._folders.values())
+    if not (self.data_path / 'dataset_info.json').exists():  # TFDS's, the last file of a preparation.
+      return asked
+    prepared = tuple(self.contents()['classes'])
+    if asked and asked != prepared:
+      raise UserError(f'{self.data_path} was prepared with the classes {", ".join(prepared)}, in this order, and not '
+                      f'{", ".join(asked)}. Give the other data set another --variant, or remove the folder.')
+    return prepared
+
+  def faces(self, path: str | None) -> Mapping[str, Sequence[making.Listed]]:
+    """Lists the images of every split that there is."""
+    faces = source.open_source(path)
+    for text in source.check_classes(faces, list(self._folders)):
+      self.note(text)
+    if faces.ignored:
+      self.note(f'{len(faces.ignored):,} image(s) outside of the folders of the splits were ignored, e.g. '
+                f'{faces.ignored[0]}')
+    if others := [name for name in self.classes() if not face.canonical(name)]:
+      self.note(f'No expression of this project, so the action-unit maps are empty: {", ".join(others)}. Expressions '
+                f'are {", ".join(face.EXPRESSIONS)}.')
+    labels = {folder: label for label, folder in enumerate(self._folders)}
+    return source.listed(faces, labels, f'--classes has {", ".join(labels)}; name these as well, or take them away.')
+
+  def maker(self) -> Callable[[making.Listed], dict[str, Any] | Reason]:
+    """As every builder's, but that a class need not be an expression."""
+    expressions = tuple(face.canonical(name) for name in self.classes())
+    return functools.partial(making.make_record, making.Settings(expressions, self.align_size, self._landmark_model))

@@ -1,0 +1,30 @@
+"""TFDS builder of SFEW 2.0: the aligned faces."""
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow_datasets as tfds
+
+from fer_jax.data.builder import FaceBuilder
+from fer_jax.data.builders.sfew import source
+from fer_jax.data.making import Listed
+
+
+class Builder(FaceBuilder):
+  """SFEW 2.0 with about 891 / 431 / 372 aligned faces in train / valid / test; those of test have no label.
+
+  Names are ``<class folder>/<file>``, because file names may come twice; in test ``<file>``.
+  """
+
+  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='aligned', description='The aligned faces as distributed.')]
+  CLASSES = source.CLASSES
+  COUNTS = {'aligned': {'train': (891,), 'valid': (431,), 'test': (372,)}}
+  RECALLED = True
+  HOMEPAGE = 'https://cs.anu.edu.au/few/AFEW.html'
+  HOW_TO = source.HOW_TO
+
+  def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
+    """Lists the images of every split that is there."""
+    found = source.open_source(path)
+    for note in found.notes:
+      self.note(note)
+    return found.splits
