@@ -116,8 +116,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def maker(self) -> Callable[[making.Listed], dict[str, Any] | Reason]:
     """The pure function from a listed face to its record, or to the reason why there is none."""
-    return functools.partial(making.make_record,
-                             making.Settings(tuple(self.classes()), self.align_size, self._landmark_model))
+    expressions = tuple(map(face.canonical, self.classes()))
+    return functools.partial(making.make_record, making.Settings(expressions, self.align_size, self._landmark_model))
 
   def classes(self) -> tuple[str, ...]:
     """The classes of this variant."""

@@ -87,7 +87,8 @@ class Tree:
     """
     found = {path[:match.start()] for path in self.files if (match := re.search(f'(?:^|(?<=/)){pattern}$', path))}
     if len(found) > 1:
-      raise UserError(f'{self.root} holds the data set more than once: below {", ".join(sorted(found))}. Keep one.')
+      levels = ', '.join(sorted(level or './' for level in found))
+      raise UserError(f'{self.root} holds the data set more than once: below {levels}. Keep one.')
     return self.below(found.pop() if found else '')
 
   def folders(self) -> list[str]:

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax.data import files
 from fer_jax.data.face import EXPRESSIONS
 from fer_jax.errors import UserError
-
-ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
 class Folder:
@@ -35,12 +34,9 @@ class Folder:
     self._path = Path(path).expanduser()
     if not self._path.is_dir():
       raise UserError(f'there is no folder {self._path}; give the path of a folder of images.')
-    files = [file.relative_to(self._path) for file in self._path.rglob('*') if file.suffix.lower() in ENDINGS]
-    shown = [file for file in files if not any(part.startswith('.') for part in file.parts)]
-    # With one form of slash the order is the same on every machine.
-    self._names = sorted(file.as_posix() for file in shown if (self._path / file).is_file())
+    self._names = list(files.open_tree(str(self._path), '').images())
     if not self._names:
-      raise UserError(f"{self._path} has no image: looked for {', '.join(ENDINGS)} in it and in its folders.")
+      raise UserError(f"{self._path} has no image: looked for {', '.join(files.IMAGES)} in it and in its folders.")
     self.classes, self._labels = EXPRESSIONS, np.full(len(self._names), -1)
     if labelled:
       folders = [name.partition('/')[0] if '/' in name else None for name in self._names]

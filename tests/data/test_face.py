@@ -28,6 +28,14 @@ def test_every_expression_has_an_entry_in_the_codebook():
   assert set(CODEBOOK) == set(face.EXPRESSIONS)
 
 
+@pytest.mark.parametrize('name, expression', [
+    ('happiness', 'happiness'), ('Happy', 'happiness'), (' JOY ', 'happiness'), ('Angry', 'anger'), ('afraid', 'fear'),
+    ('Surprised', 'surprise'), ('normal', 'neutral'), ('sad', 'sadness'), ('contempt', 'contempt'), ('calm', None),
+    ('', None), ('0', None)])
+def test_data_sets_have_their_own_words_for_an_expression(name, expression):
+  assert face.canonical(name) == expression
+
+
 def test_png_keeps_grey_and_colour():
   grey = np.arange(48, dtype=np.uint8).reshape(6, 8)
   np.testing.assert_array_equal(decoded(face.png(grey)), grey)

@@ -1,12 +1,12 @@
 """TFDS builder of folders of labelled faces: classes as their owner orders them, landmarks by dlib."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fer_jax.data import face, making
-from fer_jax.data.builder import FaceBuilder, Reason
+from fer_jax.data import face
+from fer_jax.data.builder import FaceBuilder
 from fer_jax.data.builders.faces_folder import source
+from fer_jax.data.making import Listed
 from fer_jax.errors import UserError
 
 
@@ -41,7 +41,7 @@ class Builder(FaceBuilder):
                       f'{", ".join(asked)}. Give the other data set another --variant, or remove the folder.')
     return prepared
 
-  def faces(self, path: str | None) -> Mapping[str, Sequence[making.Listed]]:
+  def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the images of every split that there is."""
     faces = source.open_source(path)
     for text in source.check_classes(faces, list(self._folders)):
@@ -54,8 +54,3 @@ class Builder(FaceBuilder):
                 f'are {", ".join(face.EXPRESSIONS)}.')
     labels = {folder: label for label, folder in enumerate(self._folders)}
     return source.listed(faces, labels, f'--classes has {", ".join(labels)}; name these as well, or take them away.')
-
-  def maker(self) -> Callable[[making.Listed], dict[str, Any] | Reason]:
-    """As every builder's, but that a class need not be an expression."""
-    expressions = tuple(face.canonical(name) for name in self.classes())
-    return functools.partial(making.make_record, making.Settings(expressions, self.align_size, self._landmark_model))
