@@ -164,7 +164,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return _parse(self.builder_config.name)[1]
 
   def contents(self) -> dict[str, Any]:
-    """What ``contents.json`` of the prepared data says: 'digest', 'classes', 'settings', 'splits', 'skipped'.
+    """What ``contents.json`` of the prepared data says: 'digest', 'classes', counts in 'splits', 'skipped', 'notes'.
 
     Raises:
       UserError: it is not there.
@@ -279,9 +279,11 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   @property
   def _parts(self) -> Path:
-    """Where parts of the work are kept against interruption: beside the data, if that is a disk."""
+    """Where parts of the work are kept against interruption: beside the data, if that is on a disk."""
     home = os.fspath(self.data_path.parent)
-    return Path(tempfile.gettempdir() if '://' in home else home) / 'parts'
+    if '://' in home:
+      return Path(tempfile.gettempdir(), 'fer_jax', self.name, self.builder_config.name, 'parts')
+    return Path(home, 'parts')
 
   def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager,
                             download_config: tfds.download.DownloadConfig) -> None:
@@ -295,7 +297,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       file.unlink()
     if self._strict:
       raise_if(_told(self._skipped), f'{self.name}: images that cannot be used', '\nObtain them anew, or leave them '
-               'out with --strict=false. The other images will not be worked on again.')
+               'out with --strict=false.' + ' The other images will not be worked on again.' * (not self._beam))
     left_out = self._lines + _told(self._skipped)
     if left_out:
       (self.data_path / SKIPPED).write_text('\n'.join(left_out) + '\n')
@@ -321,8 +323,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         labels[int(record['label'])] += 1
         sources[int(record['landmark_source'])] += 1
         for name in sorted(record):
-          value = record[name]
-          digest.update(f'{name} '.encode() + (value if isinstance(value, bytes) else np.asarray(value).tobytes()))
+          value = record[name] if isinstance(record[name], bytes) else np.asarray(record[name]).tobytes()
+          digest.update(f'{name} {len(value)} '.encode() + value)
     return {'faces': sum(labels.values()), 'labels': [labels[i] for i in range(len(self.classes()))],
             'unlabelled': labels[-1], 'digest': digest.hexdigest(),
             'landmarks': {name: sources[i] for i, name in enumerate(face.LANDMARK_SOURCES)}}
