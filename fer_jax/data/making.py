@@ -71,7 +71,7 @@ def make_record(settings: Settings, listed: Listed) -> dict[str, Any] | str:
 
   Where the image is neither cut nor aligned, it is stored as distributed, byte for byte; otherwise as PNG, or as JPEG
   of quality 95 where it came as JPEG. An image whose landmarks are not trusted (no face was detected) is not aligned
-  but fitted into the square as a whole.
+  but scaled so that its box fits into the square.
 
   Returns:
     A record of ``data/face.py``; or why the image cannot be used, in words.
@@ -86,24 +86,18 @@ def make_record(settings: Settings, listed: Listed) -> dict[str, Any] | str:
   except ValueError as error:
     return str(error)
   left, top, right, bottom = box
-  cut = image[top:bottom, left:right]
-  corner = np.float32([left, top])
+  stored, corner = image[top:bottom, left:right], np.float32([left, top])
   if listed.landmarks is not None:
     landmarks, source, score = np.asarray(listed.landmarks, np.float32) - corner, 'released', 0.0
   else:
-    _, landmarks, source, score = detect.detector(settings.landmark_model)(cut)
-  points = listed.points
-  if points is None and source != 'image_box':
-    points = align.five_points(landmarks + corner)
-  if not settings.align_size:
-    stored = cut
-  elif points is None:
-    stored, landmarks = _aligned(cut, align.fitted((0, 0, right - left, bottom - top), settings.align_size), landmarks,
-                                 settings.align_size)
-  else:
-    stored, landmarks = _aligned(image, align.similarity(points, settings.align_size), landmarks + corner,
-                                 settings.align_size)
-  as_distributed = stored is cut and cut.shape == image.shape
+    _, landmarks, source, score = detect.detector(settings.landmark_model)(stored)
+  if size := settings.align_size:
+    points = listed.points
+    if points is None and source != 'image_box':
+      points = align.five_points(landmarks + corner)
+    matrix = align.fitted(box, size) if points is None else align.similarity(points, size)
+    stored, landmarks = align.warp(image, matrix, size), align.move(landmarks + corner, matrix)
+  as_distributed = not size and stored.shape == image.shape
   return face.record(
       image=_file(stored, encoded, as_distributed), name=listed.name, label=listed.label,
       expression=settings.expressions[listed.label] if listed.label >= 0 else None, size=stored.shape[:2],
@@ -124,10 +118,6 @@ def _within(box: Box | None, image: np.ndarray) -> tuple[int, int, int, int]:
   if left >= right or top >= bottom:
     raise ValueError(f'the face box {tuple(round(edge, 1) for edge in box)} is not within the {width} x {height} image')
   return left, top, right, bottom
-
-
-def _aligned(image: np.ndarray, matrix: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-  return align.warp(image, matrix, size), align.move(landmarks, matrix)
 
 
 def _file(image: np.ndarray, encoded: bytes, as_distributed: bool) -> io.BytesIO:

@@ -87,6 +87,13 @@ def test_the_digest_is_of_content_and_settings(source, tmp_path):
   assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
+def test_paths_may_be_any_text(source, tmp_path):
+  source.rename(tmp_path / 'visages é 漢')
+  one = make(tmp_path, source=str(tmp_path / 'visages é 漢'), data_dir=tmp_path / 'données 漢')
+  preparation.prepare(one)
+  assert len(one.as_data_source('train')) == 40 and one.contents()['source'].endswith('visages é 漢')
+
+
 def test_data_without_contents_are_to_be_prepared_again(source, tmp_path):
   one = make(tmp_path)
   preparation.prepare(one)

@@ -182,7 +182,8 @@ def records(builder, split):
 
 
 @pytest.mark.parametrize('file, level', [
-    ('f.zip', ''), ('f.zip', 'data/'), ('f.zip', 'FERPlus-master/data/'), ('folder', ''), ('folder', 'data')])
+    ('f.zip', ''), ('f.zip', 'data/'), ('f.zip', 'FERPlus-master/data/'), ('folder', ''), ('folder', 'data'),
+    ('dossier é 漢', ''), ('é 漢.zip', '')])
 def test_accepted_layouts(tmp_path, file, level):
   splits = source.open_source(write(tmp_path / file, tree(), level))
   assert list(splits) == ['train', 'valid', 'test']
