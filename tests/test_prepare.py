@@ -97,6 +97,12 @@ def test_every_data_set_describes_itself(name):
     assert all(len(counts) in (1, len(cls.CLASSES), len(cls.CLASSES) - 1) for counts in splits.values())
 
 
+def test_the_largest_class_is_what_the_papers_say():
+  share = lambda name, variant: (lambda counts: max(counts) / sum(counts))(
+      registry.find('data.builders', name).COUNTS[variant]['test'])
+  assert round(100 * share('rafdb', 'aligned'), 2) == 38.62 and round(100 * share('ferplus', 'majority'), 2) == 34.52
+
+
 def test_describing_needs_no_source():
   status, out, _ = finished('--describe=ferplus')
   assert status == 0 and 'MIT' in out and 'FER2013Train/label.csv' in out and '0 neutral, 1 happiness' in out

@@ -251,6 +251,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _beam_examples(self, split: str, listed: Sequence[making.Listed]) -> Any:
     """The same as a Beam transform. What is listed travels in files beside the data, not in the pipeline's graph."""
     import apache_beam as beam
+    self.maker()(listed[0])  # What is missing shows here, not as an error of some worker.
     tasks = []
     for first in range(0, len(listed), pool.PART):
       tasks.append(self.data_path / f'{_TASK}{split}-{first:09d}')

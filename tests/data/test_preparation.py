@@ -230,6 +230,15 @@ def test_a_missing_runner_is_told(source, tmp_path):
     preparation.prepare(make(tmp_path, beam=True), 'DirctRunner')
 
 
+def test_what_beam_lacks_is_told_before_it_runs(source, tmp_path, monkeypatch):
+  pytest.importorskip('apache_beam', reason='needs Apache Beam')
+  pytest.importorskip('dlib', reason='landmarks need dlib')
+  listed = {'train': [making.Listed('00.png', File(f'{source}/00.png'), 0)]}
+  monkeypatch.setattr(Faces, 'faces', lambda self, path: listed)
+  with pytest.raises(UserError, match='no landmark model at /none'):
+    preparation.prepare(make(tmp_path, beam=True, landmark_model='/none', check_counts=False), 'DirectRunner')
+
+
 def test_beam_is_an_extra(source, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'apache_beam.options.pipeline_options', None)
   with pytest.raises(UserError, match=r'pip install "fer_jax\[beam\]"'):
