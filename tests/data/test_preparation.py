@@ -1,7 +1,6 @@
 """From listed faces to a data set: the engine that all builders share, on a builder of a few drawn faces."""
 
 import json
-import resource
 import subprocess
 import sys
 
@@ -215,9 +214,10 @@ def test_where_nothing_can_be_written(source, tmp_path):
 @pytest.mark.parametrize('room', [20_000, 400_000])  # For a part of the work; for that, and not for the data.
 def test_a_full_disk_leaves_no_data(room, tmp_path):
   # Files that may not grow stand for a disk that is full.
-  limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-  result = subprocess.run([sys.executable, '-m', 'fer_jax.prepare', '--dataset=synthetic_faces', '--variant=tiny',
-                           '--workers=0', f'--data_dir={tmp_path}'], preexec_fn=limit, capture_output=True, text=True)
+  code = (f'import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); '
+          'runpy.run_module("fer_jax.prepare", run_name="__main__")')
+  result = subprocess.run([sys.executable, '-c', code, '--dataset=synthetic_faces', '--variant=tiny', '--workers=0',
+                           f'--data_dir={tmp_path}'], capture_output=True, text=True, check=False)
   assert result.returncode == 2 and 'Traceback' not in result.stderr
   assert f'error: cannot write {tmp_path}/synthetic_faces/tiny/1.0.0: File too large' in result.stderr
   assert {path.name for path in (tmp_path / 'synthetic_faces' / 'tiny').iterdir()} == {'parts'}
