@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from fer_jax import cluster, commands
+from fer_jax import commands
 from fer_jax.errors import UserError
 
 _CONFIGS = flags.DEFINE_list('configs', None, 'Config files to compare, each with its data set behind a colon; the '
@@ -47,7 +47,7 @@ def make_contestant(name: str, config: Any) -> Contestant:
   """Compiles the training step of ``config`` and measures its data pipeline alone, in images a second."""
   import jax
 
-  from fer_jax import run, sources, step
+  from fer_jax import cluster, run, sources, step
   from fer_jax.data import stream
   mesh = cluster.make_mesh()
   cluster.check_batch(config.batch_size, mesh)
@@ -113,6 +113,7 @@ def _print_faces(name: str) -> None:
   from rich.console import Console
   from rich.table import Table
 
+  from fer_jax import cluster
   from fer_jax.data import rates, stream
   dataset, _, variant = name.partition(':')
   source = stream.open_split(dataset, variant, 'train', None, prepare_if_missing=dataset == 'synthetic_faces')
@@ -128,11 +129,12 @@ def _print_workers(numbers: list[str]) -> None:
   from rich.console import Console
   from rich.table import Table
 
-  from fer_jax.data import rates
+  from fer_jax.data import rates  # No JAX before the measurement: the processes import this module, too.
   if not all(number.isdecimal() and int(number) for number in numbers):
     raise UserError(f"--workers={','.join(numbers)}: give numbers of processes, such as --workers=1,2.")
   workers = [int(number) for number in numbers]
   seconds = rates.preparation_seconds(workers, _PREPARED, _ROUNDS.value)
+  from fer_jax import cluster
   table = Table('processes', 'faces/s', f'times as fast as {workers[0]}', 'lowest and highest ratio',
                 title=f'{_PREPARED:,} drawn faces prepared, {_ROUNDS.value} rounds in turns on {cluster.hardware()}')
   for i, number in enumerate(workers):
@@ -143,9 +145,11 @@ def _print_workers(numbers: list[str]) -> None:
 
 
 def _print_configs() -> None:
-  cluster.start()
   from rich.console import Console
   from rich.table import Table
+
+  from fer_jax import cluster
+  cluster.start()
   configs = {name: commands.load_config(name, _SET.value) for name in _CONFIGS.value}
   if len(configs) < 2:
     raise UserError('--configs needs at least two different configs to compare.')

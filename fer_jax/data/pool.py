@@ -21,7 +21,7 @@ import cv2
 from fer_jax import __version__
 from fer_jax.errors import UserError
 
-PART = 64  # Items of a part: a second of work, and some ten thousand files for a million.
+PART = 32  # Items of a part: half a second of work, and some thirty thousand files for a million.
 
 
 def work_on(items: Sequence[Any], function: Callable[[Any], Any], folder: Path, *, workers: int | None = None,
