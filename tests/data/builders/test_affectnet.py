@@ -1,16 +1,15 @@
 """AffectNet: both releases in every layout, the names that join them, and what must fail; on drawn faces."""
 
+import functools
 import io
 import math
 import pathlib
 import sys
-import zipfile
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
 from fer_jax.data import face, subsets
 from fer_jax.data.builders.affectnet import affectnet, source
@@ -18,6 +17,8 @@ from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.files import File
 from fer_jax.data.preparation import make_builder, summary
 from fer_jax.errors import UserError
+from tests import trees
+from tests.trees import records, write
 
 FORMATS = pathlib.Path(__file__).resolve().parents[4] / 'shared' / 'data' / 'formats'
 IMAGES, LISTS = f'{source.IMAGES}/', f'{source.LISTS}/'
@@ -92,20 +93,6 @@ def without(files, *parts):
   return {name: content for name, content in files.items() if not any(part in name for part in parts)}
 
 
-def write(path, files, level=''):
-  """Writes files as a zip if path ends so, otherwise as a folder."""
-  files = {level + name: content.encode() if isinstance(content, str) else content for name, content in files.items()}
-  if path.suffix == '.zip':
-    with zipfile.ZipFile(path, 'w') as archive:
-      for name, content in files.items():
-        archive.writestr(name, content)
-  else:
-    for name, content in files.items():
-      (path / name).parent.mkdir(parents=True, exist_ok=True)
-      (path / name).write_bytes(content)
-  return str(path)
-
-
 def listed(tmp_path, files, config, kind='source', level='', **options):
   """What a builder lists of files; and the builder."""
   path = write(tmp_path / kind, files, level)
@@ -113,16 +100,7 @@ def listed(tmp_path, files, config, kind='source', level='', **options):
   return builder.faces(path), builder
 
 
-def build(tmp_path, files, config, kind='source', **options):
-  options = {'source': write(tmp_path / kind, files), 'workers': 0, 'check_counts': False} | options
-  builder = make_builder('affectnet', config, str(tmp_path / 'data'), **options)
-  builder.download_and_prepare(download_dir=tmp_path / 'downloads')
-  return builder
-
-
-def records(builder, split):
-  skip = dict.fromkeys(('image', 'landmark_heatmap', 'action_unit_map'), tfds.decode.SkipDecoding())
-  return {record['name'].decode(): record for record in builder.as_data_source(split, decoders=skip)}
+build = functools.partial(trees.build, 'affectnet')
 
 
 def names(faces):

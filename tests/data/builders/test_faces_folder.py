@@ -2,18 +2,18 @@
 
 import pathlib
 import re
-import zipfile
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
 from fer_jax.data import face, preparation, stream
 from fer_jax.data.builders.faces_folder import faces_folder, source
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.errors import UserError
+from tests import trees
+from tests.trees import write
 
 IMAGES = [draw_face(np.random.default_rng(i), 'neutral', 48).image for i in range(4)]
 
@@ -41,19 +41,6 @@ def tree():
   }
 
 
-def write(path, files):
-  """Writes the tree as a zip if path ends so, otherwise as a folder."""
-  if path.suffix == '.zip':
-    with zipfile.ZipFile(path, 'w') as archive:
-      for name, content in files.items():
-        archive.writestr(name, content)
-  else:
-    for name, content in files.items():
-      (path / name).parent.mkdir(parents=True, exist_ok=True)
-      (path / name).write_bytes(content)
-  return str(path)
-
-
 def changed(**changes):
   """The tree with files added or (None) removed; __ stands for / and names lack their .png."""
   files = tree() | {f'{name.replace("__", "/")}.png': content for name, content in changes.items()}
@@ -61,15 +48,11 @@ def changed(**changes):
 
 
 def build(tmp_path, files, classes=CLASSES, variant=None, **options):
-  options = {'source': write(tmp_path / 'source', files), 'workers': 0} | options
-  builder = preparation.make_builder('faces_folder', variant, str(tmp_path / 'data'), classes=classes, **options)
-  preparation.prepare(builder)
-  return builder
+  return trees.build('faces_folder', tmp_path, files, variant, classes=classes, **options)
 
 
 def records(builder, split):
-  skip = dict.fromkeys(('image', 'landmark_heatmap'), tfds.decode.SkipDecoding())
-  return {r['name'].decode(): r for r in builder.as_data_source(split, decoders=skip)}
+  return trees.records(builder, split, encoded=('image', 'landmark_heatmap'))
 
 
 def fails(tmp_path, files, *expected, **options):

@@ -1,5 +1,6 @@
 """FER2013: the csv files, the votes of FERPlus beside them, the folders of images, and what must fail."""
 
+import functools
 import io
 import pathlib
 import pickle
@@ -11,12 +12,13 @@ import hypothesis.strategies as st
 import numpy as np
 import PIL.Image
 import pytest
-import tensorflow_datasets as tfds
 
 from fer_jax.data import face, preparation, stream
 from fer_jax.data.builders.fer2013 import fer2013, source
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.errors import UserError
+from tests import trees
+from tests.trees import records, write
 
 DATA = pathlib.Path(__file__).resolve().parents[4] / 'shared' / 'data'
 SAMPLES, REAL = DATA / 'formats' / 'fer2013', DATA / 'ferplus.zip'
@@ -82,29 +84,7 @@ def tree(prefixes=('PublicTest_', 'PrivateTest_')):
   return files
 
 
-def write(path, files):
-  """Writes the tree as a zip if path ends so, otherwise as a folder."""
-  if path.suffix == '.zip':
-    with zipfile.ZipFile(path, 'w') as archive:
-      for name, content in files.items():
-        archive.writestr(name, content)
-  else:
-    for name, content in files.items():
-      (path / name).parent.mkdir(parents=True, exist_ok=True)
-      (path / name).write_bytes(content)
-  return str(path)
-
-
-def build(tmp_path, files, variant='default', **options):
-  options = {'source': write(tmp_path / 'source', files), 'workers': 0, 'check_counts': False} | options
-  builder = preparation.make_builder('fer2013', variant, str(tmp_path / 'data'), **options)
-  preparation.prepare(builder)
-  return builder
-
-
-def records(builder, split):
-  skip = dict.fromkeys(('image', 'landmark_heatmap', 'action_unit_map'), tfds.decode.SkipDecoding())
-  return {r['name'].decode(): r for r in builder.as_data_source(split, decoders=skip)}
+build = functools.partial(trees.build, 'fer2013')
 
 
 def decoded(record):

@@ -1,22 +1,23 @@
 """FERPlus: label rules, the reading of every layout, and what must fail; on drawn images, and on the real labels."""
 
 import collections
+import functools
 import hashlib
 import io
 import pathlib
 import sys
-import zipfile
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import PIL.Image
 import pytest
-import tensorflow_datasets as tfds
 
 from fer_jax.data import face
 from fer_jax.data.builders.ferplus import ferplus, labels, source
 from fer_jax.errors import UserError
+from tests import trees
+from tests.trees import records, write
 
 REAL = pathlib.Path(__file__).resolve().parents[4] / 'shared' / 'data' / 'ferplus.zip'
 
@@ -155,30 +156,7 @@ def tree():
   return files
 
 
-def write(path, files, level=''):
-  """Writes the tree as a zip if path ends so, otherwise as a folder."""
-  if path.suffix == '.zip':
-    with zipfile.ZipFile(path, 'w') as archive:
-      for name, content in files.items():
-        archive.writestr(level + name, content)
-  else:
-    for name, content in files.items():
-      (path / level / name).parent.mkdir(parents=True, exist_ok=True)
-      (path / level / name).write_bytes(content)
-  return str(path)
-
-
-def build(tmp_path, files, config='majority', **options):
-  options = {'source': write(tmp_path / 'source.zip', files), 'workers': 0, 'check_counts': False} | options
-  builder = ferplus(data_dir=tmp_path / 'data', config=config, file_format='array_record', **options)
-  builder.download_and_prepare(download_dir=tmp_path / 'downloads')
-  return builder
-
-
-def records(builder, split):
-  skip = dict.fromkeys(('image', 'landmark_heatmap', 'action_unit_map'), tfds.decode.SkipDecoding())
-  return {r['name'].decode(): r for r in map(builder.as_data_source(split, decoders=skip).__getitem__, range(
-      len(builder.as_data_source(split))))}
+build = functools.partial(trees.build, 'ferplus', kind='source.zip')
 
 
 @pytest.mark.parametrize('file, level', [
@@ -308,7 +286,7 @@ def test_records(built):
 
 def test_soft_rules_keep_more_for_training_only(tmp_path):
   pytest.importorskip('dlib', reason='landmarks need dlib')
-  builder = build(tmp_path, tree(), config='crossentropy')
+  builder = build(tmp_path, tree(), variant='crossentropy')
   train = records(builder, 'train')
   assert len(train) == 3 and len(records(builder, 'valid')) == 1
   np.testing.assert_allclose(train['fer0000001.png']['target'], distribution({'neutral': 4 / 7, 'anger': 3 / 7}))
@@ -316,7 +294,7 @@ def test_soft_rules_keep_more_for_training_only(tmp_path):
 
 
 def test_the_unlabelled_are_those_that_majority_drops(tmp_path, built):
-  builder = build(tmp_path, tree(), config='unlabelled', workers=0)
+  builder = build(tmp_path, tree(), variant='unlabelled', workers=0)
   assert list(builder.info.splits) == ['train', 'valid']  # Every test image has a majority.
   for split in builder.info.splits:
     dropped = records(builder, split)

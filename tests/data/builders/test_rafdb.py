@@ -1,21 +1,22 @@
 """RAF-DB: both variants end to end on drawn faces, every layout, what must fail, and the lists of RAN."""
 
+import functools
 import io
 import pathlib
-import zipfile
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import PIL.Image
 import pytest
-import tensorflow_datasets as tfds
 
 from fer_jax.data import face, preparation, subsets
 from fer_jax.data.builders.rafdb import rafdb, source
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.errors import UserError
 from fer_jax.landmarks import align
+from tests import trees
+from tests.trees import records, write
 
 SHARED = pathlib.Path(__file__).resolve().parents[4] / 'shared' / 'data'
 
@@ -65,30 +66,7 @@ def lines(*rows):
   return broken({TABLE: '\n'.join(rows).encode()})
 
 
-def write(path, files, level=''):
-  """Writes the tree as a zip if path ends so, otherwise as a folder."""
-  if path.suffix == '.zip':
-    with zipfile.ZipFile(path, 'w') as archive:
-      for name, content in files.items():
-        archive.writestr(level + name, content)
-  else:
-    for name, content in files.items():
-      (path / level / name).parent.mkdir(parents=True, exist_ok=True)
-      (path / level / name).write_bytes(content)
-  return str(path)
-
-
-def build(tmp_path, files, config='aligned', **options):
-  options = {'source': write(tmp_path / 'source.zip', files), 'workers': 0, 'check_counts': False} | options
-  builder = rafdb(data_dir=tmp_path / 'data', config=config, file_format='array_record', **options)
-  builder.download_and_prepare(download_dir=tmp_path / 'downloads')
-  return builder
-
-
-def records(builder, split):
-  skip = dict.fromkeys(('image', 'landmark_heatmap', 'action_unit_map'), tfds.decode.SkipDecoding())
-  stored = builder.as_data_source(split, decoders=skip)
-  return {record['name'].decode(): record for record in map(stored.__getitem__, range(len(stored)))}
+build = functools.partial(trees.build, 'rafdb', kind='source.zip')
 
 
 # Prepared data.

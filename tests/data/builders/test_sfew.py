@@ -1,20 +1,21 @@
 """SFEW: the aligned faces end to end on drawn faces, every layout, and what must fail."""
 
+import functools
 import io
 import pathlib
-import zipfile
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import PIL.Image
 import pytest
-import tensorflow_datasets as tfds
 
 from fer_jax.data import face, preparation
-from fer_jax.data.builders.sfew import sfew, source
+from fer_jax.data.builders.sfew import source
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.errors import UserError
+from tests import trees
+from tests.trees import records, write
 
 FOLDERS = ('Angry', 'Disgust', 'Fear', 'Happy', 'Neutral', 'Sad', 'Surprise')
 TRAIN, VAL, TEST = ('Train/Train_Aligned_Faces/', 'Val/Val_Aligned_Faces_new/Val_Aligned_Faces/',
@@ -65,30 +66,7 @@ def without(*begin):
   return {name: content for name, content in tree().items() if not name.startswith(begin)}
 
 
-def write(path, files, level=''):
-  """Writes the tree as a zip if path ends so, otherwise as a folder."""
-  if path.suffix == '.zip':
-    with zipfile.ZipFile(path, 'w') as archive:
-      for name, content in files.items():
-        archive.writestr(level + name, content)
-  else:
-    for name, content in files.items():
-      (path / level / name).parent.mkdir(parents=True, exist_ok=True)
-      (path / level / name).write_bytes(content)
-  return str(path)
-
-
-def build(tmp_path, files, **options):
-  options = {'source': write(tmp_path / 'source.zip', files), 'workers': 0} | options
-  builder = sfew(data_dir=tmp_path / 'data', file_format='array_record', **options)
-  builder.download_and_prepare(download_dir=tmp_path / 'downloads')
-  return builder
-
-
-def records(builder, split):
-  skip = dict.fromkeys(('image', 'landmark_heatmap', 'action_unit_map'), tfds.decode.SkipDecoding())
-  stored = builder.as_data_source(split, decoders=skip)
-  return {record['name'].decode(): record for record in map(stored.__getitem__, range(len(stored)))}
+build = functools.partial(trees.build, 'sfew', kind='source.zip')
 
 
 # Prepared data.
