@@ -5,6 +5,7 @@ runs in a pool of processes or as an Apache Beam pipeline. Images that cannot be
 ``skipped.txt``, or fail the preparation. Beside the data lies ``contents.json``: settings, counts and a digest.
 """
 
+import abc
 import collections
 import dataclasses
 import functools
@@ -103,6 +104,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   # What subclasses say.
 
+  @abc.abstractmethod
   def faces(self, path: str | None) -> Mapping[str, Sequence[making.Listed]]:
     """Lists the faces of every split.
 
@@ -112,7 +114,6 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Raises:
       UserError: something is wrong with the files.
     """
-    raise NotImplementedError
 
   def maker(self) -> Callable[[making.Listed], dict[str, Any] | Reason]:
     """The pure function from a listed face to its record, or to the reason why there is none."""

@@ -57,6 +57,16 @@ def test_stamps_change_with_the_content(tmp_path):
   assert len({first, file.stamp(), (-1, -1)}) == 3
 
 
+def test_a_lost_quote_spoils_its_own_line_alone(tmp_path):
+  (tmp_path / 'a.csv').write_bytes('\ufeffa, "b, c"\r\n\r\n"d\ne"f,"g\n h ,i'.encode())
+  rows = list(files.File(str(tmp_path / 'a.csv')).rows())
+  assert [(number, fields) for number, fields, problem in rows if not problem] == [(1, ['a', 'b, c']), (5, ['h ', 'i'])]
+  assert [number for number, fields, problem in rows if problem] == [3, 4] and not rows[1][1]
+  (tmp_path / 'a.csv').write_bytes(b'a\n\xe9\n')
+  with pytest.raises(UserError, match='a.csv cannot be read as UTF-8 text'):
+    list(files.File(str(tmp_path / 'a.csv')).rows())
+
+
 def test_what_cannot_be_read(tmp_path):
   with pytest.raises(ValueError, match='unreadable .*No such file'):
     files.File(str(tmp_path / 'none')).read()

@@ -1,13 +1,13 @@
 """Reads FEC, two csv files of triplets and an index of cropped faces, and says precisely what is wrong with them."""
 
 import collections
-import csv
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from fer_jax.data import triplets
+from fer_jax.data.files import File, open_tree
 from fer_jax.errors import UserError, raise_if
 
 FILES = {
@@ -88,7 +88,7 @@ class Split:
     self.table, self.root = table, root
     self._triplets, self.malformed = [], []
     known = {}
-    for number, fields, problem in _read_table(table):
+    for number, fields, problem in File(str(table)).rows():
       try:
         if problem:
           raise ValueError(problem)
@@ -97,6 +97,8 @@ class Split:
         self._triplets.append(triplet._replace(faces=tuple(known.setdefault(face, face) for face in triplet.faces)))
       except ValueError as e:
         self.malformed.append(f'{table.name}, line {number}: {e}')
+    if not self._triplets and not self.malformed:
+      raise UserError(f'{table} is empty. Obtain the file anew.\n{HOW_TO}')
     self.faces = list(known)
     self.files = {face: index[face] for face in known if face in index and os.path.isfile(root / index[face])}
     self.unreadable = set()
@@ -164,7 +166,8 @@ def open_source(path: str | None) -> dict[str, Split]:
   folder = inner if any((inner / name).is_file() for name in FILES.values()) else root
   needed = [folder / name for name in FILES.values()] + [root / INDEX]
   if missing := [file.relative_to(root).as_posix() for file in needed if not file.is_file()]:
-    raise UserError(f'{root} has no {" and no ".join(missing)}; found there: {_listing(root)}.\n{HOW_TO}')
+    listing = open_tree(path, HOW_TO).listing()
+    raise UserError(f'{root} has no {" and no ".join(missing)}; found there: {listing}.\n{HOW_TO}')
   index = _read_index(root / INDEX)
   return {split: Split(folder / name, root, index) for split, name in FILES.items()}
 
@@ -209,8 +212,10 @@ def _face(fields: list[str]) -> Face:
 def _read_index(path: pathlib.Path) -> dict[Face, str]:
   """The image of each face."""
   files, faces, lines, problems = {}, {}, {}, []
-  table = _read_table(path)
-  first, header, _ = next(table)
+  table = File(str(path)).rows()
+  first, header, _ = next(table, (0, (), ''))
+  if not first:
+    raise UserError(f'{path} is empty. Write the file anew.\n{HOW_TO}')
   if tuple(header) != COLUMNS:
     raise UserError(f'{path}, line {first}: the header should be {",".join(COLUMNS)}, found {",".join(header)!r}.\n'
                     f'{HOW_TO}')
@@ -234,28 +239,3 @@ def _read_index(path: pathlib.Path) -> dict[Face, str]:
   raise_if(problems, f'bad lines in {path}', '\nCorrect them: a face, a URL and a box in the photo, has one image of '
             'its own.')
   return files
-
-
-def _read_table(path: pathlib.Path) -> Iterator[tuple[int, list[str], str | None]]:
-  """Yields number and fields of each line that is not blank, and what is wrong with its quotes if something is."""
-  try:
-    empty = True
-    with path.open(encoding='utf-8-sig') as file:
-      for number, line in enumerate(file, 1):
-        if not line.strip():
-          continue
-        empty = False
-        try:
-          # Line by line, because a lost quote would swallow the lines that follow.
-          yield number, next(csv.reader([line.rstrip('\n')], strict=True, skipinitialspace=True)), None
-        except csv.Error as e:
-          yield number, [], str(e)
-  except (OSError, UnicodeDecodeError) as e:
-    raise UserError(f'{path} cannot be read as UTF-8 text: {e}. Obtain or write the file anew.') from e
-  if empty:
-    raise UserError(f'{path} is empty. Obtain or write the file anew.\n{HOW_TO}')
-
-
-def _listing(folder: pathlib.Path) -> str:
-  names = sorted(p.name + '/' * p.is_dir() for p in folder.iterdir())
-  return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '') or 'nothing'

@@ -1,10 +1,8 @@
 """Reads FER2013 as distributed, a csv of pixels or a folder of images, and says precisely what is wrong with it."""
 
-import csv
 import functools
-import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -203,12 +201,10 @@ def _read(file: File, columns: Sequence[str], parse: Callable[..., Any]) -> _Tab
   """
   name = file.entry or os.path.basename(file.path)
   header, places, rows, problems = [], [], [], []
-  for number, line in enumerate(_lines(file), 1):
-    if not line.strip():
-      continue
+  for number, fields, problem in file.rows():
     try:
-      # Line by line, because a lost quote would swallow the lines that follow.
-      fields = next(csv.reader([line.rstrip('\n')], strict=True))
+      if problem:
+        raise ValueError(problem)
       if not header:
         header = [field.strip().lower() for field in fields]
         if missing := [column for column in columns if column not in header]:
@@ -219,19 +215,12 @@ def _read(file: File, columns: Sequence[str], parse: Callable[..., Any]) -> _Tab
       if len(fields) != len(header):
         raise ValueError(f'expected {len(header)} fields ({", ".join(header)}), found {len(fields)}')
       rows.append(parse(len(rows), number, *(fields[place].strip() for place in places)))
-    except (csv.Error, ValueError) as e:
+    except ValueError as e:
       rows.append(None)
       problems.append(f'{name}, line {number}: {e}')
   if not rows:
     raise UserError(f'{file} has no row. Obtain the file anew.\n{HOW_TO}')
   return _Table(file, rows, problems)
-
-
-def _lines(file: File) -> Iterator[str]:
-  try:
-    yield from io.TextIOWrapper(io.BytesIO(file.read()), 'utf-8-sig')  # As one text it would take some 300 MB more.
-  except ValueError as e:
-    raise UserError(f'{file} cannot be read as UTF-8 text: {e}. Obtain the file anew.') from e
 
 
 def _row(table: str, index: int, line: int, label: str, pixels: str, usage: str) -> Row:

@@ -1,6 +1,5 @@
 """Reads the three folders of FERPlus as distributed, and says precisely what is wrong with them."""
 
-import csv
 import re
 from typing import NamedTuple
 
@@ -61,18 +60,19 @@ def _read_folder(folder: Tree) -> Split:
   if 'label.csv' not in folder.files:
     raise UserError(f'{table} is missing.\n{HOW_TO}')
   rows, lines, problems, missing = [], {}, [], []
-  reader = csv.reader(folder.files['label.csv'].text().splitlines())
-  for fields in reader:
+  for number, fields, problem in folder.files['label.csv'].rows():
     try:
+      if problem:
+        raise ValueError(problem)
       name, votes = _read_row(fields)
-      if (before := lines.setdefault(name, reader.line_num)) != reader.line_num:
+      if (before := lines.setdefault(name, number)) != number:
         raise ValueError(f'{name} is already in line {before}')
       if name in folder.files:
         rows.append(Row(name, votes, folder.files[name]))
       else:
-        missing.append(f'line {reader.line_num}: {name}')
+        missing.append(f'line {number}: {name}')
     except ValueError as e:
-      problems.append(f'line {reader.line_num}: {e}')
+      problems.append(f'line {number}: {e}')
   raise_if(problems, f'bad lines in {table}')
   hint = '' if rows else f'\nThere is no PNG in {folder.root}: run generate_training_data.py first.\n{HOW_TO}'
   raise_if(missing, f'{table} lists images that are not beside it', hint)
