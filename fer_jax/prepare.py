@@ -53,8 +53,6 @@ def main(argv: Sequence[str]) -> None:
   if values.align != 'none':
     first = preparation.make_builder(values.dataset, variant).builder_config.name
     variant = f'{first}-{values.align}{values.align_size}'
-  if values.beam_runner:
-    options['beam'] = True
   builder = preparation.make_builder(values.dataset, variant, values.data_dir, **options)
   if not preparation.prepare(builder, values.beam_runner, values.beam_option):
     print('Already prepared; remove the folder to prepare it again.')

