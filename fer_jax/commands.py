@@ -1,8 +1,10 @@
 """What every command shares: parse flags, run, and print a user's mistake as one line instead of a traceback."""
 
 import ast
+import os
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,40 @@ def run(main: Callable[[list[str]], Any]) -> None:
       return main(argv)
     except UserError as error:
       _fail(error)
+    except Exception:
+      _abandon(1, traceback.format_exc())
+      raise
 
   app.run(guarded, flags_parser=_parse)
+
+
+def start_flags() -> Callable[..., None]:
+  """Defines the flags about processes and compiling, for a command that computes.
+
+  Returns:
+    A function that starts the process as the flags say; call it before the first use of a device. It takes the folder
+    where accelerators keep compiled programs unless told otherwise, if there is one.
+  """
+  address = flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0, where JAX does not find it out.')
+  count = flags.DEFINE_integer('num_processes', None, 'How many processes there are, likewise.', lower_bound=1)
+  process = flags.DEFINE_integer('process_id', None, 'The number of this one, from 0, likewise.', lower_bound=0)
+  timeout = flags.DEFINE_float('start_timeout', 300.0, 'Seconds to wait for all processes.', lower_bound=1.0)
+  cache = flags.DEFINE_string('compile_cache', None, 'Folder of compiled programs, for a faster next start. Training '
+                              'on accelerators has one in its workdir by default.')
+  for flag in (address, count, process, timeout, cache):
+    flags.declare_key_flag(flag.name)  # So that --help shows it.
+
+  def start(default_cache: str | None = None) -> None:
+    import jax  # Commands that only read and write need neither.
+
+    from fer_jax import cluster
+    cluster.start(address.value, count.value, process.value, timeout.value)
+    # What is compiled for one CPU need not run on the next machine's, so there no cache is the default.
+    usual = None if os.environ.get('JAX_COMPILATION_CACHE_DIR') or jax.default_backend() == 'cpu' else default_cache
+    if folder := cache.value or usual:
+      cluster.cache_compilations(folder)
+
+  return start
 
 
 def overrides() -> list[str]:
@@ -102,5 +136,12 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _fail(error: UserError) -> None:
+  _abandon(2, f'error: {error}')
   print(f'error: {error}', file=sys.stderr)
   sys.exit(2)
+
+
+def _abandon(status: int, message: str) -> None:
+  """Does not return where other processes wait for this one."""
+  if cluster := sys.modules.get('fer_jax.cluster'):  # Else there are none, and JAX need not be imported to say so.
+    cluster.abandon(status, message)

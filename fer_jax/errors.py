@@ -23,3 +23,9 @@ def raise_if(problems: Sequence[str], what: str, hint: str = '') -> None:
   if problems:
     more = [f'... and {len(problems) - SHOWN:,} more'] if len(problems) > SHOWN else []
     raise UserError(f'{what} ({len(problems):,}):\n  ' + '\n  '.join([*problems[:SHOWN], *more]) + hint)
+
+
+def listed(items: Iterable[object]) -> str:
+  """'a', 'a and b' or 'a, b and c'."""
+  *head, last = map(str, items)
+  return f"{', '.join(head)} and {last}" if head else last

@@ -8,11 +8,9 @@ Subsets alone are scored from the predictions of the last evaluation, where ther
 Changes by --set make an evaluation of their own, in a file of its own; they cannot change the parameters.
 """
 
-from pathlib import Path
-
 from absl import flags
 
-from fer_jax import cluster, commands
+from fer_jax import commands
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a training run.', required=True)
 _SPLIT = flags.DEFINE_string('split', None, "Split of the run's data set; its test split by default.")
@@ -23,20 +21,21 @@ _SUBSET = flags.DEFINE_multi_string('subset', [], "A list of faces to score apar
                                     'may be repeated.')
 _COPIES = flags.DEFINE_boolean('copies', False, 'Also score without the images that have an exact copy in the training '
                                'split.')
+_start = commands.start_flags()
 
 
 def main(argv: list[str]) -> None:
   """Evaluates, prints the table, writes ``WORKDIR/evaluation/<split>[,<changes>].json`` and the report."""
   del argv
-  cluster.start()
-  from fer_jax import evaluation
+  _start()
+  from fer_jax import cluster, evaluation, storage
   from fer_jax.reports.page import write_report
   from fer_jax.reports.table import print_evaluation
-  workdir = Path(_WORKDIR.value)
+  workdir = storage.as_path(_WORKDIR.value)
   print_evaluation(evaluation.evaluate_run(
       workdir, _SPLIT.value, data_dir=_DATA_DIR.value, changes=_SET.value, subset_lists=_SUBSET.value,
       copies=_COPIES.value))
-  print(f'Report: {write_report(workdir)}')
+  cluster.say(f'Report: {write_report(workdir)}')
 
 
 if __name__ == '__main__':

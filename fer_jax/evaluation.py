@@ -1,19 +1,15 @@
 """Exact evaluation: every example of a split once, whatever the batch size and the number of devices or processes."""
 
-import functools
-import json
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from fer_jax import cluster, commands, run, sources, step
+from fer_jax import cluster, commands, run, sources, step, storage
 from fer_jax.data import stream, subsets
 from fer_jax.data.face import LANDMARK_SOURCES
 from fer_jax.data.triplets import TYPES
@@ -23,6 +19,9 @@ from fer_jax.metrics.triplets import summarise_triplets
 
 # Maps drawn before and after training in the report: the first faces of every class, by row, never by result.
 PANEL_FACES = 10
+
+# What a table of outputs keeps of the batches.
+_KEPT = ('label', 'landmark_source', 'landmark_heatmap', 'causal_mask', 'row', 'mask')
 
 NEIGHBOURS = 6  # Nearest faces that the report shows of one face of every class.
 
@@ -60,15 +59,21 @@ def evaluate_run(workdir: Path, split: str | None = None, *, data_dir: str | Non
   cluster.check_batch(config.eval_batch_size, mesh, 'eval_batch_size')
   trained = run.load(workdir, mesh, config)
   if (subset_lists or copies) and not changes and (result := add_subsets(config, trained.step, source, split, workdir)):
-    print(f"Scored from the predictions of {result['evaluated']}: no further look at {split}.")
+    cluster.say(f"Scored from the predictions of {result['evaluated']}: no further look at {split}.")
     return result
   evaluator = make_evaluator(trained.setup, mesh)
-  return evaluate_split(config, evaluator, trained.variables, trained.step, source, split, workdir, mesh, changes)[0]
+  return evaluate_split(config, evaluator, trained.variables, trained.step, source, split, workdir, mesh, changes)
 
 
 def make_evaluator(setup: run.Setup, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
-  """The evaluation step, to be compiled once for all the batches of a run."""
-  evaluate = functools.partial(step.evaluation_step, setup.recipe, setup.explain)
+  """The evaluation step, to be compiled once for all the batches of a run.
+
+  Of the batch it returns what a table keeps beside the outputs, so that every process has it of all rows.
+  """
+  def evaluate(variables: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    outputs = step.evaluation_step(setup.recipe, setup.explain, variables, batch)
+    return outputs | {name: batch[name] for name in _KEPT if name in batch}
+
   return jax.jit(evaluate, out_shardings=cluster.replicated(mesh))
 
 
@@ -80,16 +85,12 @@ def outputs_of(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str,
     A table of arrays whose row i is example i of the split: what ``step.evaluation_step`` returns, and of the batch
     'label', 'landmark_source', and 'landmark_heatmap' and 'causal_mask' where there are.
   """
-  kept = ('label', 'landmark_source', 'landmark_heatmap', 'causal_mask', 'row', 'mask')
   pieces = []
   for batch in stream.evaluation_batches(source, batch_size=batch_size, process_index=jax.process_index(),
                                          process_count=jax.process_count(), order=order):
-    outputs = evaluator(variables, cluster.place(batch, mesh))
-    facts = {name: batch[name] for name in kept if name in batch}
-    if jax.process_count() > 1:
-      facts = multihost_utils.process_allgather(facts, tiled=True)
-    pieces.append((facts, outputs))  # Not read yet: the host runs ahead of the devices.
-  pieces = [{**facts, **jax.device_get(outputs)} for facts, outputs in pieces]
+    # Not read yet: the host runs ahead of the devices.
+    pieces.append(evaluator(variables, cluster.place(batch, mesh)))
+  pieces = jax.device_get(pieces)
   table = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
   rows = np.flatnonzero(table['mask'])
   rows = rows[np.argsort(table['row'][rows])]
@@ -119,13 +120,14 @@ def collect(evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, An
 
 
 def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]], variables: Mapping[str, Any], at: int,
-                   source: Any, split: str, workdir: Path, mesh: jax.sharding.Mesh, overrides: Sequence[str] = ()
-                   ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Evaluates a split, writes ``WORKDIR/evaluation/<split>.json`` and returns its content and the table of ``collect``.
+                   source: Any, split: str, workdir: Path, mesh: jax.sharding.Mesh, overrides: Sequence[str] = (),
+                   finishes: bool = False) -> dict[str, Any]:
+  """Evaluates a split, writes ``WORKDIR/evaluation/<split>.json`` and returns its content.
 
   The file counts how often this split was looked at in this workdir: a test split looked at twice has been selected on.
   ``overrides``, the changes 'key=value' to the run's config (they are in ``config`` already), extend the file's name.
-  With the test split goes the scoring of ``config.comparisons``.
+  With the test split goes the scoring of ``config.comparisons``. ``finishes``: this ends the training run, which gets
+  its nearest neighbours, and 'finished' in its record at one with the count of looks.
   """
   table = collect(evaluator, variables, source, config.eval_batch_size, mesh, config.eval_order)
   result = summarise(table, source.classes) | _subset_rates(config, source, table['label'], table['prediction'])
@@ -147,12 +149,14 @@ def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]],
           **({'eval_order': config.eval_order, 'eval_batch_size': config.eval_batch_size} if batch_mean else {})},
       'overrides': list(overrides), 'step': at, 'name': config.name, 'seeds': 1, 'seed': config.seed,
       'commit': record['commit'], 'hardware': cluster.hardware(), 'evaluated': run.now()}
-  if jax.process_index() == 0:
-    run.write_json(path, result)
-    np.savez_compressed(path.with_suffix('.npz'), label=table['label'], prediction=table['prediction'],
-                        logits=table['logits'], classes=np.array(source.classes))
-    run.write_json(workdir / 'run.json', record | {'looks': record.get('looks', {}) | {split: looks}})
-  return result, table
+  storage.write_json(path, result)
+  storage.write_npz(path.with_suffix('.npz'), label=table['label'], prediction=table['prediction'],
+                    logits=table['logits'], classes=np.array(source.classes))
+  if finishes:
+    draw_neighbours(table, source, workdir)
+  storage.write_json(workdir / 'run.json', record | {'looks': record.get('looks', {}) | {split: looks}}
+                     | ({'finished': run.now()} if finishes else {}))
+  return result
 
 
 def _other_data(record: Mapping[str, Any], source: Any) -> dict[str, Any]:
@@ -183,10 +187,9 @@ def add_subsets(config: ConfigDict, at: int, source: Any, split: str, workdir: P
   """
   path = _path(workdir, split)
   try:
-    result = json.loads(path.read_text())
-    with np.load(path.with_suffix('.npz')) as file:
-      label, prediction = file['label'], file['prediction']
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    result, predictions = storage.read_json(path), storage.read_npz(path.with_suffix('.npz'))
+    label, prediction = predictions['label'], predictions['prediction']
+  except (OSError, ValueError, KeyError):
     return None
   same = result['step'] == at and result['protocol']['fingerprint'] == source.fingerprint
   if not same or not np.array_equal(label, source.labels):
@@ -194,8 +197,7 @@ def add_subsets(config: ConfigDict, at: int, source: Any, split: str, workdir: P
   found = _subset_rates(config, source, label, prediction)
   known = result.get('subsets', {}) | found.get('subsets', {})
   result |= found | ({'subsets': known} if known else {})
-  if jax.process_index() == 0:
-    run.write_json(path, result)
+  storage.write_json(path, result)
   return result
 
 
@@ -229,15 +231,8 @@ def draw_neighbours(table: Mapping[str, Any], source: Any, workdir: Path) -> Non
   if not rows:
     return
   images = [[source.example(int(row))['image'] for row in nearest] for nearest in rows]
-  _write_npz(workdir / 'neighbours.npz', images=np.array(images), labels=label[np.array(rows)],
-             distances=np.array(distances, np.float32))
-
-
-def _write_npz(path: Path, **arrays: np.ndarray) -> None:
-  """Writes beside and renames."""
-  beside = path.with_suffix('.part.npz')
-  np.savez_compressed(beside, **arrays)
-  beside.replace(path)
+  storage.write_npz(workdir / 'neighbours.npz', images=np.array(images), labels=label[np.array(rows)],
+                    distances=np.array(distances, np.float32))
 
 
 def _path(workdir: Path, split: str, overrides: Sequence[str] = ()) -> Path:
@@ -260,7 +255,7 @@ def draw_panel(evaluator: Callable[..., dict[str, Any]], before: Mapping[str, An
   panel |= {name: faces[field] for name, field in drawn.items() if field in faces}
   for when, variables in (('before', before), ('after', after)):
     outputs = {name: values[: len(rows)] for name, values in
-               jax.device_get(evaluator(variables, cluster.place(padded, mesh))).items()}
+               jax.device_get(evaluator(variables, cluster.place(cluster.own_rows(padded), mesh))).items()}
     panel |= {f'{when}/{name[4:]}': values for name, values in outputs.items() if name.startswith('map/')}
     panel['predictions'] = outputs['logits'].argmax(axis=1)
-  _write_npz(workdir / 'panel.npz', **panel)
+  storage.write_npz(workdir / 'panel.npz', **panel)

@@ -9,7 +9,6 @@ Images should be crops of faces, like those the network was trained on. The file
 """
 
 import json
-from pathlib import Path
 
 from absl import flags
 
@@ -23,23 +22,23 @@ _DATASET = flags.DEFINE_string('dataset', None, 'Or a prepared data set.')
 _VARIANT = flags.DEFINE_string('variant', '', 'Its variant.')
 _SPLIT = flags.DEFINE_string('split', 'test', 'Its split.')
 _DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where prepared data sets lie.')
+_start = commands.start_flags()
 
 
 def main(argv: list[str]) -> None:
   """Writes the file."""
   del argv
-  cluster.start()
-  import jax
+  _start()
   import numpy as np
 
-  from fer_jax import frozen, run
+  from fer_jax import frozen, run, storage
   if bool(_IMAGES.value) == bool(_DATASET.value):
     raise UserError('give either --images=FOLDER or --dataset=NAME.')
-  out = Path(_OUT.value)
-  if out.suffix != '.npz' or not out.parent.is_dir():
-    raise UserError(f'--out={out}: give the path of an .npz file in a folder that exists.')
+  out = storage.as_path(_OUT.value)
+  if out.suffix != '.npz':
+    raise UserError(f'--out={out}: give the path of an .npz file.')
   mesh = cluster.make_mesh()
-  trained = run.load(Path(_WORKDIR.value), mesh)
+  trained = run.load(_WORKDIR.value, mesh)
   if _IMAGES.value:
     source = frozen.open_faces(trained, 'folder', '', '', _IMAGES.value)
   else:
@@ -48,12 +47,10 @@ def main(argv: list[str]) -> None:
   about = {'workdir': str(trained.workdir), 'name': trained.config.name, 'step': trained.step,
            'commit': trained.record['commit'], 'seed': trained.config.seed, 'fingerprint': source.fingerprint,
            'data': _IMAGES.value or f'{_DATASET.value} {_SPLIT.value}', 'written': run.now()}
-  if jax.process_index() == 0:
-    beside = out.with_suffix('.part.npz')
-    np.savez_compressed(beside, names=np.array(source.names), classes=np.array(source.classes),
-                        network_classes=np.array(trained.record['classes']), about=json.dumps(about), **table)
-    beside.replace(out)
-    print(f"{out}: {len(source):,} faces, pooled {table['pooled'].shape[1]}, embedding {table['embedding'].shape[1]}.")
+  storage.write_npz(out, names=np.array(source.names), classes=np.array(source.classes),
+                    network_classes=np.array(trained.record['classes']), about=json.dumps(about), **table)
+  cluster.say(f"{out}: {len(source):,} faces, pooled {table['pooled'].shape[1]}, embedding "
+              f"{table['embedding'].shape[1]}.")
 
 
 if __name__ == '__main__':

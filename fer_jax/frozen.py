@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax import cluster, evaluation, experiment, run
+from fer_jax import cluster, evaluation, experiment, run, storage
 from fer_jax.data import stream
 from fer_jax.errors import UserError
 from fer_jax.metrics import confusion, probes
@@ -146,8 +146,7 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
       'commit': trained.record['commit'], 'seed': trained.config.seed, 'hardware': cluster.hardware(),
       'evaluated': run.now(), 'seen_in_training': [c for c in test.classes if c in known],
       'leaks': _leaks(trained, target), 'rows': rows, 'few_shot': curve}
-  if jax.process_index() == 0:
-    run.write_json(trained.workdir / 'transfer' / f'{name}_{layer}.json', result)
+  storage.write_json(trained.workdir / 'transfer' / f'{name}_{layer}.json', result)
   return result
 
 
@@ -189,7 +188,7 @@ def _finetuned(trained: run.Trained, target: Target, train: stream.Source, epoch
   batch_size = min(config.batch_size, max(len(train) // 8, 8))  # A few dozen faces are more than one step an epoch.
   with config.unlocked():
     config.name = f'{config.name}, fine-tuned'
-    config.init_from = str(trained.workdir.resolve())
+    config.init_from = str(storage.absolute(trained.workdir))
     config.data.update({
         'dataset': target.dataset, 'variant': target.variant, 'dir': target.data_dir, 'train': target.train,
         'holdout': '', 'test': target.test, 'classes': tuple(train.classes), 'target': 'label', 'parts': 1,

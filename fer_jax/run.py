@@ -19,9 +19,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
-from fer_jax import __version__, checkpoint, cluster, optim, registry, step
+from fer_jax import __version__, checkpoint, cluster, optim, registry, step, storage
 from fer_jax.attribution import maps
 from fer_jax.data import augment
 from fer_jax.errors import UserError
@@ -29,6 +30,9 @@ from fer_jax.landmarks.regions import region_count
 from fer_jax.models.classifier import make_classifier
 from fer_jax.state import TrainState, initial_state, initial_variables
 from fer_jax.teacher import VIEWS, Teacher
+
+# What a run may find in its workdir at the start: compiled programs, and what is left where this was cut off before.
+_BEFORE = {'compile_cache', 'run.json', 'run.json.part', 'config.json.part'}
 
 SELECTIONS = ('last', 'ema', 'holdout', 'best_on_test')
 
@@ -47,7 +51,7 @@ class Setup:
 class Trained:
   """The network that a run arrived at: its variables, of step ``step``, on every device."""
 
-  workdir: Path
+  workdir: epath.Path
   config: ConfigDict
   record: Mapping[str, Any]
   setup: Setup
@@ -112,7 +116,7 @@ def _make_teacher(teacher: Trained, classes: Sequence[str], view: str) -> Teache
                  tuple(theirs.index(name) for name in classes), view)
 
 
-def load(workdir: Path, mesh: jax.sharding.Mesh, config: ConfigDict | None = None) -> Trained:
+def load(workdir: str | os.PathLike[str], mesh: jax.sharding.Mesh, config: ConfigDict | None = None) -> Trained:
   """The network of the run in ``workdir``, selected as its config says.
 
   Args:
@@ -123,6 +127,7 @@ def load(workdir: Path, mesh: jax.sharding.Mesh, config: ConfigDict | None = Non
   Raises:
     UserError: there is no run or no checkpoint.
   """
+  workdir = storage.as_path(workdir)
   config, record = config or read_config(workdir), read_run(workdir)
   if 'classes' not in record:
     raise UserError(f'the run in {workdir} has not begun to train; let it get to its first checkpoint.')
@@ -133,7 +138,7 @@ def load(workdir: Path, mesh: jax.sharding.Mesh, config: ConfigDict | None = Non
 
 def load_teacher(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[Trained | None, dict[str, Any]]:
   """The run in ``config.teacher.workdir`` and its variables; None and {} without one."""
-  teacher = load(Path(config.teacher.workdir), mesh) if config.teacher.workdir else None
+  teacher = load(config.teacher.workdir, mesh) if config.teacher.workdir else None
   return teacher, teacher.variables if teacher else {}
 
 
@@ -171,7 +176,7 @@ def _digest(variables: Any) -> str:
   return hashed.hexdigest()
 
 
-def selected_variables(config: ConfigDict, setup: Setup, workdir: Path, mesh: jax.sharding.Mesh
+def selected_variables(config: ConfigDict, setup: Setup, workdir: epath.Path, mesh: jax.sharding.Mesh
                        ) -> tuple[dict[str, Any], int]:
   """The variables ``config.select`` names, from the workdir's checkpoints, and the step they are of.
 
@@ -190,15 +195,7 @@ def selected_variables(config: ConfigDict, setup: Setup, workdir: Path, mesh: ja
   return state.variables(averaged=config.select == 'ema'), at
 
 
-def write_json(path: Path, value: Any) -> None:
-  """Writes ``value`` beside ``path`` and renames, so that a reader never sees half of it."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  beside = path.with_name(path.name + '.part')
-  beside.write_text(json.dumps(value, indent=2) + '\n')
-  os.replace(beside, path)
-
-
-def open_workdir(config: ConfigDict, workdir: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def open_workdir(config: ConfigDict, workdir: str | os.PathLike[str], overrides: Sequence[str]) -> dict[str, Any]:
   """Claims a workdir for a config: writes config.json, or checks that the run in it is of the same config.
 
   Returns:
@@ -208,43 +205,41 @@ def open_workdir(config: ConfigDict, workdir: Path, overrides: Sequence[str]) ->
     UserError: the folder holds a run of another config (the differing keys are named), other files, or cannot be
       written.
   """
-  path = workdir / 'config.json'
+  workdir = storage.as_path(workdir)
   ours = json.loads(config.to_json_best_effort())
   try:
-    if path.exists():
-      theirs = json.loads(path.read_text())
-      differing = [f'{key} is {_show(theirs, key)} there, {_show(ours, key)} here'
-                   for key in sorted(_flat(theirs).keys() | _flat(ours).keys())
-                   if _show(theirs, key) != _show(ours, key)]
-      if differing:
-        raise UserError(f"{workdir} holds a run of another config: {'; '.join(differing[:8])}. "
-                        'Choose another --workdir, or give the same config to go on.')
-      return read_run(workdir)
-    if workdir.exists() and any(workdir.iterdir()):
-      raise UserError(f'{workdir} is not empty and holds no run (no config.json); choose another --workdir.')
+    theirs = storage.read_json(workdir / 'config.json')
+  except FileNotFoundError:
+    with storage.explained(workdir, 'read'):
+      there = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
+    if there - _BEFORE:
+      raise UserError(f'{workdir} is not empty and holds no run (no config.json); choose another --workdir.') from None
     record = {'name': config.name, 'command': ' '.join(sys.argv), 'overrides': list(overrides),
               'versions': versions(), 'commit': commit(), 'started': now(), 'seed': config.seed}
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / 'run.json', record)
-    write_json(path, ours)  # Last: its presence says that this is a run.
-  except OSError as error:
-    raise UserError(f'cannot write to the workdir {workdir}: {error.strerror}. Choose another --workdir.') from error
-  return record
+    storage.write_json(workdir / 'run.json', record)
+    storage.write_json(workdir / 'config.json', ours)  # Last: its presence says that this is a run.
+    return record
+  differing = [f'{key} is {_show(theirs, key)} there, {_show(ours, key)} here'
+               for key in sorted(_flat(theirs).keys() | _flat(ours).keys()) if _show(theirs, key) != _show(ours, key)]
+  if differing:
+    raise UserError(f"{workdir} holds a run of another config: {'; '.join(differing[:8])}. "
+                    'Choose another --workdir, or give the same config to go on.')
+  return read_run(workdir)
 
 
-def read_run(workdir: Path) -> dict[str, Any]:
+def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
   """The content of run.json."""
-  return json.loads((workdir / 'run.json').read_text())
+  return storage.read_json(storage.as_path(workdir) / 'run.json')
 
 
-def read_config(workdir: Path) -> ConfigDict:
+def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
   """The config of the run in ``workdir``.
 
   Raises:
     UserError: there is no run.
   """
   try:
-    return ConfigDict(json.loads((workdir / 'config.json').read_text())).lock()
+    return ConfigDict(storage.read_json(storage.as_path(workdir) / 'config.json')).lock()
   except FileNotFoundError as error:
     raise UserError(f'{workdir} holds no run (no config.json); give the --workdir of a training run.') from error
 

@@ -203,36 +203,36 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], f
   if recipe.axis:
     dropout = jax.random.fold_in(dropout, jax.lax.axis_index(recipe.axis))
 
+  # One column per term and one for the accuracy, (B, columns): however many there are, the devices add them up twice.
+  # The counts need the batch alone, so they wait for nothing; the values go along with the gradient.
+  masks = jnp.stack([*(term.mask(batch) for term in recipe.terms), MASKS['labelled'](batch)], axis=1)
+  counts = total(masks.sum(axis=0, dtype=jnp.float32))
+  weights = jnp.array([term.weight(state.step) for term in recipe.terms])
+  weighted = lambda means: (weights * means[:-1]).sum()  # Not a matrix product: accelerators would round its factors.
+
   def objective(params):
     variables = {'params': params, 'batch_stats': state.batch_stats}
     context = Context(recipe.model, variables, images, batch, train=True, key=dropout, teacher=teacher)
-    losses, shares = {}, {}
-    for term in recipe.terms:
-      mask = term.mask(batch).astype(jnp.float32)
-      count = total(mask.sum())  # Over all devices, so that a shard's share of the mean adds up to the global mean.
-      # where, not a product: a masked example may be anything, and 0 * inf is not 0.
-      values = jnp.where(mask > 0, term.loss(context), 0.0)
-      losses[term.name] = values.sum() / jnp.maximum(count, 1.0)
-      shares[term.name] = mask.mean()
-    loss = sum(term.weight(state.step) * losses[term.name] for term in recipe.terms)
-    return loss, (losses, shares, context.outputs, context.batch_stats)
+    columns = jnp.stack([*(term.loss(context) for term in recipe.terms), hits(context.outputs, batch)], axis=1)
+    # where, not a product: a masked example may be anything, and 0 * inf is not 0. Divided by the counts over all
+    # devices, so that the shards' shares of a mean add up to the global mean.
+    means = jnp.where(masks, columns, 0.0).sum(axis=0) / jnp.maximum(counts, 1.0)
+    return weighted(means), (means, context.batch_stats)
 
   if recipe.remat:  # Around all of it: the pull-back inside would undo a checkpoint inside the net.
-    policy = jax.checkpoint_policies.save_only_these_names('block')
-    objective = jax.checkpoint(objective, policy=policy)
-  (loss, (losses, shares, outputs, batch_stats)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-  gradient, loss, losses = total((gradient, loss, losses))
+    objective = jax.checkpoint(objective, policy=_keep)
+  (_, (means, batch_stats)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+  gradient, means = total((gradient, means))
   updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   ema = state.ema
   if recipe.ema_decay:
     ema = optim.ema_update(ema, {'params': params, 'batch_stats': batch_stats}, recipe.ema_decay, state.step)
-  scalars = {'loss': loss, 'gradient_norm': optax.tree.norm(gradient)}
-  scalars |= {f'loss/{name}': value for name, value in losses.items()}
-  per_row = {'accuracy': correct(outputs, batch)} | {f'share/{name}': value for name, value in shares.items()}
-  if recipe.axis:
-    per_row = jax.lax.pmean(per_row, recipe.axis)
-  meter = {name: meter[name] + value for name, value in {**scalars, **per_row, 'steps': 1}.items()}
+  values = {'loss': weighted(means), 'gradient_norm': optax.tree.norm(gradient), 'accuracy': means[-1], 'steps': 1}
+  shares = counts / total(len(masks))
+  for i, term in enumerate(recipe.terms):
+    values |= {f'loss/{term.name}': means[i], f'share/{term.name}': shares[i]}
+  meter = {name: meter[name] + value for name, value in values.items()}
   return TrainState(state.step + 1, params, batch_stats, opt_state, ema), meter
 
 
@@ -244,11 +244,15 @@ def new_meter(terms: list[Term]) -> dict[str, jax.Array]:
   return {name: jnp.zeros((), jnp.float32) for name in names}
 
 
-def correct(outputs: Outputs, batch: Batch) -> jax.Array:
-  """Share of labelled examples whose arg-max logit is the target's arg-max."""
-  hit = outputs.logits.argmax(axis=-1) == batch['target'].argmax(axis=-1)
-  labelled = MASKS['labelled'](batch)
-  return (hit & labelled).sum() / jnp.maximum(labelled.sum(), 1)
+def hits(outputs: Outputs, batch: Batch) -> jax.Array:
+  """Whether the arg-max logit is the target's arg-max: (B,) float32, 0 or 1; means nothing without a label."""
+  return (outputs.logits.argmax(axis=-1) == batch['target'].argmax(axis=-1)).astype(jnp.float32)
+
+
+def _keep(primitive: Any, *inputs: Any, **options: Any) -> bool:
+  """What rematerialisation keeps: what leaves the blocks, and sums, which are small and may be over all devices."""
+  named = jax.checkpoint_policies.save_only_these_names('block')
+  return primitive.name in ('reduce_sum', 'psum') or named(primitive, *inputs, **options)
 
 
 def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], variables: Mapping[str, Any], batch: Batch

@@ -8,8 +8,6 @@ FACES holds FACES/train/CLASS/ and FACES/test/CLASS/ with crops of faces. Classi
 chosen on the train split alone; the test split is for the numbers.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from fer_jax import cluster, commands
@@ -28,12 +26,13 @@ _SHOTS = flags.DEFINE_list('shots', [], 'Labelled faces of each class for a few-
 _DRAWS = flags.DEFINE_integer('draws', 5, 'Random draws for each of them.', lower_bound=1)
 _FINETUNE = flags.DEFINE_float('finetune_epochs', 0.0, 'Also train the whole network for so long; 0: do not.',
                                lower_bound=0.0)
+_start = commands.start_flags()
 
 
 def main(argv: list[str]) -> None:
   """Prints the table, writes ``WORKDIR/transfer/<target>.json`` and the report."""
   del argv
-  cluster.start()
+  _start()
   from fer_jax import frozen, run
   from fer_jax.reports.page import write_report
   from fer_jax.reports.table import print_transfer
@@ -45,10 +44,10 @@ def main(argv: list[str]) -> None:
       'dataset': _DATASET.value, 'variant': _VARIANT.value, 'data_dir': _DATA_DIR.value}
   target = frozen.Target(**where, train=_TRAIN.value, test=_TEST.value, classes=tuple(_CLASSES.value))
   mesh = cluster.make_mesh()
-  trained = run.load(Path(_WORKDIR.value), mesh)
+  trained = run.load(_WORKDIR.value, mesh)
   print_transfer(frozen.transfer(trained, target, mesh, layer=_LAYER.value, shots=[int(n) for n in _SHOTS.value],
                                  draws=_DRAWS.value, finetune_epochs=_FINETUNE.value))
-  print(f'Report: {write_report(trained.workdir)}')
+  cluster.say(f'Report: {write_report(trained.workdir)}')
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ def started(monkeypatch, version='0.10.2', **environment):
 
 
 def test_flag_is_added_once_and_can_be_overridden(monkeypatch):
-  flag = cluster.CPU_FLAGS['0.10.2']
+  flag = cluster.XLA_FLAGS['0.10.2']
   assert started(monkeypatch) == flag
   assert started(monkeypatch, XLA_FLAGS='--xla_x=1') == f'--xla_x=1 {flag}'
   own = flag.split('=')[0] + '=own'

@@ -90,7 +90,7 @@ def test_comparisons_are_scored_on_the_test_split(finished, splits):
   np.testing.assert_allclose(scored['accuracy'], correct(table['embedding'], triplets.rows).mean())
   assert scored['count'] == scored['listed'] == len(triplets) == 200
   assert scored['types']['two_class']['count'] == 200 and scored['types']['one_class']['accuracy'] is None
-  valid, _ = evaluation.evaluate_split(made, evaluator, network.variables, 4, splits['valid'], 'valid', workdir, mesh)
+  valid = evaluation.evaluate_split(made, evaluator, network.variables, 4, splits['valid'], 'valid', workdir, mesh)
   assert 'triplets' not in valid  # They go with the test split alone.
 
 

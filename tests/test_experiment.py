@@ -86,7 +86,7 @@ def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, t
   monkeypatch.setattr(stream, 'training_batches', interrupted)
   with pytest.raises(SystemExit) as stop:
     experiment.train(config, tmp_path / 'pal')
-  assert stop.value.code == experiment.PREEMPTED == 75
+  assert stop.value.code == cluster.PREEMPTED == 75
   assert final_state(config, tmp_path / 'pal')[0] == 6
   monkeypatch.setattr(stream, 'training_batches', real)
   experiment.train(config, tmp_path / 'pal')
@@ -152,7 +152,7 @@ def test_holdout_selection_restores_the_best_and_counts_a_second_look(tmp_path):
   setup = run.make_setup(config, faces.CLASSES, 16)
   variables, step = run.selected_variables(config, setup, tmp_path / 'a', mesh)
   evaluator, test = evaluation.make_evaluator(setup, mesh), faces.source(20, seed=2)
-  again, _ = evaluation.evaluate_split(config, evaluator, variables, step, test, 'test', tmp_path / 'a', mesh)
+  again = evaluation.evaluate_split(config, evaluator, variables, step, test, 'test', tmp_path / 'a', mesh)
   assert again['protocol']['looks'] == 2 and again['accuracy'] == result['accuracy']
 
 

@@ -2,16 +2,15 @@
 
 import json
 import os
-import pathlib
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 import jinja2
 import numpy as np
+from etils import epath
 
+from fer_jax import cluster, storage
 from fer_jax.reports import embedding, figures, pictures
 from fer_jax.reports.table import ALIGNMENT, TRIVIAL, interval, leaks, other_data, percent, subset_rows, title
 
@@ -27,7 +26,7 @@ _SELECT = {
 }
 
 
-def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
+def write_report(workdir: str | os.PathLike[str]) -> epath.Path:
   """Writes ``workdir/report.html``; what is missing or unreadable becomes a sentence on the page.
 
   Args:
@@ -35,59 +34,55 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
       and neighbours.npz.
 
   Returns:
-    The page's path. It is written beside and renamed, so a reader never sees half of it.
+    The page's path.
+
+  Raises:
+    UserError: it cannot be written.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = storage.as_path(workdir)
+  path = workdir / 'report.html'
+  if not cluster.is_main():
+    return path
   environment = jinja2.Environment(
       loader=jinja2.PackageLoader('fer_jax.reports', '.'), autoescape=True, undefined=jinja2.StrictUndefined,
       trim_blocks=True, lstrip_blocks=True)
   environment.filters |= {'percent': percent, 'interval': interval, 'brief': _brief}
   page = environment.get_template('page.html').render(_contents(workdir))
-  path = workdir / 'report.html'
-  beside = workdir / f'.report.{os.getpid()}.html'
-  beside.write_text(page, encoding='utf-8')
-  beside.replace(path)
+  storage.write_text(path, page)
   return path
 
 
-def _contents(workdir: pathlib.Path) -> dict[str, Any]:
+def _contents(workdir: epath.Path) -> dict[str, Any]:
   """Reads the workdir into the template's variables."""
   unreadable: list[str] = []
 
-  def read(path: pathlib.Path) -> dict[str, Any]:
+  def read(path: epath.Path, reader: Callable[[epath.Path], dict[str, Any]] = storage.read_json) -> dict[str, Any]:
     try:
-      return json.loads(path.read_text(encoding='utf-8'))
+      return reader(path)
     except FileNotFoundError:
       return {}
     except ValueError:
       unreadable.append(str(path.relative_to(workdir)))
       return {}
 
-  def read_arrays(name: str) -> dict[str, np.ndarray]:
-    try:
-      with open(workdir / name, 'rb') as bytes_, np.load(bytes_) as file:
-        return dict(file)
-    except FileNotFoundError:
-      return {}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
-      unreadable.append(name)
-      return {}
+  def read_folder(name: str) -> dict[str, dict[str, Any]]:
+    paths = (workdir / name).iterdir() if (workdir / name).exists() else ()
+    return {path.stem: read(path) for path in sorted(paths) if path.suffix == '.json'}
 
   config, run = read(workdir / 'config.json'), read(workdir / 'run.json')
-  found = {path.stem: read(path) for path in sorted((workdir / 'evaluation').glob('*.json'))}
-  found = {stem: _described(result, stem) for stem, result in found.items() if 'confusion' in result}
+  found = {stem: _described(result, stem) for stem, result in read_folder('evaluation').items()
+           if 'confusion' in result}
   # Evaluations of the run as it is come before those of a changed config.
   evaluations = dict(sorted(found.items(), key=lambda item: bool(item[1].get('overrides'))))
   # The test split is what the run is about; another stands in while there is none.
   split = 'test' if 'test' in evaluations else next(iter(evaluations), None)
   main = evaluations.get(split)
   scalars = _scalars(workdir / 'metrics.jsonl')
-  panel, neighbours = read_arrays('panel.npz'), read_arrays('neighbours.npz')
+  panel, neighbours = (read(workdir / f'{name}.npz', storage.read_npz) for name in ('panel', 'neighbours'))
   classes = (main or run).get('classes', [])
-  transfers = {path.stem: read(path) for path in sorted((workdir / 'transfer').glob('*.json'))}
 
   return {
-      'name': str(run.get('name') or (main or {}).get('name') or workdir.resolve().name),
+      'name': str(run.get('name') or (main or {}).get('name') or storage.absolute(workdir).name),
       'written': datetime.now().strftime('%Y-%m-%d %H:%M'),
       'unreadable': unreadable,
       'run': run,
@@ -100,7 +95,7 @@ def _contents(workdir: pathlib.Path) -> dict[str, Any]:
       'alignment': _alignment(main or {}),
       'comparisons': embedding.comparisons(evaluations.values()),
       'neighbours': pictures.neighbours(neighbours, classes) if neighbours else [],
-      'transfers': embedding.transfers({stem: result for stem, result in transfers.items() if result}),
+      'transfers': embedding.transfers({stem: result for stem, result in read_folder('transfer').items() if result}),
       'curves': [(key, figures.curve(key, *scalars[key])) for key in _ordered(scalars)],
       'losses': _losses(config, scalars),
       'config': _flat(config),
@@ -135,10 +130,10 @@ def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
   }
 
 
-def _scalars(path: pathlib.Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+def _scalars(path: epath.Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
   """Reads metrics.jsonl into {key: (train, valid)}, each (steps, values); broken lines and non-numbers are skipped."""
   scalars: dict[str, tuple] = {}
-  for line in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
+  for line in storage.read_text(path).splitlines() if path.exists() else ():
     try:
       row = json.loads(line)
       step, kind = float(row.pop('step')), row.pop('kind')

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fer_jax import cluster
 from fer_jax.metrics.intervals import wilson
 
 # Columns of the alignment table, here and on the page: key, title, whether it is a share in per cent.
@@ -138,9 +139,9 @@ def print_evaluation(result: Mapping[str, Any], console: Console | None = None) 
 
   Args:
     result: what ``summarise`` returns; with ``protocol`` the heading says what was measured and warns of a leak.
-    console: where to; standard output if None.
+    console: where to; if None, the standard output of process 0.
   """
-  console = console or Console()
+  console = console or Console(quiet=not cluster.is_main())
   protocol, reasons = result.get('protocol') or {}, leaks(result)
   low, high = result['accuracy_interval']
   mark = '  [bold red]LEAKY[/]' if reasons else ''
@@ -198,9 +199,9 @@ def print_transfer(result: Mapping[str, Any], console: Console | None = None) ->
 
   Args:
     result: the content of a run's transfer/NAME.json.
-    console: where to; standard output if None.
+    console: where to; if None, the standard output of process 0.
   """
-  console = console or Console()
+  console = console or Console(quiet=not cluster.is_main())
   mark = '  [bold red]LEAKY[/]' if result['leaks'] else ''
   console.print(f'\n[bold]{escape(transfer_title(result))}[/]{mark}', highlight=False)
   console.print(escape(transfer_words(result)), highlight=False)

@@ -1,0 +1,93 @@
+"""Roll call at start-up: who is there, and who is missing, before JAX waits for everybody.
+
+JAX's own start-up ends a process without a word about the others when one of them does not come. Here every process
+first reports to process 0, on the very address that JAX will use, so what is checked is what will be needed: a name
+that resolves, a port that is free on one side and reachable from the other. Process 0 answers all of them at once,
+either with nobody missing or with the numbers of those who are.
+"""
+
+import json
+import selectors
+import socket
+import time
+
+from fer_jax.errors import UserError, listed
+
+_RETRY = 0.2  # Seconds between attempts to reach process 0.
+
+
+def roll_call(address: str, count: int, process: int, timeout: float) -> None:
+  """Returns in every process once all ``count`` of them have called.
+
+  Args:
+    address: 'host:port' of process 0, as its peers reach it.
+    count: how many processes there are.
+    process: the number of this one, from 0.
+    timeout: seconds to wait, the same for all.
+
+  Raises:
+    UserError: some are missing, or process 0 cannot be reached; the message says what to check.
+  """
+  host, _, port = address.rpartition(':')
+  if not host or not port.isdecimal():
+    raise UserError(f"--coordinator_address={address}: give HOST:PORT of process 0, such as 10.0.0.2:8476.")
+  deadline = time.monotonic() + timeout
+  if process == 0:
+    missing = _receive(int(port), count, deadline)
+  else:
+    missing = _report(host.strip('[]'), int(port), process, deadline, timeout)
+  if missing:
+    raise UserError(
+        f"start-up: after {timeout:g} s process {listed(missing)} of {count} {'is' if len(missing) == 1 else 'are'} "
+        f'missing at {address}. Check that {"it was" if len(missing) == 1 else "they were"} started, what their logs '
+        f'say, that all were given the same address and number of processes ({count}), each a number of its own, and '
+        f'that port {port} of that host is open to them.')
+
+
+def _receive(port: int, count: int, deadline: float) -> list[int]:
+  """Process 0: waits for the others, tells them who is missing, and returns it."""
+  callers: dict[int, socket.socket] = {}
+  try:
+    server = socket.create_server(('', port), backlog=count, family=socket.AF_INET6, dualstack_ipv6=True) if (
+        socket.has_dualstack_ipv6()) else socket.create_server(('', port), backlog=count)
+  except OSError as error:
+    raise UserError(f'start-up: process 0 cannot listen at port {port}: {error.strerror}. Is another run using it? '
+                    'Choose another port in --coordinator_address.') from error
+  with server, selectors.DefaultSelector() as selector:
+    selector.register(server, selectors.EVENT_READ)
+    while len(callers) < count - 1 and (left := deadline - time.monotonic()) > 0:
+      for _ in selector.select(left):
+        caller = server.accept()[0]
+        caller.settimeout(5)
+        try:
+          callers[int(caller.makefile().readline())] = caller
+        except (OSError, ValueError):
+          caller.close()  # A port scan, or a process that died at once.
+    missing = sorted(set(range(1, count)) - callers.keys())
+    for caller in callers.values():
+      try:
+        caller.sendall(json.dumps(missing).encode() + b'\n')
+        caller.recv(1)  # It closes first, so that the port is free at once.
+      except OSError:
+        pass  # It will notice by itself.
+      caller.close()
+  return missing
+
+
+def _report(host: str, port: int, process: int, deadline: float, timeout: float) -> list[int]:
+  """Another process: reports to process 0 and returns who it says is missing."""
+  reason = 'no answer'
+  while time.monotonic() < deadline:
+    try:
+      with socket.create_connection((host, port), timeout=5) as call:
+        call.sendall(f'{process}\n'.encode())
+        # Process 0 answers at its own deadline, which may be a little later than ours.
+        call.settimeout(max(deadline - time.monotonic(), 0) + 30)
+        if answer := call.makefile().readline():
+          return json.loads(answer)
+    except (OSError, ValueError) as error:
+      reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
+    time.sleep(_RETRY)
+  raise UserError(f'start-up: process {process} has not reached process 0 at {host}:{port} within {timeout:g} s '
+                  f'({reason}). Check that process 0 was started and what its log says, that the name resolves to its '
+                  f'host from here, and that port {port} is open.')
