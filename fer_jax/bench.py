@@ -1,11 +1,13 @@
-"""Compares configs on this machine, in turns; or measures what data cost.
+"""Compares configs on this machine, in turns; or measures what data cost; or counts what a step sends between devices.
 
     python -m fer_jax.bench --configs=configs/baseline.py:ferplus,configs/pal.py:ferplus
     python -m fer_jax.bench --faces=ferplus         # Reading, decoding and finding landmarks, on one core.
     python -m fer_jax.bench --workers=1,2           # Preparing 2,000 drawn faces by so many processes.
+    python -m fer_jax.bench --scaling=configs/baseline.py:ferplus,configs/pal.py:ferplus     # Needs no data.
 
 Step times are taken in turns within one run and reported as ratios to the first config, round by round: machines drift,
-and an absolute second means nothing on another one. FLOPs are the compiler's own count of the compiled step.
+and an absolute second means nothing on another one. FLOPs are the compiler's own count of the compiled step. What
+``--scaling`` says of other hardware is no measurement but the model of ``scaling.py``.
 """
 
 import dataclasses
@@ -24,10 +26,14 @@ _CONFIGS = flags.DEFINE_list('configs', None, 'Config files to compare, each wit
                              'first is what the others are divided by.')
 _FACES = flags.DEFINE_string('faces', None, 'Or a prepared data set, DATASET or DATASET:VARIANT, to read.')
 _WORKERS = flags.DEFINE_list('workers', None, 'Or numbers of processes, by which drawn faces are prepared.')
+_SCALING = flags.DEFINE_list('scaling', None, 'Or config files, whose steps are compiled for 8 virtual devices.')
+_UTILISATION = flags.DEFINE_float('utilisation', 0.3, 'With --scaling, the share of its peak that a device is taken to '
+                                  'attain.', lower_bound=0.01, upper_bound=1.0)
 _ROUNDS = flags.DEFINE_integer('rounds', 15, 'Rounds; in each, every config takes its steps once.', lower_bound=2)
 _STEPS = flags.DEFINE_integer('steps', 3, 'Steps of a config in a round.', lower_bound=1)
 _SET = flags.DEFINE_multi_string('set', [], 'A change to all configs, such as --set=batch_size=32; may be repeated.')
 
+_DEVICES = (8, 64, 256, 1024)  # With --scaling; the first is how many the step is compiled for.
 _COUNT = 100  # Faces of a round, with --faces.
 _PREPARED = 2_000  # Drawn faces, with --workers.
 
@@ -99,12 +105,14 @@ def compare(contestants: list[Contestant], rounds: int, steps: int) -> np.ndarra
 def main(argv: list[str]) -> None:
   """Prints the table."""
   del argv
-  if sum(bool(flag.value) for flag in (_CONFIGS, _FACES, _WORKERS)) != 1:
-    raise UserError('give one of --configs, --faces and --workers.')
+  if sum(bool(flag.value) for flag in (_CONFIGS, _FACES, _WORKERS, _SCALING)) != 1:
+    raise UserError('give one of --configs, --faces, --workers and --scaling.')
   if _FACES.value:
     _print_faces(_FACES.value)
   elif _WORKERS.value:
     _print_workers(_WORKERS.value)
+  elif _SCALING.value:
+    _print_scaling(_SCALING.value)
   else:
     _print_configs()
 
@@ -142,6 +150,36 @@ def _print_workers(numbers: list[str]) -> None:
     table.add_row(str(number), f'{_PREPARED / np.median(seconds[:, i]):,.0f}', f'{np.median(ratios):.2f}',
                   f'{ratios.min():.2f} to {ratios.max():.2f}')
   Console(width=130).print(table)
+
+
+def _print_scaling(names: list[str]) -> None:
+  import jax
+  from rich.console import Console
+  from rich.table import Table
+
+  from fer_jax import cluster, scaling
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_num_cpu_devices', _DEVICES[0])
+  mesh = cluster.make_mesh()
+  counted = Table('config', 'parameters', 'rows/device', 'GFLOP/device', 'all-reduces', 'MB', 'other collectives',
+                  title=f'The compiled step on {mesh.size} devices')
+  modelled = Table('config', 'on', *(f'{n:,} devices' for n in _DEVICES),
+                   title='Modelled, not measured: efficiency if gradients travel during the backward pass (if they are '
+                         f'waited for), at the same rows/device, with {_UTILISATION.value:.0%} of the peak')
+  for name in names:
+    config = commands.load_config(name, _SET.value)
+    compiled, parameters = scaling.compile_step(config, mesh)
+    found = scaling.collectives(compiled.as_text())
+    reduced = found.pop('all-reduce')
+    step = scaling.Step(compiled.cost_analysis()['flops'], config.model.dtype, parameters, reduced)
+    others = ', '.join(f'{total.count} {kind}, {total.size / 1e6:.3f} MB' for kind, total in found.items()) or 'none'
+    counted.add_row(name, f'{parameters:,}', str(config.batch_size // mesh.size), f'{step.flops / 1e9:,.2f}',
+                    str(reduced.count), f'{reduced.size / 1e6:.2f}', others)
+    for kind, hardware in scaling.HARDWARE.items():
+      expected = [[scaling.efficiency(step, n, hardware, _UTILISATION.value, overlap) for overlap in (True, False)]
+                  for n in _DEVICES]
+      modelled.add_row(name, kind, *(f'{hidden:.1%} ({waited:.1%})' for hidden, waited in expected))
+  Console(width=130).print(counted, modelled)
 
 
 def _print_configs() -> None:

@@ -41,7 +41,8 @@ class Checkpoints:
       options = ocp.CheckpointManagerOptions(
           max_to_keep=keep, best_fn=(lambda metrics: metrics[best]) if best else None, best_mode='max',
           enable_async_checkpointing=True, cleanup_tmp_directories=write, read_only=not write, create=write)
-      self._manager = ocp.CheckpointManager(self._directory, options=options)
+      self._manager = ocp.CheckpointManager(
+          self._directory, options=options, item_handlers=ocp.StandardCheckpointHandler())
       if write and (cut_off := sorted(there - set(self._manager.all_steps()))):
         cluster.say(f'{self._directory}: saving step {listed(cut_off)} was cut off; what is left of it is ignored.')
 

@@ -7,6 +7,7 @@ either with nobody missing or with the numbers of those who are.
 """
 
 import json
+import os
 import selectors
 import socket
 import time
@@ -47,11 +48,12 @@ def roll_call(address: str, count: int, process: int, timeout: float) -> None:
 def _receive(port: int, count: int, deadline: float) -> list[int]:
   """Process 0: waits for the others, tells them who is missing, and returns it."""
   callers: dict[int, socket.socket] = {}
+  both = socket.has_dualstack_ipv6()
   try:
-    server = socket.create_server(('', port), backlog=count, family=socket.AF_INET6, dualstack_ipv6=True) if (
-        socket.has_dualstack_ipv6()) else socket.create_server(('', port), backlog=count)
+    server = socket.create_server(('', port), backlog=count, dualstack_ipv6=both,
+                                  family=socket.AF_INET6 if both else socket.AF_INET)
   except OSError as error:
-    raise UserError(f'start-up: process 0 cannot listen at port {port}: {error.strerror}. Is another run using it? '
+    raise UserError(f'start-up: process 0 cannot listen at port {port}: {os.strerror(error.errno)}. Is another run using it? '
                     'Choose another port in --coordinator_address.') from error
   with server, selectors.DefaultSelector() as selector:
     selector.register(server, selectors.EVENT_READ)

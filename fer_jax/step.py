@@ -93,7 +93,7 @@ MASKS: dict[str, Callable[[Batch], jax.Array]] = {
     'all': lambda batch: jnp.ones_like(batch['label'], bool),
     'labelled': lambda batch: batch['target'].sum(axis=-1) > 0,
     # The first row of a triplet, which stands for all three.
-    'triplets': lambda batch: batch['triplet'] >= 0,
+    'triplets': lambda batch: batch['triplet'].reshape(-1) >= 0,
     # A detector or the data set found the landmarks; whole-image fallbacks are left out.
     'landmarks': _landmarks,
     # And the labelled expression has action units: neutral faces carry none.
@@ -157,6 +157,8 @@ class Recipe:
     regions: keyword arguments of ``landmarks.regions.region_boxes``, or None where a face is one image.
     remat: keep only what leaves the backbone's blocks for the backward pass, and compute their inside again.
     teacher: a frozen network that losses may look at, or None; its variables are an argument of the step.
+    group: rows of a batch that a loss may compare with each other, see ``data/mixture.py``; 0 where nobody knows. Then
+      the compiler takes every row for a neighbour of the next one and sends rows between devices.
     axis: mapped axis over devices in the mapped form of data parallelism, None under ``jax.jit``, where the batch is
       one global array and every sum below is already global.
   """
@@ -174,6 +176,7 @@ class Recipe:
   drawn_target: bool = False
   ema_decay: float = 0.0
   teacher: Teacher | None = None
+  group: int = 0
   axis: str | None = None
 
 
@@ -198,6 +201,8 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], f
   teacher = recipe.teacher and recipe.teacher(frozen, batch, keys, recipe.augment)
   batch = augment.augment(batch, keys, image_size=recipe.image_size, regions=recipe.regions, **recipe.augment)
   images = augment.normalise(batch['image'], **recipe.normalise)
+  if recipe.group:
+    batch = {**batch, 'triplet': batch['triplet'].reshape(-1, recipe.group)}
   # One key per shard is enough for dropout: it carries no promise about the number of devices.
   dropout = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
   if recipe.axis:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from fer_jax import checkpoint, cluster, evaluation, run, sources
+from fer_jax import checkpoint, cluster, evaluation, run, sources, storage
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import wilson
 from fer_jax.reports.page import write_report
@@ -106,7 +106,7 @@ def make_run(config, workdir):
   """A workdir as a run leaves it that was stopped before its first step."""
   setup = run.make_setup(config, faces.CLASSES, 1)
   record = run.open_workdir(config, workdir, [])
-  run.write_json(workdir / 'run.json', record | {'classes': list(faces.CLASSES), 'steps': 1})
+  storage.write_json(workdir / 'run.json', record | {'classes': list(faces.CLASSES), 'steps': 1})
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
   checkpoints.save(1, setup.initial())
   checkpoints.close()
@@ -146,7 +146,7 @@ def test_changes_make_evaluations_of_their_own_and_a_batch_mean_is_marked(splits
 
 def test_data_that_changed_since_training_are_told(splits, tmp_path, capsys):
   workdir = make_run(CONFIG, tmp_path / 'run')
-  run.write_json(workdir / 'run.json', run.read_run(workdir) | {'digest': 'a' * 64})
+  storage.write_json(workdir / 'run.json', run.read_run(workdir) | {'digest': 'a' * 64})
   for digest, told in (('a' * 64, None), ('', None), ('b' * 64, ['a' * 64, 'b' * 64])):
     splits['test'].digest = digest
     result = evaluation.evaluate_run(workdir)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax import checkpoint, cluster, evaluation, experiment, run, sources
+from fer_jax import checkpoint, cluster, evaluation, experiment, run, sources, storage
 from fer_jax.data import stream
 from fer_jax.errors import UserError
 from tests import faces
@@ -176,7 +176,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(finished):
 def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
   config = faces.config(epochs=2.0)
   workdir = tmp_path / 'run'
-  run.write_json(workdir / 'run.json', run.open_workdir(config, workdir, []) | {
+  storage.write_json(workdir / 'run.json', run.open_workdir(config, workdir, []) | {
       'classes': list(faces.CLASSES), 'fingerprint': 'a' * 64, 'digest': 'd' * 64})
   with pytest.raises(UserError, match=f"no longer the one this run began with.* digest is {'d' * 64}"):
     experiment.train(config, workdir)

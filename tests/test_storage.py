@@ -1,6 +1,7 @@
 """Files of a workdir: the same code on a local path and under gs://, whole or not at all, with failures in words."""
 
 import contextlib
+import http
 import importlib.util
 import json
 import logging
@@ -20,24 +21,44 @@ from fer_jax.reports.page import write_report
 from tests import faces
 
 
+def conditional(handle):
+  """Adds to a handler of the emulator what TensorStore relies on: generations, and requests that depend on them."""
+
+  def handle_conditionally(request, response, storage):
+    name = request.params.get('object_id') or request.query.get('name', [''])[0]
+    here = storage.objects.get(request.params.get('bucket_name'), {}).get(name, {}).get('generation', '0')
+    if request.query.get('ifGenerationMatch', [here]) != [here]:
+      response.status = http.HTTPStatus.PRECONDITION_FAILED
+    elif request.query.get('ifGenerationNotMatch') == [here]:
+      response.status = http.HTTPStatus.NOT_MODIFIED
+    else:
+      response['x-goog-generation'] = here
+      handle(request, response, storage)
+
+  return handle_conditionally
+
+
 @pytest.fixture(scope='module')
 def bucket():
-  """gs://bucket of an emulator in this process, for epath and for TensorStore."""
+  """The address of an emulator of Google's storage in this process, with the empty gs://bucket, for all who ask."""
   for package in ('gcp_storage_emulator', 'gcsfs'):
     pytest.importorskip(package, reason=f'gs:// was not tested: {package} is not installed')
-  from gcp_storage_emulator.server import create_server
+  from gcp_storage_emulator import server
   with socket.create_server(('localhost', 0)) as free:
     port = free.getsockname()[1]
-  server = create_server('localhost', port, in_memory=True, default_bucket='bucket')
-  server.start()
   url = f'http://localhost:{port}'
   with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(server, 'HANDLERS', [
+        (path, {method: conditional(handle) for method, handle in methods.items()})
+        for path, methods in server.HANDLERS])
     for name, value in {'STORAGE_EMULATOR_HOST': url, 'TENSORSTORE_GCS_HTTP_URL': url, 'NO_GCE_CHECK': 'true',
                         'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'none', 'GOOGLE_CLOUD_PROJECT': 'none'}.items():
       patch.setenv(name, value)
     logging.getLogger('gcsfs').setLevel(logging.ERROR)  # It asks for credentials first, and warns that there are none.
+    emulator = server.create_server('localhost', port, in_memory=True, default_bucket='bucket')
+    emulator.start()
     yield url
-  server.stop()
+    emulator.stop()
 
 
 @pytest.fixture(params=['local', 'gs'])

@@ -42,16 +42,18 @@ def make_builder(dataset: str, variant: str | None = None, data_dir: str | None 
              file_format='array_record', **options)
 
 
-def prepare(builder: FaceBuilder, beam_runner: str | None = None, beam_options: Sequence[str] = ()) -> bool:
+def prepare(builder: FaceBuilder, beam_runner: str | None = None, beam_options: Sequence[str] = (), wait: bool = False
+            ) -> bool:
   """Prepares a data set, unless it is there already.
 
   Args:
     builder: from ``make_builder``.
     beam_runner: a runner of Apache Beam by name, such as 'DirectRunner'; None: a pool of processes.
     beam_options: its options, such as '--direct_num_workers=4'.
+    wait: for another process that is preparing the same, instead of an error.
 
   Returns:
-    Whether there was something to do.
+    Whether there was something to do. If not, make another builder: this one may not know yet what is there.
 
   Raises:
     UserError: bad source data, nowhere to write, or another process is preparing the same.
@@ -60,7 +62,9 @@ def prepare(builder: FaceBuilder, beam_runner: str | None = None, beam_options: 
     return False
   config = _beam_config(beam_runner, beam_options) if beam_runner else None
   try:
-    with _alone(builder), tempfile.TemporaryDirectory() as downloads:
+    with _alone(builder, wait), tempfile.TemporaryDirectory() as downloads:
+      if builder.data_path.exists():
+        return False
       with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download of unknown size.
         builder.download_and_prepare(download_dir=downloads, download_config=config)
   except (OSError, RuntimeError) as e:
@@ -144,7 +148,7 @@ def _beam_config(runner: str, options: Sequence[str]) -> tfds.download.DownloadC
 
 
 @contextlib.contextmanager
-def _alone(builder: FaceBuilder) -> Iterator[None]:
+def _alone(builder: FaceBuilder, wait: bool) -> Iterator[None]:
   """Holds the data set's folder against other preparations, and clears it of interrupted ones."""
   folder = builder.data_path.parent
   if '://' in os.fspath(folder):  # An object store has neither locks nor a way to tell what is stale.
@@ -154,7 +158,7 @@ def _alone(builder: FaceBuilder) -> Iterator[None]:
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as e:
       raise UserError(f'another process is preparing {folder}; wait for it, or give another --data_dir.') from e
     for stale in folder.glob('incomplete.*'):

@@ -179,7 +179,8 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
       raise UserError(f'{name} is not prepared: nothing at {builder.data_dir}. Prepare it once with:\n'
                       f'  python -m fer_jax.prepare --dataset={name}{given}')
     print(f'{name} is not there yet; it is made once, in {builder.data_dir}.')
-    preparation.prepare(builder)
+    preparation.prepare(builder, wait=True)  # All processes of a run come here at once.
+    builder = preparation.make_builder(name, variant, data_dir)
   contents = builder.contents()
   skip = {key: tfds.decode.SkipDecoding() for key, feature in builder.info.features.items()
           if isinstance(feature, tfds.features.Image)}

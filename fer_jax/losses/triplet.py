@@ -18,8 +18,8 @@ def triplet(context: Any, margins: Sequence[float] = (0.1, 0.2, 0.2)) -> jax.Arr
   Squared, because the root has no gradient at 0; between embeddings of length 1, D lies in [0, 4].
 
   Args:
-    context: the forward pass; ``batch['triplet']`` (B,) is the type of a triplet in its first row, whose other faces
-      are the next two rows.
+    context: the forward pass; ``batch['triplet']`` is the type of a triplet in its first row, whose other faces are the
+      next two rows: (B,), or (B / g, g) where no triplet leaves a group of g rows.
     margins: m for triplets of one, two and three classes.
 
   Returns:
@@ -30,9 +30,10 @@ def triplet(context: Any, margins: Sequence[float] = (0.1, 0.2, 0.2)) -> jax.Arr
   """
   if len(margins) != 3:
     raise UserError(f'triplet.margins={tuple(margins)}: give three numbers, for one, two and three classes.')
-  first = context.outputs.embedding
-  second, odd = jnp.roll(first, -1, axis=0), jnp.roll(first, -2, axis=0)
+  types = context.batch['triplet']
+  first = context.outputs.embedding.reshape(*types.shape, -1)
+  second, odd = jnp.roll(first, -1, axis=-2), jnp.roll(first, -2, axis=-2)
   distance = lambda a, b: jnp.square(a - b).sum(axis=-1)
-  margin = jnp.asarray(margins, jnp.float32)[jnp.maximum(context.batch['triplet'], 0)]
-  alike = distance(first, second) + margin
-  return jnp.maximum(0.0, alike - distance(first, odd)) + jnp.maximum(0.0, alike - distance(second, odd))
+  alike = distance(first, second) + jnp.asarray(margins, jnp.float32)[jnp.maximum(types, 0)]
+  loss = jnp.maximum(0.0, alike - distance(first, odd)) + jnp.maximum(0.0, alike - distance(second, odd))
+  return loss.reshape(-1)

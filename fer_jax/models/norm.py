@@ -55,7 +55,7 @@ class RegionNorm(nn.Module):
     axes = tuple(axis for axis in range(rows.ndim - 1) if axis != 1)
     mean, square = rows.mean(axes, dtype=wide), jnp.square(rows.astype(wide)).mean(axes)  # (R, c)
     if self.axis_name:
-      mean, square = jax.lax.pmean((mean, square), self.axis_name)
+      mean, square = jax.lax.pmean(jnp.stack([mean, square]), self.axis_name)
     var = jnp.maximum(square - jnp.square(mean), 0.0)
     # What R updates in a row leave of the old value and of each region's.
     shares = (1 - self.momentum) * self.momentum ** jnp.arange(self.regions - 1, -1, -1)

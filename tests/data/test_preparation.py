@@ -1,5 +1,6 @@
 """From listed faces to a data set: the engine that all builders share, on a builder of a few drawn faces."""
 
+import concurrent.futures
 import json
 import subprocess
 import sys
@@ -155,14 +156,24 @@ def test_only_one_process_prepares(tmp_path):
   stale = one.data_path.parent / 'incomplete.ABCDEF_1.0.0'
   stale.mkdir(parents=True)
   (stale / 'part').write_text('')
-  with preparation._alone(one):
+  with preparation._alone(one, wait=False):
     assert not stale.exists()
     stale.mkdir()  # Now that of the running preparation.
     with pytest.raises(UserError, match='another process is preparing'):
-      preparation._alone(one).__enter__()
+      preparation._alone(one, wait=False).__enter__()
     assert stale.exists()
-  with preparation._alone(one):
+  with preparation._alone(one, wait=False):
     assert not stale.exists()
+
+
+def test_processes_that_wait_find_what_one_of_them_has_prepared(source, tmp_path):
+  one, two = make(tmp_path), make(tmp_path)
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    with preparation._alone(one, wait=False):
+      waiting = [pool.submit(preparation.prepare, builder, wait=True) for builder in (one, two)]
+      assert not concurrent.futures.wait(waiting, timeout=0.3).done
+    assert sorted(done.result() for done in waiting) == [False, True]
+  assert len(make(tmp_path).as_data_source('train')) > 0
 
 
 def test_alignment_carries_landmarks_and_maps(source, tmp_path):

@@ -1,0 +1,70 @@
+"""A training run that is killed again and again, in the middle of saving too, ends with the bits of one left in peace."""
+
+import json
+import random
+import time
+
+import jax
+import numpy as np
+
+from fer_jax import checkpoint, cluster, run
+from tests.processes import TINY, finish, start
+
+KILLS = 20
+
+# A checkpoint every other step, so that many kills fall into saving one.
+RUN = ('--config=configs/baseline.py', *TINY, '--config.epochs=80.0', '--config.checkpoint_every=0.5',
+       '--config.evaluate_every=4.0', '--config.select=holdout')
+
+
+def final_state(workdir):
+  config, record = run.read_config(workdir), run.read_run(workdir)
+  like = jax.eval_shape(run.make_setup(config, record['classes'], record['steps']).initial)
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
+  step, state = checkpoints.restore_latest(like, cluster.make_mesh(jax.devices()[:1]))
+  checkpoints.close()
+  return step, jax.device_get(state)
+
+
+def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
+  finish([start('train', *RUN, f'--workdir={tmp_path}/peace', data_dir=tmp_path)])
+  seed = random.randrange(10**6)
+  print(f'seed {seed}')
+  chance = random.Random(seed)
+  workdir = tmp_path / 'killed'
+  log = workdir / 'metrics.jsonl'
+  lines = lambda: log.read_text().count('\n') if log.exists() else 0
+  in_a_save = before_a_step = 0
+  for _ in range(KILLS):
+    process = start('train', *RUN, f'--workdir={workdir}', data_dir=tmp_path)
+    before = None
+    if chance.random() < 0.8:  # Some steps further; else anywhere in the start as well.
+      for _ in range(chance.randrange(1, 9)):
+        seen = lines()
+        while lines() == seen:
+          assert process.poll() is None, process.communicate()
+          time.sleep(0.001)
+      time.sleep(chance.uniform(0, 0.1))
+    else:
+      before = lines()
+      time.sleep(chance.uniform(0, 6))
+    process.kill()
+    process.communicate()
+    in_a_save += bool([*workdir.glob('*/*.orbax-checkpoint-tmp*')])
+    before_a_step += before is not None and lines() <= before
+  out = finish([start('train', *RUN, f'--workdir={workdir}', data_dir=tmp_path)])[0][0]
+  print(f'{KILLS} kills, {in_a_save} of them inside a save, {before_a_step} before a step was taken; the last start went '
+        f"on{out.split(', from')[1].splitlines()[0]} of 320")
+  assert in_a_save > 0
+  (a, one), (b, two) = final_state(tmp_path / 'peace'), final_state(workdir)
+  assert a == b == 320
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(x, y)
+  # Nothing else differs either: every step was logged once, and the test split was looked at once.
+  results = [json.loads((tmp_path / name / 'evaluation/test.json').read_text()) for name in ('peace', 'killed')]
+  assert results[0] | {'evaluated': ''} == results[1] | {'evaluated': ''}
+  logs = [[json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
+          for name in ('peace', 'killed')]
+  timing = {'images_per_second': 0, 'data_wait': 0}
+  assert [line | timing for line in logs[0]] == [line | timing for line in logs[1]]
+  assert not list(workdir.rglob('*.part'))
