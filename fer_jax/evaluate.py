@@ -35,7 +35,8 @@ def main(argv: list[str]) -> None:
   print_evaluation(evaluation.evaluate_run(
       workdir, _SPLIT.value, data_dir=_DATA_DIR.value, changes=_SET.value, subset_lists=_SUBSET.value,
       copies=_COPIES.value))
-  cluster.say(f'Report: {write_report(workdir)}')
+  report = cluster.once(lambda: str(write_report(workdir)))
+  cluster.say(f'Report: {report}')
 
 
 if __name__ == '__main__':

@@ -68,9 +68,8 @@ def _train(config: ConfigDict, workdir: epath.Path, overrides: Sequence[str], pr
     run.check_data(record, source)
   if 'finished' in record:  # Evaluating again would be another look at the test split.
     result = storage.read_json(workdir / 'evaluation' / f'{config.data.test}.json')
-    if cluster.is_main():
-      print_evaluation(result)
-      print(f"{workdir} finished at {record['finished']}; nothing to do.")
+    print_evaluation(result)
+    cluster.say(f"{workdir} finished at {record['finished']}; nothing to do.")
     return result
   log = MetricsLog(workdir / 'metrics.jsonl')
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', write=True)
@@ -157,9 +156,8 @@ def _train(config: ConfigDict, workdir: epath.Path, overrides: Sequence[str], pr
   result = evaluation.evaluate_split(config, plan.evaluator, variables, chosen, test, config.data.test, workdir, mesh,
                                      finishes=True)
   report = cluster.once(lambda: str(write_report(workdir)))
-  if cluster.is_main():
-    print_evaluation(result)
-    print(f'Report: {report}')
+  print_evaluation(result)
+  cluster.say(f'Report: {report}')
   return result
 
 

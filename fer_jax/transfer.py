@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
   trained = run.load(_WORKDIR.value, mesh)
   print_transfer(frozen.transfer(trained, target, mesh, layer=_LAYER.value, shots=[int(n) for n in _SHOTS.value],
                                  draws=_DRAWS.value, finetune_epochs=_FINETUNE.value))
-  cluster.say(f'Report: {write_report(trained.workdir)}')
+  report = cluster.once(lambda: str(write_report(trained.workdir)))
+  cluster.say(f'Report: {report}')
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from fer_jax import checkpoint, cluster, run
 from tests.processes import ROOT, TINY, call, environment, finish, free_port, start, start_together
 
 # Steps so small that rounding, which differs with the number of devices, is not blown up by training itself.
-GENTLE = ('--config=configs/pal.py', *TINY, '--config.optimizer.learning_rate=0.003', '--config.epochs=3.0',
+GENTLE = ('--config=configs/pal.py', *TINY, '--config.optimizer.learning_rate=0.0003', '--config.epochs=3.0',
           '--config.checkpoint_every=100.0')
 
 

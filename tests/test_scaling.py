@@ -13,6 +13,7 @@ from fer_jax.errors import UserError
 from fer_jax.losses.alignment import PRESETS
 from fer_jax.scaling import Hardware, Network, Step, Total
 from tests import faces
+from tests.processes import call
 
 MAKERS = {'baseline': baseline, 'pal': pal, 'au_cues': au_cues, 'ran': ran, 'arm': arm}
 SYSTEMS = (*MAKERS, 'teacher', 'student')
@@ -115,6 +116,17 @@ def test_a_net_without_batch_norm_reduces_twice():
 def test_the_batch_must_split_over_the_devices():
   with pytest.raises(UserError, match='batch_size=12 does not split over 8 devices'):
     count(make('baseline', batch_size=12))
+
+
+def test_the_bench_needs_no_data_and_no_eight_devices(tmp_path):
+  status, out, err = call('bench', '--scaling=configs/baseline.py:ferplus', '--set=model.backbone.width=4',
+                          '--set=model.backbone.depth=10', '--set=batch_size=16', data_dir=tmp_path)
+  assert status == 0, err
+  assert 'baseline.py:ferplus' in out and '19,836' in out and '19 ' in out and '1,024 devices' in out
+  assert 'Modelled, not measured' in out and all(kind in out for kind in scaling.HARDWARE)
+  assert not list(tmp_path.iterdir())
+  status, _, err = call('bench', '--scaling=configs/baseline.py:ferplus', '--workers=1', data_dir=tmp_path)
+  assert status == 2 and 'give one of --configs, --faces, --workers and --scaling' in err
 
 
 HLO = """

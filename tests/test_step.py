@@ -44,9 +44,11 @@ def test_missing_landmarks_are_left_out_of_a_global_mean_over_devices():
   for i in range(0, 48, 3):
     source.records[i]['landmark_source'] = 1
   one, meter = faces.steps(faces.config(), count=2, data=source)
-  eight, _ = faces.steps(faces.config(parallel='pmap'), count=2, devices=8, data=source)
+  eight, sums = faces.steps(faces.config(parallel='pmap'), count=2, devices=8, data=source)
   assert 0 < meter['share/pal'] < 2
   assert difference(one.params, eight.params) < 1e-5
+  for name, value in meter.items():
+    np.testing.assert_allclose(sums[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_weight_zero_is_the_term_left_out_bit_for_bit(reference):
