@@ -38,11 +38,11 @@ def roll_call(address: str, count: int, process: int, timeout: float) -> None:
   else:
     missing = _report(host.strip('[]'), int(port), process, deadline, timeout)
   if missing:
+    which = f'process {missing[0]} of {count} is' if len(missing) == 1 else f'processes {listed(missing)} of {count} are'
     raise UserError(
-        f"start-up: after {timeout:g} s process {listed(missing)} of {count} {'is' if len(missing) == 1 else 'are'} "
-        f'missing at {address}. Check that {"it was" if len(missing) == 1 else "they were"} started, what their logs '
-        f'say, that all were given the same address and number of processes ({count}), each a number of its own, and '
-        f'that port {port} of that host is open to them.')
+        f'start-up: after {timeout:g} s {which} missing at {address}. Look into their logs; check that all were started '
+        f'with the same address and number of processes ({count}), each with a number of its own, and that port {port} '
+        'of that host is open to them.')
 
 
 def _receive(port: int, count: int, deadline: float) -> list[int]:
@@ -53,8 +53,8 @@ def _receive(port: int, count: int, deadline: float) -> list[int]:
     server = socket.create_server(('', port), backlog=count, dualstack_ipv6=both,
                                   family=socket.AF_INET6 if both else socket.AF_INET)
   except OSError as error:
-    raise UserError(f'start-up: process 0 cannot listen at port {port}: {os.strerror(error.errno)}. Is another run using it? '
-                    'Choose another port in --coordinator_address.') from error
+    raise UserError(f'start-up: process 0 cannot listen at port {port}: {os.strerror(error.errno)}. Is another run '
+                    'using it? Choose another port in --coordinator_address.') from error
   with server, selectors.DefaultSelector() as selector:
     selector.register(server, selectors.EVENT_READ)
     while len(callers) < count - 1 and (left := deadline - time.monotonic()) > 0:
