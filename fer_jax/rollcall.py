@@ -38,11 +38,12 @@ def roll_call(address: str, count: int, process: int, timeout: float) -> None:
   else:
     missing = _report(host.strip('[]'), int(port), process, deadline, timeout)
   if missing:
-    which = f'process {missing[0]} of {count} is' if len(missing) == 1 else f'processes {listed(missing)} of {count} are'
+    which = f'process {missing[0]} of {count} is' if len(missing) == 1 else (
+        f'processes {listed(missing)} of {count} are')
     raise UserError(
-        f'start-up: after {timeout:g} s {which} missing at {address}. Look into their logs; check that all were started '
-        f'with the same address and number of processes ({count}), each with a number of its own, and that port {port} '
-        'of that host is open to them.')
+        f'start-up: after {timeout:g} s {which} missing at {address}. Look into their logs; check that all were '
+        f'started with the same address and number of processes ({count}), each with a number of its own, and that '
+        f'port {port} of that host is open to them.')
 
 
 def _receive(port: int, count: int, deadline: float) -> list[int]:

@@ -1,6 +1,8 @@
 """What all tests share: eight virtual CPU devices and no way to reach a user's own data sets."""
 
 import os
+import shutil
+import subprocess
 import tempfile
 
 # Before the first device is touched; a test that needs one device asks for a mesh of one.
@@ -19,3 +21,16 @@ import pytest  # noqa: E402
 @pytest.fixture(autouse=True)
 def _own_data_dir(tmp_path_factory, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path_factory.getbasetemp() / 'data'))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A file system of a few MB, where root may mount one."""
+  folder = tmp_path / 'disk'
+  folder.mkdir()
+  mounted = shutil.which('mount') and subprocess.run(
+      ['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', str(folder)], capture_output=True).returncode == 0
+  if not mounted:
+    pytest.skip('mounting a small file system is not allowed here')
+  yield folder
+  subprocess.run(['umount', '--lazy', str(folder)], check=True)

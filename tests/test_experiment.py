@@ -98,6 +98,56 @@ def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, t
   assert steps == sorted(steps)
 
 
+def test_sigterm_before_the_first_step_and_after_the_last(finished, tmp_path, monkeypatch, capsys):
+  config = faces.config(epochs=2.0)
+  for module, name, said in ((run, 'make_setup', 'SIGTERM before the first step'), (evaluation, 'draw_panel', '')):
+    real = getattr(module, name)
+
+    def told(*arguments, real=real, **options):
+      os.kill(os.getpid(), signal.SIGTERM)
+      return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+      patch.setattr(module, name, told)
+      with pytest.raises(SystemExit) as stop:
+        experiment.train(config, tmp_path / 'pal')
+    assert stop.value.code == 75 and said in capsys.readouterr().out
+    assert 'finished' not in run.read_run(tmp_path / 'pal')
+  result = experiment.train(config, tmp_path / 'pal')
+  assert result['protocol']['looks'] == 1 and result['confusion'] == finished[1]['confusion']
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_trace_of_some_steps(tmp_path, capsys):
+  config = faces.config(epochs=1.0)
+  experiment.train(config, tmp_path / 'a', profile=range(2, 4))
+  assert [*(tmp_path / 'a/profile').rglob('*.xplane.pb')] and f'Trace: {tmp_path}/a/profile' in capsys.readouterr().out
+  experiment.train(config, tmp_path / 'b', profile=range(6, 100))  # Training ends first.
+  assert [*(tmp_path / 'b/profile').rglob('*.xplane.pb')]
+
+
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, finished, tmp_path):
+  config = faces.config(epochs=2.0, checkpoint_every=0.25)
+  real = checkpoint.Checkpoints.save
+
+  def filling(self, step, *arguments):
+    if step == 6:
+      (small_disk / 'other').write_bytes(bytes(1_900_000))
+    real(self, step, *arguments)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(checkpoint.Checkpoints, 'save', filling)
+    with pytest.raises(UserError, match='(?s)cannot (save|write) .*No space left on device.*What was saved before is'):
+      experiment.train(config, small_disk / 'pal')
+  assert final_state(config, small_disk / 'pal')[0] in (2, 4)  # The one before may have been on its way still.
+  (small_disk / 'other').unlink()
+  experiment.train(config, small_disk / 'pal')
+  (a, one), (b, two) = final_state(config, finished[0]), final_state(config, small_disk / 'pal')
+  assert a == b == 16
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
 def test_kill_9_at_a_random_step_and_resume_gives_the_same_bits(tmp_path):
   # The synthetic faces, as a user starts it: a process killed without warning, and the same command again. A student
   # has everything that a run can have: three sources and a teacher.

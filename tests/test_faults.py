@@ -1,4 +1,4 @@
-"""A training run that is killed again and again, in the middle of saving too, ends with the bits of one left in peace."""
+"""A run that is killed again and again, in the middle of saving too, ends with the bits of one left in peace."""
 
 import json
 import random
@@ -53,8 +53,8 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
     in_a_save += bool([*workdir.glob('*/*.orbax-checkpoint-tmp*')])
     before_a_step += before is not None and lines() <= before
   out = finish([start('train', *RUN, f'--workdir={workdir}', data_dir=tmp_path)])[0][0]
-  print(f'{KILLS} kills, {in_a_save} of them inside a save, {before_a_step} before a step was taken; the last start went '
-        f"on{out.split(', from')[1].splitlines()[0]} of 120")
+  print(f"{KILLS} kills, {in_a_save} of them inside a save, {before_a_step} before a step was taken; the last start "
+        f"went on{out.split(', from')[1].splitlines()[0]} of 120")
   assert in_a_save > 0
   (a, one), (b, two) = final_state(tmp_path / 'peace'), final_state(workdir)
   assert a == b == 120
