@@ -88,6 +88,7 @@ def make_setup(config: ConfigDict, classes: Sequence[str], total_steps: int, tea
   axis = cluster.AXIS if config.parallel == 'pmap' else None
   model = make_classifier(options['model'], len(classes), axis, regions)
   terms = step.make_terms(options['losses'], total_steps)
+  rows = lambda source: source.get('parts', 1) * (3 if source.get('supervision') == 'triplets' else 1)
   initial_values = lambda: initial_variables(model, config.seed, config.image_size, regions)
   shapes = jax.eval_shape(initial_values)
   optimizer, learning_rate = optim.make_optimizer(shapes['params'], total_steps, **options['optimizer'])
@@ -96,7 +97,8 @@ def make_setup(config: ConfigDict, classes: Sequence[str], total_steps: int, tea
       augment=options['augment'], image_size=config.image_size, normalise=options['normalise'],
       regions=options['regions'] if regions > 1 else None, remat=config.remat,
       drawn_target=config.data.target == 'drawn', ema_decay=config.ema,
-      teacher=teacher and _make_teacher(teacher, classes, config.teacher.view), axis=axis)
+      teacher=teacher and _make_teacher(teacher, classes, config.teacher.view),
+      group=config.data.parts + sum(map(rows, options['sources'].values())), axis=axis)
 
   def initial() -> TrainState:
     return initial_state(initial_values(), optimizer, bool(config.ema))

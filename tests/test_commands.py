@@ -36,7 +36,7 @@ def test_help(command, tmp_path):
     ('evaluate', ['--workdir={}'], 'holds no run'),
     ('prepare', ['--dataset=ferplus', '--source={}/nothing.zip'], 'nothing.zip'),
     ('bench', ['--configs=configs/pal.py'], 'at least two'),
-    ('bench', [], 'give one of --configs, --faces and --workers'),
+    ('bench', [], 'give one of --configs, --faces, --workers and --scaling'),
     ('bench', ['--workers=1,x'], '--workers=1,x: give numbers of processes'),
     ('bench', ['--faces=ferplus'], 'python -m fer_jax.prepare --dataset=ferplus'),
     ('features', ['--workdir={}', '--out={}.npz'], 'give either --images=FOLDER or --dataset=NAME'),

@@ -10,13 +10,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'fer_jax'
 # From the ground up; a module may import from lower levels and from its own package folder.
 LEVELS = [
     {'errors'},
-    {'registry', 'landmarks'},
-    {'data', 'models', 'attribution', 'cluster', 'optim', 'commands'},
-    {'losses', 'metrics'},
+    {'registry', 'landmarks', 'rollcall'},
+    {'data', 'models', 'attribution', 'cluster', 'optim'},
+    {'losses', 'metrics', 'storage', 'commands'},
     {'state', 'teacher'},
     {'step', 'checkpoint'},
     {'run', 'sources'},
-    {'reports', 'evaluation'},
+    {'reports', 'evaluation', 'scaling'},
     {'experiment'},
     {'frozen'},
     {'train', 'evaluate', 'prepare', 'bench', 'features', 'transfer'},

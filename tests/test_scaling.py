@@ -99,6 +99,15 @@ def test_loss_terms_add_numbers_and_no_collective(form, more):
     assert found['all-reduce'].size == before['all-reduce'].size + 4 * 2 * more
 
 
+@pytest.mark.parametrize('change, more', [
+    ({'losses__pal__prior': 'shuffled'}, 0),
+    # Its path is a loop, whose gradient of the head's kernel is ready before and travels alone.
+    ({'losses__pal__attribution': 'integrated_gradients'}, 1)])
+def test_rows_stay_on_their_device(change, more):
+  (found, _), (before, _) = count(make('pal', batch_size=16, **change)), counted('pal', 'jit')
+  assert found.keys() == {'all-reduce'} and found['all-reduce'].count == before['all-reduce'].count + more
+
+
 @pytest.mark.parametrize('form', FORMS)
 def test_what_is_computed_again_is_not_summed_over_devices_again(form):
   assert counted('ran', form, remat=True) == counted('ran', form)

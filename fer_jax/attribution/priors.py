@@ -56,9 +56,10 @@ def prior_map(batch: Mapping[str, jax.Array], kind: str, size: tuple[int, int], 
     raise UserError(f"prior '{kind}' needs the map '{SOURCES[kind]}', which the batch lacks; see config.data.maps.")
   source = batch[SOURCES[kind]]
   if kind == 'shuffled':
-    rows = len(source)
-    partner = jnp.arange(rows) ^ 1  # Neighbours swap, so the pairs do not depend on how a batch is split over devices.
-    source = source[jnp.where(partner < rows, partner, 0)]
+    # Neighbours swap: such pairs do not depend on how a batch is split over devices, and none leaves its device.
+    paired = len(source) // 2 * 2
+    swapped = source[:paired].reshape(-1, 2, *source.shape[1:])[:, ::-1].reshape(paired, *source.shape[1:])
+    source = jnp.concatenate([swapped, source[:len(source) - paired]])  # An odd one out takes the first row's.
   y, x = (jnp.asarray(_mixing(*sides, resize), source.dtype) for sides in zip(source.shape[1:], size, strict=True))
   prior = jnp.einsum('bij,hi,wj->bhw', source, y, x, precision=jax.lax.Precision.HIGHEST)
   low, high = (f(axis=(1, 2), keepdims=True) for f in (source.min, source.max))
