@@ -7,6 +7,8 @@ training loop and the commands talk to it through this file only.
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -31,19 +33,19 @@ AXIS = 'data'
 
 PREEMPTED = 75  # Exit status after SIGTERM with the state saved: the same command goes on from there.
 
-# XLA_FLAGS by version of jaxlib, because XLA aborts on a flag it does not know. This is the one place for flags that
-# matter; launch/README.md says which others are worth a trial on TPU and GPU, none of which is set unasked.
-# 0.10.2, CPU: the default convolutions are slow backwards (a ResNet-18 step takes 1.4 to 1.6 times as long).
-XLA_FLAGS = {'0.10.2': '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'}
+# What is added to XLA_FLAGS, by platform and version of jaxlib, because XLA aborts on a flag it does not know. This is
+# the one place for flags that matter: what is not measured is not here. launch/README.md names some for GPU and TPU.
+# The default convolutions of the CPU are slow backwards: a ResNet-18 step takes 1.4 to 1.6 times as long.
+XLA_FLAGS = {('cpu', '0.10.2'): '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'}
 
 
 def start(coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None,
           timeout: float = 300.0) -> None:
   """Prepares this process and joins it to the others; call it before the first use of a device.
 
-  Adds the flags of this jaxlib to ``XLA_FLAGS`` unless the variable already sets them or ``FER_JAX_CPU_FLAGS=0``. Of
-  arguments that are None, JAX finds out under SLURM (``srun``), Open MPI (``mpirun``), on TPU VMs and in Kubernetes
-  (with its package). Where there is nothing to find, this is the only process.
+  Adds the flags of this platform and jaxlib to ``XLA_FLAGS`` unless the variable already sets them or
+  ``FER_JAX_CPU_FLAGS=0``. Of arguments that are None, JAX finds out under SLURM (``srun``), Open MPI (``mpirun``), on TPU
+  VMs and in Kubernetes (with its package). Where there is nothing to find, this is the only process.
 
   Args:
     coordinator_address: 'host:port' of process 0.
@@ -54,7 +56,10 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
   Raises:
     UserError: an argument is missing or wrong, or a process did not come in time; the message says which.
   """
-  flag = XLA_FLAGS.get(jaxlib.__version__)
+  # Devices cannot be asked yet, but JAX's support for others than the CPU comes in packages of its own.
+  others = importlib.util.find_spec('libtpu') or importlib.metadata.entry_points(group='jax_plugins')
+  usual = 'accelerator' if others and os.environ.get('JAX_PLATFORMS') != 'cpu' else 'cpu'
+  flag = XLA_FLAGS.get((usual, jaxlib.__version__))
   current = os.environ.get('XLA_FLAGS', '')
   if flag and flag.split('=')[0] not in current and os.environ.get('FER_JAX_CPU_FLAGS') != '0':
     os.environ['XLA_FLAGS'] = f'{current} {flag}'.strip()
@@ -83,8 +88,8 @@ def _detect(given: tuple[str | None, int | None, int | None], timeout: float) ->
   local = [int(device) for device in local.split(',')] if local else None
   try:
     return ClusterEnv.auto_detect_unset_distributed_params(*given, local, None, round(timeout))
-  except RuntimeError as error:
-    raise UserError(f'start-up: a cluster is there, but JAX cannot make out its processes: {error} Give '
+  except (RuntimeError, ValueError) as error:
+    raise UserError(f'start-up: a cluster is there, but JAX cannot make out its processes: {error}. Give '
                     '--coordinator_address, --num_processes and --process_id.') from error
 
 
