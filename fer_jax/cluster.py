@@ -44,7 +44,7 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
   """Prepares this process and joins it to the others; call it before the first use of a device.
 
   Adds the flags of this platform and jaxlib to ``XLA_FLAGS`` unless the variable already sets them or
-  ``FER_JAX_CPU_FLAGS=0``. Of arguments that are None, JAX finds out under SLURM (``srun``), Open MPI (``mpirun``), on TPU
+  ``FER_JAX_CPU_FLAGS=0``. What arguments leave open JAX finds out under SLURM (``srun``), Open MPI (``mpirun``), on TPU
   VMs and in Kubernetes (with its package). Where there is nothing to find, this is the only process.
 
   Args:

@@ -29,6 +29,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
       _abandon(1, traceback.format_exc())
       raise
 
+  sys.unraisablehook = _unraisable
   app.run(guarded, flags_parser=_parse)
 
 
@@ -59,6 +60,12 @@ def start_flags() -> Callable[..., None]:
       cluster.cache_compilations(folder)
 
   return start
+
+
+def _unraisable(problem: Any) -> None:
+  # Where saving fails, the rest of its writes find nobody to tell, dozens of times; the failure itself is told once.
+  if 'Event loop is closed' not in str(problem.exc_value):
+    sys.__unraisablehook__(problem)
 
 
 def overrides() -> list[str]:
@@ -120,7 +127,7 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     arguments = flags.FLAGS(argv)
     if flags.FLAGS['verbosity'].using_default_value:
-      logging.set_verbosity(logging.ERROR)  # Libraries narrate every file they open.
+      logging.set_verbosity(logging.FATAL)  # Libraries narrate what they do, and log what they then raise.
     if 'config' in flags.FLAGS and flags.FLAGS.config is not None:
       _ = flags.FLAGS.config.is_locked  # A config file that cannot be loaded says so only when it is used.
     return arguments

@@ -110,12 +110,12 @@ install() {
   local root script
   root=$(cd "$here/.." && pwd)
   [[ -z $(git -C "$root" status --porcelain 2> /dev/null) ]] || echo 'note: changes that are not committed stay here.' >&2
-  run git -C "$root" archive --format=tar.gz "--output=$archive" HEAD
-  run gcloud compute tpus tpu-vm scp "$archive" "$name:fer_jax.tar.gz" "${place[@]}" --worker=all
+  run git -C "$root" archive --format=tar.gz "--output=$archive" HEAD || return
+  run gcloud compute tpus tpu-vm scp "$archive" "$name:fer_jax.tar.gz" "${place[@]}" --worker=all || return
   # uv brings its own Python: the one of the TPU's system is too old.
   script='mkdir -p fer_jax && tar -xzf fer_jax.tar.gz -C fer_jax && python3 -m pip install --quiet --user uv'
   script+=' && ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 env'
-  script+=' && ~/.local/bin/uv pip install --quiet --python env/bin/python "jax[tpu]" ./fer_jax'
+  script+=' && ~/.local/bin/uv pip install --quiet --python env/bin/python "jax[tpu]" "./fer_jax[gcs]"'
   [[ -z $data ]] || script+=" && mkdir -p tensorflow_datasets \
 && gcloud storage rsync --recursive $(quoted "$data") tensorflow_datasets"
   remote all "$script"

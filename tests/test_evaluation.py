@@ -107,7 +107,7 @@ def make_run(config, workdir):
   setup = run.make_setup(config, faces.CLASSES, 1)
   record = run.open_workdir(config, workdir, [])
   storage.write_json(workdir / 'run.json', record | {'classes': list(faces.CLASSES), 'steps': 1})
-  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', write=True)
   checkpoints.save(1, setup.initial())
   checkpoints.close()
   return workdir

@@ -132,7 +132,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, fin
 
   def filling(self, step, *arguments):
     if step == 6:
-      (small_disk / 'other').write_bytes(bytes(1_900_000))
+      (small_disk / 'other').write_bytes(bytes(4_000_000))
     real(self, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch:

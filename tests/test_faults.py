@@ -62,7 +62,8 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
     np.testing.assert_array_equal(x, y)
   # Nothing else differs either: every step was logged once, and the test split was looked at once.
   results = [json.loads((tmp_path / name / 'evaluation/test.json').read_text()) for name in ('peace', 'killed')]
-  assert results[0] | {'evaluated': ''} == results[1] | {'evaluated': ''}
+  when = {'evaluated': '', 'commit': ''}
+  assert results[0] | when == results[1] | when
   logs = [[json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
           for name in ('peace', 'killed')]
   timing = {'images_per_second': 0, 'data_wait': 0}

@@ -1,4 +1,4 @@
-"""Runs the launchers as a user does, with programs of the platforms replaced by small stand-ins where a test needs it."""
+"""Runs the launchers as a user does, with small stand-ins for the platforms' programs where a test needs them."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def start(script, *arguments, cwd=ROOT, programs=None, **environment):
 def call(script, *arguments, **options):
   """Runs it to its end; returns (exit status, stdout, stderr)."""
   process = start(script, *arguments, **options)
-  out, err = process.communicate(timeout=300)
+  out, err = process.communicate(timeout=120)
   return process.returncode, out, err
 
 

@@ -1,7 +1,7 @@
 """gke/: the manifests it makes, checked against the schemas of Kubernetes and of JobSet's fields that are used.
 
-What this cannot see: whether a cluster has such nodes, JobSet, the bucket's driver and the rights; nothing here was ever
-applied to one.
+What this cannot see: whether a cluster has such nodes, JobSet, the bucket's driver and the rights. Nothing here was
+ever applied to one.
 """
 
 import copy
@@ -26,8 +26,8 @@ def closed(required, **properties):
   return {'type': 'object', 'additionalProperties': False, 'required': required, 'properties': properties}
 
 
-# jobset.x-k8s.io/v1alpha2 in our words, from its Go types: the fields that are used, and what they may be. 'template' is
-# Kubernetes' own Job and is validated as one.
+# jobset.x-k8s.io/v1alpha2 in our words, from its Go types: the fields that are used, and what they may be. 'template'
+# is Kubernetes' own Job and is validated as one.
 NAME = {'type': 'string', 'pattern': '^[a-z]([-a-z0-9]*[a-z0-9])?$', 'maxLength': 63}
 RULE = closed(
     ['name', 'action'],
@@ -62,8 +62,8 @@ def manifest(platform, *options):
 def check(jobset):
   jsonschema.validate(jobset, JOBSET)
   for job in jobset['spec']['replicatedJobs']:
-    kubernetes_validate.validate(
-        {'apiVersion': 'batch/v1', 'kind': 'Job', 'metadata': {'name': 'x'}, **job['template']}, KUBERNETES, strict=True)
+    alone = {'apiVersion': 'batch/v1', 'kind': 'Job', 'metadata': {'name': 'x'}, **job['template']}
+    kubernetes_validate.validate(alone, KUBERNETES, strict=True)
 
 
 def job(jobset):
@@ -162,6 +162,6 @@ def test_the_manifest_goes_to_kubectl(tmp_path):
 def test_the_image_is_built_from_files_that_exist():
   lines = (ROOT / 'launch' / 'gke' / 'Dockerfile').read_text().splitlines()
   assert json.dumps('jax[${JAX}]') in lines[-1] and 'COPY . .' in lines
-  assert lines[-1].endswith(' .') and (ROOT / 'pyproject.toml').exists()
+  assert lines[-1].endswith(' ".[gcs]"') and (ROOT / 'pyproject.toml').exists()
   # A shell as process 1 would swallow SIGTERM; the manifests' 'command' stands in its place.
   assert not any(line.startswith(('ENTRYPOINT', 'CMD')) for line in lines)

@@ -38,8 +38,8 @@ PODS = ('--name=a', '--image=i', '--data_bucket=b')
 
 
 @pytest.mark.parametrize('script, arguments, message', [
-    ('local.sh', ['--process=2', *TRAIN], "unknown option '--process=2'. With a value, written --name=value, there are: "
-                                          'processes devices grace. Without: requeue dry_run.'),
+    ('local.sh', ['--process=2', *TRAIN], "unknown option '--process=2'. With a value, written --name=value, there "
+                                          'are: processes devices grace. Without: requeue dry_run.'),
     ('local.sh', ['--processes', '2', *TRAIN], "unknown option '--processes'"),
     ('local.sh', TRAIN, '--processes=... is missing'),
     ('local.sh', ['--processes=two', *TRAIN], '--processes=two: give a whole number above 0.'),

@@ -86,7 +86,8 @@ def free_port():
 @pytest.fixture(scope='module')
 def cluster(tmp_path_factory):
   """A SLURM of one node without GPUs: the folder of its files."""
-  missing = [name for name in ('slurmctld', 'slurmd', 'sbatch', 'srun', 'scontrol') if not shutil.which(name, path=SBIN)]
+  programs = ('slurmctld', 'slurmd', 'sbatch', 'srun', 'scontrol')
+  missing = [name for name in programs if not shutil.which(name, path=SBIN)]
   if missing:
     pytest.skip(f"not installed: {', '.join(missing)} (apt install slurmctld slurmd slurm-client)")
   folder = tmp_path_factory.mktemp('slurm')

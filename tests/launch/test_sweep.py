@@ -1,6 +1,7 @@
 """sweep: the runs of a table, what the queue leaves out and goes on with, and whose status counts."""
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -16,6 +17,11 @@ workdir = pathlib.Path(next(a.split('=')[1] for a in sys.argv if a.startswith('-
 workdir.mkdir(parents=True, exist_ok=True)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 print('trains', *sys.argv[1:], flush=True)
+for flag in sys.argv:
+  if flag.startswith('--process_id='):  # Nobody ends before all have come, as in the real one.
+    (workdir / flag).touch()
+    while len(list(workdir.glob('--process_id=*'))) < 2:
+      time.sleep(0.01)
 todo = workdir / 'todo'
 if todo.exists():
   if todo.read_text() == 'wait':
@@ -54,15 +60,18 @@ def test_dry_run_lists_every_row_and_seed():
                '--dry_run')
   status, out, err = call('sweep', *arguments, '--', "--config.losses.pal.taps=('stage3',)", '--dry_run')
   assert status == 0, err
-  assert [shlex.split(line) for line in out.splitlines()] == [
-      [sys.executable, '-m', 'fer_jax.train', f'--config=configs/ablations/pal.py:ferplus:{row}',
+  lines = [shlex.split(line) for line in out.splitlines()]
+  assert all(os.path.samefile(line[0], sys.executable) for line in lines)
+  assert [line[1:] for line in lines] == [
+      ['-m', 'fer_jax.train', f'--config=configs/ablations/pal.py:ferplus:{row}',
        f'--config.seed={seed}', f'--workdir=runs/pal/{row}-{seed}', "--config.losses.pal.taps=('stage3',)", '--dry_run']
       for seed in (0, 1) for row in ('pal', 'plain')]
   status, out, err = call('sweep', *arguments, '--via=slurm', "--sbatch=--partition=gpu --constraint='a b'")
   assert status == 0, err
   [line] = map(shlex.split, out.splitlines())
+  assert os.path.samefile(line.pop(5), sys.executable)
   assert line == ['sbatch', '--array=0,1,2,3', '--partition=gpu', '--constraint=a b',
-                  str(ROOT / 'launch/slurm.sbatch'), sys.executable, str(ROOT / 'launch/sweep'), *arguments[:-1],
+                  str(ROOT / 'launch/slurm.sbatch'), str(ROOT / 'launch/sweep'), *arguments[:-1],
                   '--via=slurm', "--sbatch=--partition=gpu --constraint='a b'"]
 
 

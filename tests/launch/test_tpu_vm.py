@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_install_copies_the_committed_code_and_the_data_to_all():
   assert copy == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'scp', file, 'pal:fer_jax.tar.gz', '--zone=us-west4-a',
                   '--worker=all']
   assert ssh[:8] == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'ssh', 'pal', '--zone=us-west4-a', '--worker=all']
-  assert 'tar -xzf fer_jax.tar.gz -C fer_jax' in ssh[8] and '"jax[tpu]" ./fer_jax' in ssh[8]
+  assert 'tar -xzf fer_jax.tar.gz -C fer_jax' in ssh[8] and '"jax[tpu]" "./fer_jax[gcs]"' in ssh[8]
   assert ssh[8].endswith('gcloud storage rsync --recursive gs://b/data tensorflow_datasets')
 
 
@@ -65,8 +66,8 @@ def test_what_run_starts_on_a_host_survives_the_connection_and_leaves_its_status
     assert status_file.read_text() == 'running\n'
     assert shell.returncode == (attempt != 'starts'), shell.stderr
   assert 'a run is going on here' in shell.stderr
-  while status_file.read_text() == 'running\n':
-    pass
+  while status_file.read_text() in ('running\n', ''):
+    time.sleep(0.05)
   assert status_file.read_text() == '75\n'
   assert (tmp_path / 'fer_jax.log').read_text() == ''.join(f'<{word}>' for word in TRAIN[2:])
 
