@@ -263,7 +263,8 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-  """The git commit of the code, with '-dirty' where files differ from it; 'version x' outside a checkout."""
+  """The git commit of the code, with '-dirty' where files differ from it; of a git archive the one it was made of;
+  'version x' elsewhere."""
   def git(*arguments: str) -> str:
     command = ['git', '-C', str(Path(__file__).parent), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -273,7 +274,8 @@ def commit() -> str:
     git('ls-files', '--error-unmatch', __file__)
     return git('rev-parse', '--short=12', 'HEAD') + ('-dirty' if git('status', '--porcelain') else '')
   except (OSError, subprocess.CalledProcessError):
-    return f'version {__version__}'
+    archived = (Path(__file__).parent / 'COMMIT').read_text().strip()
+    return f'version {__version__}' if archived.startswith('$') else archived[:12]
 
 
 def now() -> str:

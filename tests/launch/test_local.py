@@ -10,7 +10,6 @@ import sys
 import pytest
 
 from tests.launch.launchers import call, program, start
-from tests.processes import TINY
 
 # Ends with the status that the environment names for its number; 'wait' goes on until SIGTERM, then saves.
 FAKE = """
@@ -116,14 +115,3 @@ def test_requeue_starts_again_while_the_status_is_75(fake, tmp_path):
   assert status == 0 and err.count('starting again') == 2 and len(out.splitlines()) == 6
   status, _, err = call('local.sh', *fake('--processes=2', '--requeue'), FOLDER=str(tmp_path), TODO=';;;75,75;4,4')
   assert status == 4 and err.count('starting again') == 1
-
-
-def test_two_processes_train_one_run(tmp_path):
-  flags = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
-  workdir = tmp_path / 'run'
-  status, out, err = call('local.sh', '--processes=2', '--devices=2', '--', sys.executable, '-m', 'fer_jax.train',
-                          '--config=configs/quickstart.py', f'--workdir={workdir}', *TINY, '--config.epochs=0.25',
-                          XLA_FLAGS=flags, TFDS_DATA_DIR=str(tmp_path / 'data'))
-  assert status == 0, out + err
-  record = json.loads((workdir / 'run.json').read_text())
-  assert (record['processes'], record['devices']) == (2, 4) and record['finished']

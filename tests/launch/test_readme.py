@@ -59,6 +59,7 @@ def test_commands_run(commands, clone):
     if '--dry_run' not in commands:
       record = json.loads((clone / workdir / 'run.json').read_text())
       assert record['finished'] and record['processes'] == 2
+      assert record['devices'] == (4 if '--devices=2' in commands else 2)
 
 
 def test_launchers_of_the_other_blocks_take_their_arguments():
@@ -79,3 +80,13 @@ def test_launchers_of_the_other_blocks_take_their_arguments():
 def test_links_and_names_exist():
   for name in re.findall(r'`((?:fer_jax|tests|configs|launch)/[\w/.]+)`', TEXT):
     assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize('message', [
+    ' missing at ', 'has not reached process 0', 'cannot listen at port', 'must be given too', 'does not split over',
+    'is not that of process 0', 'holds a run of another config', 'gs:// paths need a package that is not installed',
+    'was cut off; what is left of it is ignored', 'can be restored and is used instead',
+    'holds no config.json here, though process 0 has written it'])
+def test_messages_are_those_of_the_program(message):
+  code = ' '.join(path.read_text() for path in (ROOT / 'fer_jax').glob('*.py'))
+  assert message in TEXT and message in re.sub(r"'\s+f?'", '', code)
