@@ -26,6 +26,7 @@ def archive(tmp_path):
 
 
 def test_code_from_an_archive_knows_its_commit(archive):
-  told = subprocess.run([sys.executable, '-c', 'from fer_jax import run; print(run.__file__, run.commit())'], cwd=archive,
-                        env=os.environ | {'PYTHONPATH': str(archive)}, capture_output=True, text=True, check=True).stdout
+  script = 'from fer_jax import run; print(run.__file__, run.commit())'
+  told = subprocess.run([sys.executable, '-c', script], cwd=archive, env=os.environ | {'PYTHONPATH': str(archive)},
+                        capture_output=True, text=True, check=True).stdout
   assert told.split() == [str(archive / 'fer_jax/run.py'), git('rev-parse', '--short=12', 'HEAD', text=True).strip()]
