@@ -35,8 +35,7 @@ def main(argv: list[str]) -> None:
   print_evaluation(evaluation.evaluate_run(
       workdir, _SPLIT.value, data_dir=_DATA_DIR.value, changes=_SET.value, subset_lists=_SUBSET.value,
       copies=_COPIES.value))
-  report = cluster.once(lambda: str(write_report(workdir)))
-  cluster.say(f'Report: {report}')
+  cluster.say(f'Report: {write_report(workdir)}')
 
 
 if __name__ == '__main__':

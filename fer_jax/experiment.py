@@ -155,9 +155,8 @@ def _train(config: ConfigDict, workdir: epath.Path, overrides: Sequence[str], pr
   # The record of the look at the test split says 'finished' too: a run that is killed before has not looked.
   result = evaluation.evaluate_split(config, plan.evaluator, variables, chosen, test, config.data.test, workdir, mesh,
                                      finishes=True)
-  report = cluster.once(lambda: str(write_report(workdir)))
   print_evaluation(result)
-  cluster.say(f'Report: {report}')
+  cluster.say(f'Report: {write_report(workdir)}')
   return result
 
 

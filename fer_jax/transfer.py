@@ -47,8 +47,7 @@ def main(argv: list[str]) -> None:
   trained = run.load(_WORKDIR.value, mesh)
   print_transfer(frozen.transfer(trained, target, mesh, layer=_LAYER.value, shots=[int(n) for n in _SHOTS.value],
                                  draws=_DRAWS.value, finetune_epochs=_FINETUNE.value))
-  report = cluster.once(lambda: str(write_report(trained.workdir)))
-  cluster.say(f'Report: {report}')
+  cluster.say(f'Report: {write_report(trained.workdir)}')
 
 
 if __name__ == '__main__':

@@ -11,25 +11,14 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax import checkpoint, cluster, run
+from fer_jax import cluster, evaluation, run
+from tests import faces
 from tests.processes import ROOT, TINY, call, environment, finish, free_port, start, start_together
+from tests.workdirs import final_state, metrics
 
 # Steps so small that rounding, which differs with the number of devices, is not blown up by training itself.
 GENTLE = ('--config=configs/pal.py', *TINY, '--config.optimizer.learning_rate=0.0003', '--config.epochs=3.0',
           '--config.checkpoint_every=100.0')
-
-
-def metrics(workdir):
-  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-
-
-def final_state(workdir):
-  config, record = run.read_config(workdir), run.read_run(workdir)
-  like = jax.eval_shape(run.make_setup(config, record['classes'], record['steps']).initial)
-  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
-  step, state = checkpoints.restore_latest(like, cluster.make_mesh(jax.devices()[:1]))
-  checkpoints.close()
-  return step, jax.device_get(state)
 
 
 def assert_close(one, two, tolerance):
@@ -132,20 +121,14 @@ for n in (1, 5, 6, 7, 17):
   tables = [[json.loads(line[6:]) for line in out.splitlines() if line.startswith('table')]
             for out, _ in finish(started)]
   assert all(theirs == tables[0] for theirs in tables)  # Every process knows the same.
-  expected = [[list(range(n)), _expected(n)] for n in (1, 5, 6, 7, 17)]
-  assert [table[:2] for table in tables[0]] == expected
-  _alike.setdefault('tables', tables[0])
-  for ours, theirs in zip(tables[0], _alike['tables'], strict=True):
-    assert ours[:4] == theirs[:4]
-    np.testing.assert_allclose(ours[4], theirs[4], atol=2e-3)
-
-
-_alike = {}  # The tables of the first number of processes, which the others must repeat.
-
-
-def _expected(n):
-  from tests import faces
-  return faces.source(n, seed=n).labels.tolist()
+  # As this process counts, with its eight devices and all faces in one batch.
+  setup, mesh = run.make_setup(faces.config(), faces.CLASSES, 4), cluster.make_mesh()
+  variables = cluster.replicate(setup.initial().variables(), mesh)
+  for n, (row, label, prediction, valid, logits) in zip((1, 5, 6, 7, 17), tables[0], strict=True):
+    expected = evaluation.collect(evaluation.make_evaluator(setup, mesh), variables, faces.source(n, seed=n), 24, mesh)
+    assert row == list(range(n)) and label == faces.source(n, seed=n).labels.tolist()
+    assert prediction == expected['prediction'].tolist() and valid == expected['landmarks_valid'].tolist()
+    np.testing.assert_allclose(logits, expected['logits'], atol=2e-3)
 
 
 def test_a_process_that_does_not_come_is_named(runs, whole):
@@ -186,6 +169,14 @@ def test_processes_of_different_configs_do_not_start(runs, whole):
   second = start('train', *common, '--process_id=1', '--config.seed=1', data_dir=runs)
   for _, err in finish([first, second], status=2):
     assert 'the config of process 1 is not that of process 0' in err
+
+
+def test_a_workdir_that_processes_do_not_share(runs, whole, tmp_path):
+  address = f'localhost:{free_port()}'
+  started = [start('train', *GENTLE, f'--workdir={tmp_path}/{i}', f'--coordinator_address={address}',
+                   '--num_processes=2', f'--process_id={i}', data_dir=runs) for i in range(2)]
+  for _, err in finish(started, status=2):
+    assert f'error: process 1: {tmp_path}/1 holds no config.json here, though process 0 has written it' in err
 
 
 def test_commands_on_a_run_work_in_several_processes(pair, runs):

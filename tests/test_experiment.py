@@ -16,6 +16,7 @@ from fer_jax.data import stream
 from fer_jax.errors import UserError
 from tests import faces
 from tests.processes import TINY, start
+from tests.workdirs import final_state
 
 
 def _patch(patch):
@@ -27,15 +28,6 @@ def _patch(patch):
 @pytest.fixture(autouse=True)
 def splits(monkeypatch):
   _patch(monkeypatch)
-
-
-def final_state(config, workdir):
-  setup = run.make_setup(config, faces.CLASSES, 16)
-  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
-  step = checkpoints.latest()
-  state = jax.device_get(checkpoints.restore(step, jax.eval_shape(setup.initial), cluster.make_mesh(jax.devices()[:1])))
-  checkpoints.close()
-  return step, state
 
 
 @pytest.fixture(scope='module')
@@ -88,10 +80,10 @@ def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, t
   with pytest.raises(SystemExit) as stop:
     experiment.train(config, tmp_path / 'pal')
   assert stop.value.code == cluster.PREEMPTED == 75
-  assert final_state(config, tmp_path / 'pal')[0] == 6
+  assert final_state(tmp_path / 'pal')[0] == 6
   monkeypatch.setattr(stream, 'training_batches', real)
   experiment.train(config, tmp_path / 'pal')
-  (a, one), (b, two) = final_state(config, finished[0]), final_state(config, tmp_path / 'pal')
+  (a, one), (b, two) = final_state(finished[0]), final_state(tmp_path / 'pal')
   assert a == b == 16
   for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
     np.testing.assert_array_equal(x, y)
@@ -141,10 +133,10 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, fin
     patch.setattr(checkpoint.Checkpoints, 'save', filling)
     with pytest.raises(UserError, match='(?s)cannot (save|write) .*No space left on device.*What was saved before is'):
       experiment.train(config, small_disk / 'pal')
-  assert final_state(config, small_disk / 'pal')[0] in (2, 4)  # The one before may have been on its way still.
+  assert final_state(small_disk / 'pal')[0] in (2, 4)  # The one before may have been on its way still.
   (small_disk / 'other').unlink()
   experiment.train(config, small_disk / 'pal')
-  (a, one), (b, two) = final_state(config, finished[0]), final_state(config, small_disk / 'pal')
+  (a, one), (b, two) = final_state(finished[0]), final_state(small_disk / 'pal')
   assert a == b == 16
   for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
     np.testing.assert_array_equal(x, y)
@@ -175,8 +167,7 @@ def test_kill_9_at_a_random_step_and_resume_gives_the_same_bits(tmp_path):
   victim.kill()
   victim.communicate()
   assert 'from step' in finish(run_command('student', 'killed', *more))
-  config = run.read_config(tmp_path / 'whole')
-  (a, one), (b, two) = (final_state(config, tmp_path / name) for name in ('whole', 'killed'))
+  (a, one), (b, two) = (final_state(tmp_path / name) for name in ('whole', 'killed'))
   assert a == b == 48
   for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
     np.testing.assert_array_equal(x, y)

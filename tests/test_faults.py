@@ -7,23 +7,14 @@ import time
 import jax
 import numpy as np
 
-from fer_jax import checkpoint, cluster, run
 from tests.processes import TINY, finish, start
+from tests.workdirs import final_state, metrics
 
 KILLS = 20
 
 # A checkpoint every other step, so that many kills fall into saving one.
 RUN = ('--config=configs/baseline.py', *TINY, '--config.epochs=30.0', '--config.checkpoint_every=0.5',
        '--config.evaluate_every=4.0', '--config.select=holdout')
-
-
-def final_state(workdir):
-  config, record = run.read_config(workdir), run.read_run(workdir)
-  like = jax.eval_shape(run.make_setup(config, record['classes'], record['steps']).initial)
-  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
-  step, state = checkpoints.restore_latest(like, cluster.make_mesh(jax.devices()[:1]))
-  checkpoints.close()
-  return step, jax.device_get(state)
 
 
 def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
@@ -64,8 +55,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
   results = [json.loads((tmp_path / name / 'evaluation/test.json').read_text()) for name in ('peace', 'killed')]
   when = {'evaluated': '', 'commit': ''}
   assert results[0] | when == results[1] | when
-  logs = [[json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
-          for name in ('peace', 'killed')]
+  logs = [metrics(tmp_path / name) for name in ('peace', 'killed')]
   timing = {'images_per_second': 0, 'data_wait': 0}
   assert [line | timing for line in logs[0]] == [line | timing for line in logs[1]]
   assert not list(workdir.rglob('*.part'))
