@@ -13,7 +13,7 @@ from fer_jax.errors import UserError
 from tests.processes import TINY, call
 
 
-@pytest.mark.parametrize('command', ['train', 'evaluate', 'prepare', 'bench', 'features', 'transfer'])
+@pytest.mark.parametrize('command', ['train', 'evaluate', 'prepare', 'bench', 'features', 'transfer', 'report'])
 def test_help(command, tmp_path):
   status, out, err = call(command, '--help', data_dir=tmp_path)
   assert status == 0, err

@@ -19,7 +19,7 @@ LEVELS = [
     {'reports', 'evaluation', 'scaling'},
     {'experiment'},
     {'frozen'},
-    {'train', 'evaluate', 'prepare', 'bench', 'features', 'transfer'},
+    {'train', 'evaluate', 'prepare', 'bench', 'features', 'transfer', 'report'},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 

@@ -1,4 +1,4 @@
-"""The confusion matrix and the rates read off it: accuracy, recall per class, mean class accuracy."""
+"""The confusion matrix and the rates read off it: accuracy, recall per class, mean class accuracy, macro F1."""
 
 import numpy as np
 
@@ -44,3 +44,17 @@ def mean_class_accuracy(confusion: np.ndarray) -> float:
   """Mean recall over the classes that have examples (unweighted average recall); NaN where there are none."""
   rates = recall(confusion)
   return float(rates[np.isfinite(rates)].mean()) if np.isfinite(rates).any() else float('nan')
+
+
+def macro_f1(confusion: np.ndarray) -> float:
+  """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall.
+
+  A class with neither examples nor predictions has no F1 and is left out. One without examples that was predicted
+  counts as 0, where ``mean_class_accuracy`` leaves it out.
+
+  Returns:
+    A number in [0, 1]; NaN where there are no examples.
+  """
+  marginals = confusion.sum(axis=0) + confusion.sum(axis=1)
+  there = marginals > 0
+  return float(np.mean(2 * np.diag(confusion)[there] / marginals[there])) if there.any() else float('nan')

@@ -1,11 +1,21 @@
 """Confidence intervals: how far a printed number may lie from the one it estimates."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+
+
+class Estimate(NamedTuple):
+  """A number, the interval it may lie in (None where nothing is known), and of how many values it was made."""
+
+  value: float
+  low: float | None
+  high: float | None
+  n: int
 
 
 def wilson(successes: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -36,18 +46,58 @@ def wilson(successes: float, count: float, confidence: float = 0.95) -> tuple[fl
   return low, high
 
 
-def over_seeds(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-  """Student's t interval of the mean over seeds.
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+  """Student's t interval of a mean over seeds.
 
   Args:
     values: one number per seed, assumed roughly normal.
     confidence: coverage in (0, 1).
 
   Returns:
-    (low, high); infinite for a single seed, which says nothing about the spread.
+    The mean with its interval; a single seed, which says nothing about the spread, has none.
+
+  Raises:
+    ValueError: there are no values.
   """
+  values = _some(values)
+  mean, n = float(values.mean()), len(values)
+  if n == 1:
+    return Estimate(mean, None, None, n)
+  half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+  return Estimate(mean, mean - half, mean + half, n)
+
+
+def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], float], confidence: float = 0.95, seed: int = 0,
+              resamples: int = 9999) -> Estimate:
+  """Percentile bootstrap interval of a statistic over examples (B. Efron, 1979).
+
+  Its coverage is right for many examples only: of a handful of seeds it is too short, so take ``t_interval`` there.
+
+  Args:
+    values: (N, ...), one row per independent example; rows are drawn whole, so that what belongs together stays so.
+    statistic: a number for rows (N, ...); it must be defined for any draw of them.
+    confidence: coverage in (0, 1).
+    seed: of the resampling: the same seed gives the same interval.
+    resamples: how many draws.
+
+  Returns:
+    The statistic of ``values`` with its interval; a single row has none.
+
+  Raises:
+    ValueError: there are no values.
+  """
+  values = _some(values)
+  value, n = float(statistic(values)), len(values)
+  if n == 1:
+    return Estimate(value, None, None, n)
+  ends = stats.bootstrap((np.arange(n),), lambda rows: statistic(values[rows]), vectorized=False, batch=100,
+                         n_resamples=resamples, confidence_level=confidence, method='percentile',
+                         rng=np.random.default_rng(seed)).confidence_interval
+  return Estimate(value, float(ends.low), float(ends.high), n)
+
+
+def _some(values: Sequence[float] | np.ndarray) -> np.ndarray:
   values = np.asarray(values, np.float64)
-  if values.size < 2:
-    return -math.inf, math.inf
-  half = stats.t.ppf((1 + confidence) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-  return float(values.mean() - half), float(values.mean() + half)
+  if not len(values):
+    raise ValueError('no values')
+  return values

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.metrics import alignment, causal
+from fer_jax.metrics import alignment, calibration, causal
 from fer_jax.metrics import confusion as rates
 from fer_jax.metrics.intervals import wilson
 
@@ -16,21 +16,23 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
 
   Args:
     table: ``label`` (N,) int, -1 unknown; ``prediction`` (N,) int; optionally ``nll`` (N,) negative log-likelihoods;
-      optionally ``maps`` {name: (N, h, w) float} with ``prior`` (N, H, W), ``landmarks_valid`` (N,) bool, and
-      ``causal_mask`` (N, H, W) bool or uint8 where the data set knows it.
+      optionally ``logits`` (N, K); optionally ``maps`` {name: (N, h, w) float} with ``prior`` (N, H, W),
+      ``landmarks_valid`` (N,) bool, and ``causal_mask`` (N, H, W) bool or uint8 where the data set knows it.
     classes: the K class names.
 
   Returns:
     A dict that JSON can hold; undefined numbers are None, never NaN. Rates are in [0, 1].
       count: labelled examples; accuracy, accuracy_interval (Wilson, 95 %), mean_class_accuracy, recall {class: rate},
       absent_classes (without examples: left out of recall and of the mean), confusion (K x K, row = true), classes,
-      nll (mean over labelled examples),
+      macro_f1 (over the classes that occur or were predicted), nll (mean over labelled examples, nats), ece (expected
+      calibration error of the labelled examples, 15 bins),
       alignment {map: {cosine, pearson, count} and, with causal masks, {mass_inside_causal_mask, causal_auc,
       causal_count, causal_left_out}}; the trivial maps 'uniform' and 'centred_gaussian' are rows too. ``count`` is the
       number of faces with landmarks; causal_left_out that of the faces whose mask is empty (neutral) or full.
   """
-  label = np.asarray(table['label'])
-  confusion = rates.confusion_matrix(label, table['prediction'], len(classes))
+  label, prediction = np.asarray(table['label']), np.asarray(table['prediction'])
+  known = label != -1
+  confusion = rates.confusion_matrix(label, prediction, len(classes))
   recall = rates.recall(confusion)
   present = np.isfinite(recall)
   result = {
@@ -39,9 +41,13 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
       'absent_classes': [name for name, there in zip(classes, present, strict=True) if not there],
       'confusion': confusion.tolist(),
       'classes': list(classes),
+      'macro_f1': _number(rates.macro_f1(confusion)),
   }
   if 'nll' in table:
-    result['nll'] = _mean(np.asarray(table['nll'])[label != -1])
+    result['nll'] = _mean(np.asarray(table['nll'])[known])
+  if 'logits' in table:
+    confidence = calibration.top_probability(np.asarray(table['logits'])[known])
+    result['ece'] = _number(calibration.expected_calibration_error(confidence, (label == prediction)[known]))
   if table.get('maps'):
     result['alignment'] = _alignment(table)
   return result

@@ -12,7 +12,7 @@ from etils import epath
 
 from fer_jax import cluster, storage
 from fer_jax.reports import embedding, figures, pictures
-from fer_jax.reports.table import ALIGNMENT, TRIVIAL, interval, leaks, other_data, percent, subset_rows, title
+from fer_jax.reports.table import ALIGNMENT, TRIVIAL, interval, leaks, measures, other_data, percent, subset_rows, title
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
 _CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate', 'grad_norm', 'images_per_second',
@@ -104,7 +104,7 @@ def _contents(workdir: epath.Path) -> dict[str, Any]:
 
 
 def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
-  """Adds to an evaluation, from the file ``stem``.json, its title, leaks, subsets and protocol in words."""
+  """Adds to an evaluation, from the file ``stem``.json, its title, leaks, measures, subsets and protocol in words."""
   protocol = result.get('protocol') or {}
   words = [f"{result['count']:,} faces of {len(result['classes'])} classes"]
   if protocol.get('dataset'):
@@ -123,6 +123,7 @@ def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
       'title': title(result, stem),
       'leaky': bool(reasons),
       'leaks': reasons,
+      'measures': measures(result),
       'subset_rows': subset_rows(result),
       'untrained': result.get('step') == 0,
       'looks': looks if isinstance(looks, int) else 1,

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer_jax import cluster
+from fer_jax.metrics.calibration import BINS
 from fer_jax.metrics.intervals import wilson
 
 # Columns of the alignment table, here and on the page: key, title, whether it is a share in per cent.
@@ -30,6 +31,15 @@ def percent(rate: float | None) -> str:
 def interval(ends: Sequence[float] | None) -> str:
   """Prints an interval (low, high) of a rate, or a dash where it is unknown."""
   return '–' if ends is None else f'{percent(ends[0])} to {percent(ends[1])}'
+
+
+def measures(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  """What an evaluation says beside accuracy: (title, number with its unit, remark); older files lack some of it."""
+  shown = (
+      ('macro_f1', 'macro F1', percent, 'Over the classes that occur or were predicted.'),
+      ('nll', 'NLL', _nats, 'Mean negative log-likelihood of the true class: less is better.'),
+      ('ece', f'ECE, {BINS} bins', percent, 'Gap between confidence and accuracy. A small split makes it larger.'))
+  return [(title, text(result[key]), remark) for key, title, text, remark in shown if key in result]
 
 
 def leaks(result: Mapping[str, Any]) -> list[str]:
@@ -135,7 +145,7 @@ def few_shot_rows(result: Mapping[str, Any]) -> tuple[list[str], list[dict[str, 
 
 
 def print_evaluation(result: Mapping[str, Any], console: Console | None = None) -> None:
-  """Prints the rates, recall per class with Wilson 95 % intervals, subsets, alignment with trivial maps, and triplets.
+  """Prints rates, calibration, recall by class with Wilson 95 % intervals, subsets, alignment and triplets.
 
   Args:
     result: what ``summarise`` returns; with ``protocol`` the heading says what was measured and warns of a leak.
@@ -149,12 +159,15 @@ def print_evaluation(result: Mapping[str, Any], console: Console | None = None) 
                 f"{result['count']:,} faces, {len(result['classes'])} classes", highlight=False)
   console.print(f"accuracy [bold]{percent(result['accuracy'])}[/] (95 %: {percent(low)} to {percent(high)}){mark}   "
                 f"mean class accuracy [bold]{percent(result['mean_class_accuracy'])}[/]{mark}", highlight=False)
+  if others := measures(result):
+    console.print('   '.join(f'{title} [bold]{text}[/]' for title, text, _ in others) + mark, highlight=False)
   if reasons:
     console.print(f"[red]Leaky: {'; '.join(reasons)}. Compare this with no honest result.[/]", highlight=False)
   if changed := other_data(result):
     console.print(f'[yellow]Note: {changed}.[/]', highlight=False)
   if result.get('absent_classes'):
-    console.print(f"no examples of {', '.join(result['absent_classes'])}: left out of the mean.", highlight=False)
+    console.print(f"no examples of {', '.join(result['absent_classes'])}: left out of the mean class accuracy.",
+                  highlight=False)
 
   table = Table('class', 'recall', '95 %', 'faces', 'most often taken for')
   for i, (name, row) in enumerate(zip(result['classes'], result['confusion'], strict=True)):
@@ -228,6 +241,10 @@ def print_transfer(result: Mapping[str, Any], console: Console | None = None) ->
 
 def _decimals(value: float | None) -> str:
   return '–' if value is None else f'{value:.3f}'
+
+
+def _nats(value: float | None) -> str:
+  return '–' if value is None else f'{value:.3f} nats'
 
 
 def _ends(interval: Sequence[float] | None) -> str:

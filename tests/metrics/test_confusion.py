@@ -22,7 +22,8 @@ def test_agrees_with_scikit_learn(pair):
   known = labels != -1
   assert matrix.sum() == known.sum()
   if not known.any():
-    assert np.isnan(confusion.accuracy(matrix)) and np.isnan(confusion.mean_class_accuracy(matrix))
+    rates = confusion.accuracy, confusion.mean_class_accuracy, confusion.macro_f1
+    assert all(np.isnan(rate(matrix)) for rate in rates)
     return
   labels, predictions = labels[known], predictions[known]
   with warnings.catch_warnings():
@@ -33,6 +34,7 @@ def test_agrees_with_scikit_learn(pair):
         confusion.mean_class_accuracy(matrix), sklearn_metrics.balanced_accuracy_score(labels, predictions))
     expected = sklearn_metrics.recall_score(labels, predictions, labels=range(K), average=None, zero_division=np.nan)
   np.testing.assert_allclose(confusion.recall(matrix), expected)
+  np.testing.assert_allclose(confusion.macro_f1(matrix), sklearn_metrics.f1_score(labels, predictions, average='macro'))
 
 
 def test_rows_are_true_classes_and_absent_classes_are_left_out_of_the_mean():
@@ -41,6 +43,8 @@ def test_rows_are_true_classes_and_absent_classes_are_left_out_of_the_mean():
   np.testing.assert_allclose(confusion.recall(matrix), [2 / 3, 1, np.nan])
   assert confusion.accuracy(matrix) == 0.75
   assert confusion.mean_class_accuracy(matrix) == pytest.approx(5 / 6)
+  assert confusion.macro_f1(matrix) == pytest.approx((4 / 5 + 1 + 0) / 3)  # The last class was predicted.
+  assert confusion.macro_f1(np.diag([2, 1, 0])) == 1
 
 
 def test_majority_baseline_of_the_raf_db_test_set():

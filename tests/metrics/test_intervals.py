@@ -1,4 +1,4 @@
-"""Intervals against published values, scipy, and their coverage in a simulation."""
+"""Intervals against published values and scipy, and their coverage in a simulation."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fer_jax.metrics.intervals import over_seeds, wilson
+from fer_jax.metrics.intervals import bootstrap, t_interval, wilson
 
 
 def test_wilson_of_2761_of_3068():
@@ -32,18 +32,57 @@ def test_wilson_edges():
     wilson(11, 10)
 
 
-def test_wilson_covers_the_true_rate():
-  covered = [low <= 0.9 <= high for low, high in (
-      wilson(int(k), 74) for k in np.random.default_rng(0).binomial(74, 0.9, 4000))]
-  assert 0.935 < np.mean(covered) < 0.97
+def slack(count, confidence=0.95):
+  """Four standard deviations of the share of ``count`` simulated intervals that cover."""
+  return 4 * math.sqrt(confidence * (1 - confidence) / count)
+
+
+@pytest.mark.parametrize('n', [20, 74, 1185])
+def test_wilson_covers_the_true_rate(n):
+  rng = np.random.default_rng(n)
+  rate = rng.uniform(0.05, 0.95, 8000)  # Coverage swings with the rate, as successes are whole; its mean should not.
+  ends = np.array([wilson(k, n) for k in range(n + 1)])[rng.binomial(n, rate)]
+  covered = (ends[:, 0] <= rate) & (rate <= ends[:, 1])
+  assert covered.mean() == pytest.approx(0.95, abs=slack(8000) + 0.005)
+
+
+@pytest.mark.parametrize('seeds, confidence', [(2, 0.95), (3, 0.95), (5, 0.95), (3, 0.8)])
+def test_t_covers_the_true_mean_for_few_seeds(seeds, confidence):
+  runs = np.random.default_rng(seeds).normal(0.86, 0.01, (4000, seeds))
+  estimates = [t_interval(values, confidence) for values in runs]
+  covered = np.mean([low <= 0.86 <= high for _, low, high, _ in estimates])
+  assert covered == pytest.approx(confidence, abs=slack(4000, confidence))
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8).filter(lambda v: np.std(v) > 1e-3))
-def test_interval_over_seeds_agrees_with_scipy(values):
+def test_t_interval_agrees_with_scipy(values):
   expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-  assert over_seeds(values) == pytest.approx((expected.low, expected.high))
+  assert t_interval(values) == pytest.approx((np.mean(values), expected.low, expected.high, len(values)))
 
 
 def test_one_seed_says_nothing_and_equal_seeds_agree():
-  assert over_seeds([0.9]) == (-math.inf, math.inf)
-  assert over_seeds([0.5, 0.5, 0.5]) == (0.5, 0.5)
+  assert t_interval([0.9]) == (0.9, None, None, 1)
+  assert t_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5, 3)
+
+
+def test_bootstrap_of_a_rate_gives_the_percentiles_of_a_binomial():
+  hits = np.arange(400) < 300
+  value, low, high, n = bootstrap(hits, np.mean)
+  expected = stats.binom.ppf([0.025, 0.975], 400, 0.75) / 400
+  assert (value, n) == (0.75, 400) and (low, high) == pytest.approx(tuple(expected), abs=1.5 / 400)
+  assert bootstrap(hits, np.mean) == (value, low, high, n)
+  narrow = bootstrap(hits, np.mean, confidence=0.5, resamples=999)
+  assert low < narrow.low < value < narrow.high < high
+
+
+def test_bootstrap_draws_whole_rows():
+  x = np.random.default_rng(0).normal(size=50)
+  slope = bootstrap(np.stack([x, 3 * x], axis=1), lambda rows: np.polyfit(*rows.T, 1)[0], resamples=200)
+  assert slope[:3] == pytest.approx((3, 3, 3))
+
+
+def test_one_row_has_no_bootstrap_and_none_raise():
+  assert bootstrap(np.array([2.0]), np.mean) == (2, None, None, 1)
+  for call in (lambda: t_interval([]), lambda: bootstrap(np.zeros(0), np.mean)):
+    with pytest.raises(ValueError, match='no values'):
+      call()

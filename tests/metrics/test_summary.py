@@ -5,8 +5,9 @@ import types
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
-from fer_jax.metrics import alignment, causal
+from fer_jax.metrics import alignment, calibration, causal
 from fer_jax.metrics.summary import summarise, summarise_subsets
 
 CLASSES = ('neutral', 'happiness', 'fear')
@@ -18,6 +19,7 @@ def table(n=20, seed=0):
   masks[1:, 3:6, 2:9] = 255  # The first face is neutral.
   return {
       'label': rng.integers(0, 2, n), 'prediction': rng.integers(0, 3, n), 'nll': rng.exponential(size=n),
+      'logits': rng.normal(size=(n, 3)),
       'landmarks_valid': rng.random(n) < 0.7, 'prior': rng.integers(0, 256, (n, 12, 12), np.uint8),
       'causal_mask': masks, 'maps': {'predicted': rng.normal(size=(n, 3, 3)).astype(np.float32)},
   }
@@ -36,6 +38,9 @@ def test_counts_rates_and_absent_classes():
   assert result['recall']['happiness'] == pytest.approx(hits[rows['label'] == 1].mean())
   assert result['mean_class_accuracy'] == pytest.approx(np.mean(list(result['recall'].values())))
   assert result['nll'] == pytest.approx(rows['nll'][known].mean())
+  assert result['macro_f1'] == pytest.approx(f1_score(rows['label'][known], rows['prediction'][known], average='macro'))
+  assert result['ece'] == pytest.approx(calibration.expected_calibration_error(
+      calibration.top_probability(rows['logits'][known]), hits[known]))
   assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
@@ -72,9 +77,10 @@ def test_what_cannot_be_known_is_none():
   del rows['causal_mask']
   result = summarise(rows, CLASSES)
   assert result['count'] == 0 and result['accuracy'] is None and result['mean_class_accuracy'] is None
-  assert result['nll'] is None and result['accuracy_interval'] == [0, 1] and result['recall'] == {}
+  assert result['nll'] is None and result['ece'] is None and result['macro_f1'] is None
+  assert result['accuracy_interval'] == [0, 1] and result['recall'] == {}
   assert result['alignment']['predicted'] == {'cosine': None, 'pearson': None, 'count': 0}
-  assert 'alignment' not in summarise({k: rows[k] for k in ('label', 'prediction')}, CLASSES)
+  assert not {'alignment', 'nll', 'ece'} & set(summarise({k: rows[k] for k in ('label', 'prediction')}, CLASSES))
 
 
 def test_subsets_are_scored_on_their_own_rows():

@@ -46,6 +46,7 @@ def evaluation(**protocol):
   masks[:, 30:40, 20:36] = 255
   result = summarise({
       'label': rng.integers(0, 3, 30), 'prediction': rng.integers(0, 3, 30), 'landmarks_valid': np.ones(30, bool),
+      'nll': np.full(30, 1.23456), 'logits': np.log([[0.5, 0.3, 0.2]] * 30),
       'prior': rng.integers(0, 256, (30, 56, 56), np.uint8), 'causal_mask': masks,
       'maps': {'logit_sum': rng.normal(size=(30, 4, 4))}}, CLASSES)
   protocol = {'dataset': 'drawn', 'split': 'test', 'trained_on': 'train+valid', 'select': 'last', 'leaky': False,
@@ -109,7 +110,21 @@ def test_leaky_numbers_are_watermarked_wherever_they_stand(workdir, protocol):
   (workdir / 'evaluation/test.json').write_text(json.dumps(evaluation(**protocol)))
   _, page = render(workdir)
   assert page.classes.count('watermark') == 2 and 'banner' in page.classes
-  assert page.classes.count('leaky-mark') == 2 + 3 + 2  # Rates, rows of the alignment table, confusions and recall.
+  # Rates and calibration, rows of the alignment table, confusions and recall.
+  assert page.classes.count('leaky-mark') == 5 + 3 + 2
+
+
+def test_calibration_stands_in_the_summary_as_far_as_the_file_has_it(workdir):
+  result = evaluation()
+  summary = lambda: render(workdir)[0].split('id="summary"')[1].split('<section')[0]
+  for words in ('Macro F1', f"{100 * result['macro_f1']:.2f} %", 'NLL', '1.235 nats', 'ECE, 15 bins',
+                f"{100 * abs(0.5 - result['accuracy']):.2f} %"):
+    assert words in summary(), words
+  for key in ('macro_f1', 'nll', 'ece'):  # As older versions wrote it.
+    del result[key]
+  (workdir / 'evaluation/test.json').write_text(json.dumps(result))
+  text = summary()
+  assert f"{100 * result['accuracy']:.2f} %" in text and not any(w in text for w in ('Macro F1', 'NLL', 'ECE'))
 
 
 def test_only_the_leaky_split_is_marked(workdir):

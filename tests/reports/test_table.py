@@ -35,8 +35,8 @@ def test_prints_rates_confusions_and_trivial_maps(result):
 
 @pytest.mark.parametrize('protocol, leaky', [({'leaky': True}, True), ({'select': 'best_on_test'}, True),
                                              ({'select': 'last', 'leaky': False}, False)])
-def test_leaky_results_say_so_beside_both_rates(result, protocol, leaky):
-  assert printed({**result, 'protocol': protocol}).count('LEAKY') == 2 * leaky
+def test_leaky_results_say_so_beside_their_numbers(result, protocol, leaky):
+  assert printed({**result, 'protocol': protocol}).count('LEAKY') == 3 * leaky
 
 
 @pytest.mark.parametrize('protocol, reason', [
@@ -69,9 +69,19 @@ def test_subsets_have_a_row_each(result):
   assert 'pose30:' not in text and 'all faces' not in text
   text = printed({**result, 'without_copies': alone, 'protocol': {'leaky': True}})
   row = next(line for line in text.splitlines() if 'all faces' in line)
-  assert '75.00 %' in row and '77.77 % (1,100)' in row and text.count('LEAKY') == 3
+  assert '75.00 %' in row and '77.77 % (1,100)' in row and text.count('LEAKY') == 4
 
 
 def test_an_evaluation_without_examples_prints_dashes(result):
   empty = summarise({'label': np.array([-1]), 'prediction': np.array([0])}, result['classes'])
   assert '–' in printed(empty)
+
+
+def test_calibration_stands_beside_accuracy_as_far_as_the_file_has_it(result):
+  text = printed({**result, 'nll': 1.23456, 'ece': 0.0567})
+  assert f"macro F1 {100 * result['macro_f1']:.2f} %   NLL 1.235 nats   ECE, 15 bins 5.67 %" in text
+  assert 'NLL – ' in printed({**result, 'nll': None, 'ece': None})
+  assert 'ECE' not in printed(result)
+  del result['macro_f1']  # As older versions wrote it.
+  text = printed(result)
+  assert '75.00 %' in text and not any(word in text for word in ('macro F1', 'NLL', 'ECE'))

@@ -1,0 +1,46 @@
+"""Collects runs into the papers' benchmark tables, beside the published numbers.
+
+    python -m fer_jax.report --workdirs='runs/*'
+    python -m fer_jax.report --workdirs=runs/pal-0,runs/pal-1,runs/pal-2 --table=ferplus --format=latex --out=table.tex
+
+Runs that differ in their seed alone are one row: mean, standard deviation and Student's t interval over seeds; of a
+single run the Wilson interval over its faces. What is leaky or untrained is marked. Needs no device.
+"""
+
+import sys
+
+from absl import flags
+
+from fer_jax import commands
+from fer_jax.errors import UserError
+
+_WORKDIRS = flags.DEFINE_list('workdirs', [], "Folders of training runs; '*' stands for several, as in 'runs/*'.")
+_TABLE = flags.DEFINE_list('table', [], 'Which tables: rafdb, affectnet7, affectnet8, ferplus, sfew, fer2013, fec, '
+                           'KEY_subsets, KEY_au_cues; all by default.')
+_FORMAT = flags.DEFINE_string('format', 'text', 'text, markdown, latex or csv.')
+_OUT = flags.DEFINE_string('out', None, 'File to write to, instead of the console.')
+
+
+def main(argv: list[str]) -> None:
+  """Prints or writes the tables; which runs could not be used is said on the standard error."""
+  del argv
+  if not _WORKDIRS.value:
+    raise UserError("--workdirs: name the folders of training runs, such as --workdirs='runs/*'.")
+  from rich.console import Console
+
+  from fer_jax import storage
+  from fer_jax.reports import benchmark, formats
+  runs, problems = benchmark.collect(_WORKDIRS.value)
+  tables, remarks = benchmark.make_tables(runs, _TABLE.value)
+  text = formats.render(tables, _FORMAT.value, None if _OUT.value else Console())
+  if _OUT.value:
+    storage.write_text(_OUT.value, text)
+    print(f'Written: {_OUT.value}')
+  else:
+    print(text, end='')
+  for sentence in (*problems, *remarks):
+    print(f'note: {sentence}', file=sys.stderr)
+
+
+if __name__ == '__main__':
+  commands.run(main)

@@ -1,0 +1,63 @@
+"""Paired comparisons against scipy and sums worked out by hand, and how often they err where nothing differs."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from fer_jax.metrics.comparison import mcnemar, paired_bootstrap
+
+
+def faces(both, ours_only, theirs_only, neither):
+  counts = (both, ours_only, theirs_only, neither)
+  return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
+
+
+@given(st.tuples(*[st.integers(0, 60)] * 4))
+def test_mcnemar_counts_and_agrees_with_scipy(counts):
+  order = np.random.default_rng(0).permutation(sum(counts))
+  ours, theirs = (answers[order] for answers in faces(*counts))
+  result = mcnemar(ours, theirs)
+  assert result[:4] == counts
+  expected = stats.binomtest(counts[2], counts[1] + counts[2]).pvalue if counts[1] + counts[2] else 1
+  assert result.p_value == pytest.approx(expected, rel=1e-12)
+  assert mcnemar(theirs, ours).p_value == pytest.approx(result.p_value)
+
+
+@pytest.mark.parametrize('ours_only, theirs_only, p_value', [
+    (0, 0, 1), (1, 0, 1), (5, 0, 2 / 32), (6, 0, 2 / 64), (8, 2, 2 * (1 + 10 + 45) / 1024), (3, 3, 1)])
+def test_mcnemar_worked_out_by_hand(ours_only, theirs_only, p_value):
+  for rest in (0, 50):  # Faces on which the two agree say nothing.
+    assert mcnemar(*faces(rest, ours_only, theirs_only, rest)).p_value == pytest.approx(p_value)
+
+
+def test_equally_good_networks_are_told_apart_no_more_often_than_the_level_and_different_ones_are():
+  rng = np.random.default_rng(0)
+  hard = rng.random((2000, 300, 1))  # Faces differ in difficulty, so that answers of the two depend on each other.
+  right = rng.random((2000, 300, 2)) < 1 - hard**2
+  rejected = np.mean([mcnemar(*pair.T).p_value < 0.05 for pair in right])
+  slack = 4 * math.sqrt(0.05 * 0.95 / 2000)
+  assert 0.02 < rejected < 0.05 + slack  # Exact tests of some 60 coins stay a little below their level.
+  better = right[..., 0] | (rng.random((2000, 300)) < 0.3)
+  assert np.mean([mcnemar(*pair).p_value < 0.05 for pair in zip(better[:200], right[:200, :, 1], strict=True)]) > 0.8
+
+
+def test_paired_bootstrap_is_about_differences_of_the_same_faces():
+  rng = np.random.default_rng(0)
+  theirs = rng.random(800)
+  ours = theirs + rng.normal(0.02, 0.05, 800)  # Far smaller than the spread between faces.
+  result = paired_bootstrap(ours, theirs)
+  half = 1.96 * (ours - theirs).std() / math.sqrt(800)
+  assert result.value == pytest.approx((ours - theirs).mean()) and result.n == 800
+  assert (result.low, result.high) == pytest.approx((result.value - half, result.value + half), abs=0.1 * half)
+  assert paired_bootstrap(theirs, theirs)[:3] == (0, 0, 0)
+
+
+@pytest.mark.parametrize('compare', [mcnemar, paired_bootstrap])
+def test_faces_that_are_not_the_same_raise(compare):
+  for ours, theirs in ((np.ones(3), np.ones(4)), (np.ones((2, 2)), np.ones((2, 2)))):
+    with pytest.raises(ValueError, match='must be vectors of one length'):
+      compare(ours, theirs)
