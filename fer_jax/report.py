@@ -32,7 +32,9 @@ def main(argv: list[str]) -> None:
   from fer_jax.reports import benchmark, formats
   runs, problems = benchmark.collect(_WORKDIRS.value)
   tables, remarks = benchmark.make_tables(runs, _TABLE.value)
-  text = formats.render(tables, _FORMAT.value, None if _OUT.value else Console())
+  # As wide as the terminal, where there is one.
+  console = Console() if sys.stdout.isatty() and not _OUT.value else None
+  text = formats.render(tables, _FORMAT.value, console)
   if _OUT.value:
     storage.write_text(_OUT.value, text)
     print(f'Written: {_OUT.value}')

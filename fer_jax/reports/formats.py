@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column
 from rich.table import Table as RichTable
 
 from fer_jax.errors import UserError, nearest
@@ -73,7 +74,8 @@ def _text(tables: Sequence[Table], console: Console | None) -> str:
   with console.capture() as captured:
     for table in tables:
       cells, notes = _numbered(table)
-      drawn = RichTable(*COLUMNS, title=escape(table.title), title_justify='left', box=box.SIMPLE)
+      columns = (Column(name, overflow='fold') for name in COLUMNS)
+      drawn = RichTable(*columns, title=escape(table.title), title_justify='left', box=box.SIMPLE)
       for row in cells:
         drawn.add_row(*map(escape, row), style='red' if 'LEAKY' in row[3] else None)
       console.print(drawn)
