@@ -134,9 +134,9 @@ for n in (1, 5, 6, 7, 17):
 def test_a_process_that_does_not_come_is_named(runs, whole):
   address = f'localhost:{free_port()}'
   common = (*GENTLE, f'--workdir={runs}/missing', f'--coordinator_address={address}', '--num_processes=3',
-            '--start_timeout=2')
+            '--start_timeout=15')
   for _, err in finish([start('train', *common, f'--process_id={i}', data_dir=runs) for i in (0, 2)], status=2):
-    assert err.startswith(f'error: start-up: after 2 s process 1 of 3 is missing at {address}.')
+    assert err.startswith(f'error: start-up: after 15 s process 1 of 3 is missing at {address}.')
   assert not (runs / 'missing').exists()
 
 

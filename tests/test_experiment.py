@@ -160,8 +160,9 @@ def test_kill_9_at_a_random_step_and_resume_gives_the_same_bits(tmp_path):
   at = random.randrange(6, 40)
   print(f'killing after step {at}')
   victim = run_command('student', 'killed', *more)
-  log = tmp_path / 'killed/metrics.jsonl'
-  while not (log.exists() and len(log.read_text().splitlines()) >= at):
+  log, saved = tmp_path / 'killed/metrics.jsonl', tmp_path / 'killed/checkpoints'
+  # Saving goes on in the background: there must be a checkpoint to go on from.
+  while not (log.exists() and len(log.read_text().splitlines()) >= at and [*saved.glob('*[0-9]')]):
     assert victim.poll() is None, victim.stderr.read()
     time.sleep(0.01)
   victim.kill()

@@ -13,7 +13,7 @@ from tests.workdirs import final_state, metrics
 KILLS = 20
 
 # A checkpoint every other step, so that many kills fall into saving one.
-RUN = ('--config=configs/baseline.py', *TINY, '--config.epochs=30.0', '--config.checkpoint_every=0.5',
+RUN = ('--config=configs/baseline.py', *TINY, '--config.epochs=60.0', '--config.checkpoint_every=0.5',
        '--config.evaluate_every=4.0', '--config.select=holdout')
 
 
@@ -37,18 +37,19 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
           time.sleep(0.001)
       time.sleep(chance.uniform(0, 0.1))
     else:
-      before = lines()
-      time.sleep(chance.uniform(0, 6))
+      before, end = lines(), time.monotonic() + chance.uniform(0, 6)
+      while lines() == before and time.monotonic() < end:
+        time.sleep(0.01)
     process.kill()
     process.communicate()
     in_a_save += bool([*workdir.glob('*/*.orbax-checkpoint-tmp*')])
     before_a_step += before is not None and lines() <= before
   out = finish([start('train', *RUN, f'--workdir={workdir}', data_dir=tmp_path)])[0][0]
   print(f"{KILLS} kills, {in_a_save} of them inside a save, {before_a_step} before a step was taken; the last start "
-        f"went on{out.split(', from')[1].splitlines()[0]} of 120")
+        f"went on{out.split(', from')[1].splitlines()[0]} of 240")
   assert in_a_save > 0
   (a, one), (b, two) = final_state(tmp_path / 'peace'), final_state(workdir)
-  assert a == b == 120
+  assert a == b == 240
   for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
     np.testing.assert_array_equal(x, y)
   # Nothing else differs either: every step was logged once, and the test split was looked at once.
