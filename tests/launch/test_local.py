@@ -24,12 +24,12 @@ round = len(list(folder.glob(f'pid{number}.*')))
 (folder / f'pid{number}.{round}').write_text(str(os.getpid()))
 names = ('XLA_FLAGS', 'JAX_PLATFORMS', 'CUDA_VISIBLE_DEVICES')
 print(json.dumps([sys.argv[1:], {name: os.environ.get(name) for name in names}]), flush=True)
-todo = os.environ['TODO'].split(';')[round].split(',')[int(number)]
-if todo == 'wait':
+ending = os.environ['ENDINGS'].split(';')[round].split(',')[int(number)]
+if ending == 'wait':
   time.sleep(60)
-if todo == 'killed':
+if ending == 'killed':
   os.kill(os.getpid(), signal.SIGKILL)
-sys.exit(int(todo))
+sys.exit(int(ending))
 """
 
 
@@ -57,7 +57,7 @@ def test_dry_run_prints_a_line_for_each_process():
 
 
 def test_every_process_gets_its_number_and_the_others_lines_are_marked(fake, tmp_path):
-  status, out, err = call('local.sh', *fake('--processes=3', '--devices=2'), FOLDER=str(tmp_path), TODO='0,0,0')
+  status, out, err = call('local.sh', *fake('--processes=3', '--devices=2'), FOLDER=str(tmp_path), ENDINGS='0,0,0')
   assert status == 0, err
   printed = {}
   for line in out.splitlines():
@@ -83,13 +83,13 @@ def test_each_process_has_one_gpu(visible, seen, tmp_path):
   assert status == 0 and 'CUDA' not in out and out.count('JAX_PLATFORMS=cpu') == 4
 
 
-@pytest.mark.parametrize('todo, status, ended', [
+@pytest.mark.parametrize('ending, status, ended', [
     ('75,75', 75, []), ('0,75', 75, []), ('75,3', 3, ['process 1 ended with status 3']),
     ('wait,3,wait', 3, ['process 1 ended with status 3', 'ending process 0 2 after 1 s']),
     ('wait,killed', 137, ['process 1 ended with status 137', 'ending process 0 after 1 s'])])
-def test_status_is_that_of_the_first_failure(todo, status, ended, fake, tmp_path):
-  processes = todo.count(',') + 1
-  found, _, err = call('local.sh', *fake(f'--processes={processes}', '--grace=1'), FOLDER=str(tmp_path), TODO=todo)
+def test_status_is_that_of_the_first_failure(ending, status, ended, fake, tmp_path):
+  processes = ending.count(',') + 1
+  found, _, err = call('local.sh', *fake(f'--processes={processes}', '--grace=1'), FOLDER=str(tmp_path), ENDINGS=ending)
   assert found == status
   assert re.findall('^local.sh: (.*)', err, re.MULTILINE) == ended
   assert not list(tmp_path.glob('saved*'))
@@ -101,7 +101,7 @@ def test_status_is_that_of_the_first_failure(todo, status, ended, fake, tmp_path
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize('requeue', [(), ('--requeue',)])
 def test_a_signal_reaches_all_and_ends_it(number, requeue, fake, tmp_path):
-  process = start('local.sh', *fake('--processes=2', *requeue), FOLDER=str(tmp_path), TODO='wait,wait')
+  process = start('local.sh', *fake('--processes=2', *requeue), FOLDER=str(tmp_path), ENDINGS='wait,wait')
   assert process.stdout.readline() and process.stdout.readline()  # Both have their handlers now.
   process.send_signal(number)
   process.communicate(timeout=30)
@@ -111,7 +111,7 @@ def test_a_signal_reaches_all_and_ends_it(number, requeue, fake, tmp_path):
 
 def test_requeue_starts_again_while_the_status_is_75(fake, tmp_path):
   status, out, err = call('local.sh', *fake('--processes=2', '--requeue'), FOLDER=str(tmp_path),
-                          TODO='75,75;0,75;0,0;1,1')
+                          ENDINGS='75,75;0,75;0,0;1,1')
   assert status == 0 and err.count('starting again') == 2 and len(out.splitlines()) == 6
-  status, _, err = call('local.sh', *fake('--processes=2', '--requeue'), FOLDER=str(tmp_path), TODO=';;;75,75;4,4')
+  status, _, err = call('local.sh', *fake('--processes=2', '--requeue'), FOLDER=str(tmp_path), ENDINGS=';;;75,75;4,4')
   assert status == 4 and err.count('starting again') == 1
