@@ -24,8 +24,6 @@ def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
     config.name = 'au_cues'
     config.losses.au_cues = ConfigDict({'loss': 'alignment', 'weight': 4.0, 'mask': 'action_units',
                                         **PRESETS['au_cues']})
-    config.explain.attention = ConfigDict({
-        'attribution': 'activation', 'target': 'logit_sum', 'tap': 'stage4', 'channels': 'mean'})
     if paper:
       config.losses.au_cues.weight = 9.0
       config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 50, 'large_maps': True})

@@ -47,6 +47,8 @@ def get_config(dataset: str) -> ConfigDict:
   config = ConfigDict()
   config.name = 'baseline'  # Names the run in reports and tables.
   config.seed = 0  # Decides initial parameters, order and augmentation.
+  # Trains the seeds seed, seed + 1 ... at once, so many; each ends as a run of its own in WORKDIR/seed-N.
+  config.seeds = 1
 
   config.data = ConfigDict()
   config.data.dataset = dataset  # A folder of fer_jax/data/builders.
@@ -65,6 +67,7 @@ def get_config(dataset: str) -> ConfigDict:
   # Training order: 'shuffle' (every face once an epoch), 'balanced' (the classes take turns) or 'oversample' (drawn
   # with replacement, rare classes more often).
   config.data.order = 'shuffle'
+  config.data.seed = -1  # Decides order and augmentation alone; -1: config.seed does.
   # How maps are drawn: options of fer_jax.landmarks; other than these, the stored maps are drawn again.
   config.data.maps = ConfigDict()
   config.data.maps.landmark_heatmap = ConfigDict({'sigma': 3 / 224, 'points': 'no_jaw', 'combine': 'sum'})
@@ -158,4 +161,10 @@ def get_config(dataset: str) -> ConfigDict:
       'attribution': 'grad_input', 'target': 'logit_sum', 'tap': 'stage4', 'channels': 'mean'})
   config.explain.predicted = ConfigDict({
       'attribution': 'grad_input', 'target': 'predicted', 'tap': 'stage4', 'channels': 'mean'})
+  # The maps of AU cues' CAM-COS and ATT-COS. Gradient times activation of the true class is CAM, up to its scale, where
+  # the head is pooling and one linear layer, and goes with every other head too.
+  config.explain.cam = ConfigDict({
+      'attribution': 'grad_input', 'target': 'true_class', 'tap': 'stage4', 'channels': 'mean'})
+  config.explain.attention = ConfigDict({
+      'attribution': 'activation', 'target': 'logit_sum', 'tap': 'stage4', 'channels': 'mean'})
   return config.lock()
