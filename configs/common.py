@@ -46,8 +46,9 @@ def get_config(dataset: str) -> ConfigDict:
   sets = DATASETS[dataset]
   config = ConfigDict()
   config.name = 'baseline'  # Names the run in reports and tables.
-  config.seed = 0  # Decides initial parameters, order and augmentation.
-  # Trains the seeds seed, seed + 1 ... at once, so many; each ends as a run of its own in WORKDIR/seed-N.
+  # Decides initial parameters, dropout and drawn targets, and unless data.seed does, order and augmentation.
+  config.seed = 0
+  # Trains so many seeds at once, seed, seed + 1 ...; each ends as a run of its own in WORKDIR/seed-N.
   config.seeds = 1
 
   config.data = ConfigDict()
@@ -67,7 +68,9 @@ def get_config(dataset: str) -> ConfigDict:
   # Training order: 'shuffle' (every face once an epoch), 'balanced' (the classes take turns) or 'oversample' (drawn
   # with replacement, rare classes more often).
   config.data.order = 'shuffle'
-  config.data.seed = -1  # Decides order and augmentation alone; -1: config.seed does.
+  # Decides order and augmentation alone; -1: config.seed does. From 0 on, seeds trained at once look at the same rows,
+  # sent and augmented once.
+  config.data.seed = -1
   # How maps are drawn: options of fer_jax.landmarks; other than these, the stored maps are drawn again.
   config.data.maps = ConfigDict()
   config.data.maps.landmark_heatmap = ConfigDict({'sigma': 3 / 224, 'points': 'no_jaw', 'combine': 'sum'})

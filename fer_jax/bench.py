@@ -1,6 +1,7 @@
 """Compares configs on this machine, in turns; or measures what data cost; or counts what a step sends between devices.
 
     python -m fer_jax.bench --configs=configs/baseline.py:ferplus,configs/pal.py:ferplus
+    python -m fer_jax.bench --configs=configs/pal.py:ferplus --seeds=4     # So many seeds at once, and one by one.
     python -m fer_jax.bench --faces=ferplus         # Reading, decoding and finding landmarks, on one core.
     python -m fer_jax.bench --workers=1,2           # Preparing 2,000 drawn faces by so many processes.
     python -m fer_jax.bench --scaling=configs/baseline.py:ferplus,configs/pal.py:ferplus     # Needs no data.
@@ -11,7 +12,6 @@ and an absolute second means nothing on another one. FLOPs are the compiler's ow
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +24,8 @@ from fer_jax.errors import UserError
 
 _CONFIGS = flags.DEFINE_list('configs', None, 'Config files to compare, each with its data set behind a colon; the '
                              'first is what the others are divided by.')
+_SEEDS = flags.DEFINE_integer('seeds', 1, 'With --configs: compare so many seeds at once, each with its own order or '
+                              'all with one, with as many single steps of the same config.', lower_bound=1)
 _FACES = flags.DEFINE_string('faces', None, 'Or a prepared data set, DATASET or DATASET:VARIANT, to read.')
 _WORKERS = flags.DEFINE_list('workers', None, 'Or numbers of processes, by which drawn faces are prepared.')
 _SCALING = flags.DEFINE_list('scaling', None, 'Or config files, whose steps are compiled for 8 virtual devices.')
@@ -40,7 +42,7 @@ _PREPARED = 2_000  # Drawn faces, with --workers.
 
 @dataclasses.dataclass
 class Contestant:
-  """A config ready to step: ``step()`` takes one step and returns something to wait for."""
+  """A config ready to step: ``step()`` starts a step and returns something to wait for."""
 
   name: str
   batch_size: int
@@ -50,35 +52,36 @@ class Contestant:
 
 
 def make_contestant(name: str, config: Any) -> Contestant:
-  """Compiles the training step of ``config`` and measures its data pipeline alone, in images a second."""
-  import jax
+  """Compiles the training step of ``config`` and measures its data pipeline alone, in images a second.
 
-  from fer_jax import cluster, run, sources, step
-  from fer_jax.data import stream
+  Of several seeds an image counts once for each of them that is trained on it.
+  """
+  from fer_jax import cluster, run, seeds, sources, step
   mesh = cluster.make_mesh()
   cluster.check_batch(config.batch_size, mesh)
   config.data.cache = False  # What reading and decoding cost, not what memory does.
   parts = sources.open_parts(config)
   teacher, frozen = run.load_teacher(config, mesh)
   setup = run.make_setup(config, parts[0].source.classes, 1000, teacher)
-  state = cluster.replicate(setup.initial(), mesh)
-  meter = cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
-  batches = stream.training_batches(parts, seed=0, batch_size=config.batch_size, threads=config.data.threads)
-  batch = cluster.place(next(batches), mesh)
+  members = seeds.of(config)
+  state = cluster.replicate(members.stack(setup.initial), mesh)
+  meter = cluster.replicate(members.stack(lambda seed: step.new_meter(setup.recipe.terms)), mesh)
+  batches = members.batches(parts, batch_size=config.batch_size, threads=config.data.threads)
+  batch = cluster.place(next(batches), mesh, members.axis)
   began, count = time.perf_counter(), 0
   while time.perf_counter() - began < 2.0:
     next(batches)
-    count += config.batch_size
+    count += config.batch_size * len(members)
   pipeline = count / (time.perf_counter() - began)
-  compiled = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel).lower(
+  compiled = cluster.parallel(members.step(setup.recipe), mesh, config.parallel, members.axis).lower(
       state, meter, frozen, batch).compile()
   holder = [state, meter]
 
   def take_step() -> Any:
     holder[:] = compiled(*holder, frozen, batch)
-    return jax.block_until_ready(holder)
+    return holder
 
-  return Contestant(name, config.batch_size, compiled.cost_analysis()['flops'], pipeline, take_step)
+  return Contestant(name, config.batch_size * len(members), compiled.cost_analysis()['flops'], pipeline, take_step)
 
 
 def interval(ratios: np.ndarray) -> tuple[float, float]:
@@ -90,14 +93,15 @@ def interval(ratios: np.ndarray) -> tuple[float, float]:
 
 def compare(contestants: list[Contestant], rounds: int, steps: int) -> np.ndarray:
   """Seconds per step (rounds, contestants), taken in turns; the order turns round by round so that drift cancels."""
+  import jax
   for contestant in contestants:
-    contestant.step()
+    jax.block_until_ready(contestant.step())
   seconds = np.zeros((rounds, len(contestants)))
   for r in range(rounds):
     for i in np.roll(np.arange(len(contestants)), r):
       began = time.perf_counter()
       for _ in range(steps):
-        contestants[i].step()
+        jax.block_until_ready(contestants[i].step())
       seconds[r, i] = (time.perf_counter() - began) / steps
   return seconds
 
@@ -107,12 +111,19 @@ def main(argv: list[str]) -> None:
   del argv
   if sum(bool(flag.value) for flag in (_CONFIGS, _FACES, _WORKERS, _SCALING)) != 1:
     raise UserError('give one of --configs, --faces, --workers and --scaling.')
+  if _SEEDS.value > 1 and not _CONFIGS.value:
+    raise UserError(f'--seeds={_SEEDS.value} goes with --configs: name the configs whose seeds are to be compared.')
   if _FACES.value:
     _print_faces(_FACES.value)
   elif _WORKERS.value:
     _print_workers(_WORKERS.value)
   elif _SCALING.value:
     _print_scaling(_SCALING.value)
+  elif _SEEDS.value > 1:
+    from fer_jax import cluster
+    cluster.start()
+    for name in _CONFIGS.value:
+      _print_seeds(name, _SEEDS.value)
   else:
     _print_configs()
 
@@ -183,15 +194,30 @@ def _print_scaling(names: list[str]) -> None:
 
 
 def _print_configs() -> None:
-  from rich.console import Console
-  from rich.table import Table
-
   from fer_jax import cluster
   cluster.start()
   configs = {name: commands.load_config(name, _SET.value) for name in _CONFIGS.value}
   if len(configs) < 2:
     raise UserError('--configs needs at least two different configs to compare.')
-  contestants = [make_contestant(name, config) for name, config in configs.items()]
+  _print_ratios([make_contestant(name, config) for name, config in configs.items()])
+
+
+def _print_seeds(name: str, count: int) -> None:
+  make = lambda what, *changes: make_contestant(what, commands.load_config(name, [*_SET.value, *changes]))
+  one = make(name)
+  # As many steps from one state: what they cost does not depend on whose it is.
+  singly = Contestant(f'{count} single steps of {name}', count * one.batch_size, count * one.flops, one.pipeline,
+                      lambda: [one.step() for _ in range(count)][-1])
+  _print_ratios([singly, make(f'{count} seeds at once, each with its own order', f'seeds={count}'),
+                 make(f'{count} seeds at once, all with one order', f'seeds={count}', 'data.seed=0')])
+
+
+def _print_ratios(contestants: list[Contestant]) -> None:
+  """Lets them take their steps and prints how they compare with the first."""
+  from rich.console import Console
+  from rich.table import Table
+
+  from fer_jax import cluster
   seconds = compare(contestants, _ROUNDS.value, _STEPS.value)
   table = Table(title=f'{_ROUNDS.value} rounds of {_STEPS.value} steps in turns on {cluster.hardware()}')
   for column in ('config', 'step time ratio', '95 % of the median', 'FLOPs ratio', 'GFLOP/image', 'images/s',

@@ -127,10 +127,14 @@ def _copier(sharding: NamedSharding) -> Callable[[Any], Any]:
   return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=sharding)
 
 
-def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Turns this process's rows of a batch into global arrays, split over the mesh along the first axis."""
-  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+def place(batch: Mapping[str, np.ndarray], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
+  """Turns this process's rows of a batch into global arrays, split over the mesh along ``axis``, which counts rows."""
+  sharding = NamedSharding(mesh, _rows(axis))
   return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def _rows(axis: int) -> PartitionSpec:
+  return PartitionSpec(*[None] * axis, AXIS)
 
 
 def own_rows(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -145,16 +149,17 @@ def check_batch(batch_size: int, mesh: Mesh, name: str = 'batch_size') -> None:
     raise UserError(f'config.{name}={batch_size} does not split over {mesh.size} devices; choose a multiple of that.')
 
 
-def parallel(step: Callable[..., Any], mesh: Mesh, form: str) -> Callable[..., Any]:
+def parallel(step: Callable[..., Any], mesh: Mesh, form: str, axis: int = 0) -> Callable[..., Any]:
   """Compiles ``step(state, meter, frozen, batch) -> (state, meter)`` for the mesh; state and meter are donated.
 
   Args:
     step: a pure function. In the 'pmap' form it sees its device's rows only and must sum over ``AXIS`` itself.
     mesh: the devices.
     form: 'jit' (the compiler splits one global program) or 'pmap' (one program per device, ``jax.pmap``'s meaning).
+    axis: of the batch's arrays, along which its rows lie.
   """
   if form == 'pmap':
-    rows, copies = PartitionSpec(AXIS), PartitionSpec()
+    rows, copies = _rows(axis), PartitionSpec()
     # check_vma=False keeps pmap's rule that gradients are local until summed; with True they would come summed already.
     step = jax.shard_map(step, mesh=mesh, in_specs=(copies, copies, copies, rows), out_specs=copies, check_vma=False)
   elif form != 'jit':

@@ -128,7 +128,7 @@ def _parse(argv: list[str]) -> list[str]:
     arguments = flags.FLAGS(argv)
     if flags.FLAGS['verbosity'].using_default_value:
       logging.set_verbosity(logging.FATAL)  # Libraries narrate what they do, and log what they then raise.
-    if 'config' in flags.FLAGS and flags.FLAGS.config is not None:
+    if 'config' in flags.FLAGS and not isinstance(flags.FLAGS.config, str | None):
       _ = flags.FLAGS.config.is_locked  # A config file that cannot be loaded says so only when it is used.
     return arguments
   except flags.Error as error:

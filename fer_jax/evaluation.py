@@ -50,11 +50,7 @@ def evaluate_run(workdir: Path, split: str | None = None, *, data_dir: str | Non
   config.data.copies = config.data.copies or copies
   config.data.dir = data_dir or config.data.dir
   split = split or config.data.test
-  source = sources.open_source(config, split)
-  if list(source.classes) != record['classes']:
-    raise UserError(f"the run in {workdir} speaks of the classes {', '.join(record['classes'])} in this order, the "
-                    f"data set now of {', '.join(source.classes)}; prepare the data set again as the run had it, or "
-                    'score frozen features on other classes with fer_jax.transfer.')
+  source = open_split(config, record, split, workdir)
   mesh = cluster.make_mesh()
   cluster.check_batch(config.eval_batch_size, mesh, 'eval_batch_size')
   trained = run.load(workdir, mesh, config)
@@ -63,6 +59,20 @@ def evaluate_run(workdir: Path, split: str | None = None, *, data_dir: str | Non
     return result
   evaluator = make_evaluator(trained.setup, mesh)
   return evaluate_split(config, evaluator, trained.variables, trained.step, source, split, workdir, mesh, changes)
+
+
+def open_split(config: ConfigDict, record: Mapping[str, Any], split: str, workdir: Path) -> Any:
+  """Opens a split of the data set of the run in ``workdir``.
+
+  Raises:
+    UserError: it cannot be opened, or the data set's classes are no longer the run's.
+  """
+  source = sources.open_source(config, split)
+  if list(source.classes) != record['classes']:
+    raise UserError(f"the run in {workdir} speaks of the classes {', '.join(record['classes'])} in this order, the "
+                    f"data set now of {', '.join(source.classes)}; prepare the data set again as the run had it, or "
+                    'score frozen features on other classes with fer_jax.transfer.')
+  return source
 
 
 def make_evaluator(setup: run.Setup, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
@@ -130,23 +140,16 @@ def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]],
   its nearest neighbours, and 'finished' in its record at one with the count of looks.
   """
   table = collect(evaluator, variables, source, config.eval_batch_size, mesh, config.eval_order)
+  if 'maps' in table:
+    table |= sources.unit_maps(config, source)
   result = summarise(table, source.classes) | _subset_rates(config, source, table['label'], table['prediction'])
   path = _path(workdir, split, overrides)
   record = run.read_run(workdir)
   if config.comparisons and split == config.data.test:
     result['triplets'] = _score_comparisons(config, record.get('channels', 0), evaluator, variables, mesh)
   looks = record.get('looks', {}).get(split, 0) + 1
-  seen = split in config.data.train.split('+')
-  # Then logits depend on which images share a batch, and files are sorted by class more often than not.
-  batch_mean = config.model.head.get('global_mean') == 'batch'
-  leaky = seen or batch_mean or (config.select == 'best_on_test' and split == config.data.test)
   result |= {
-      'protocol': {
-          'dataset': config.data.dataset, 'variant': config.data.variant, 'split': split,
-          'trained_on': config.data.train, 'select': config.select, 'leaky': leaky, 'looks': looks,
-          'n': result['count'], 'K': len(source.classes), 'seen_in_training': seen, 'fingerprint': source.fingerprint,
-          **_other_data(record, source),
-          **({'eval_order': config.eval_order, 'eval_batch_size': config.eval_batch_size} if batch_mean else {})},
+      'protocol': make_protocol(config, record, source, split) | {'looks': looks, 'n': result['count']},
       'overrides': list(overrides), 'step': at, 'name': config.name, 'seeds': 1, 'seed': config.seed,
       'commit': record['commit'], 'hardware': cluster.hardware(), 'evaluated': run.now()}
   storage.write_json(path, result)
@@ -157,6 +160,20 @@ def evaluate_split(config: ConfigDict, evaluator: Callable[..., dict[str, Any]],
   storage.write_json(workdir / 'run.json', record | {'looks': record.get('looks', {}) | {split: looks}}
                      | ({'finished': run.now()} if finishes else {}))
   return result
+
+
+def make_protocol(config: ConfigDict, record: Mapping[str, Any], source: Any, split: str) -> dict[str, Any]:
+  """What a number measured on a split of the run's data set rests on, and whether it is leaky (``reports.table``)."""
+  seen = split in config.data.train.split('+')
+  # Then logits depend on which images share a batch, and files are sorted by class more often than not.
+  batch_mean = config.model.head.get('global_mean') == 'batch'
+  leaky = seen or batch_mean or (config.select == 'best_on_test' and split == config.data.test)
+  return {
+      'dataset': config.data.dataset, 'variant': config.data.variant, 'split': split,
+      'trained_on': config.data.train, 'select': config.select, 'leaky': leaky,
+      'K': len(source.classes), 'seen_in_training': seen, 'fingerprint': source.fingerprint,
+      **_other_data(record, source),
+      **({'eval_order': config.eval_order, 'eval_batch_size': config.eval_batch_size} if batch_mean else {})}
 
 
 def _other_data(record: Mapping[str, Any], source: Any) -> dict[str, Any]:
@@ -185,20 +202,27 @@ def add_subsets(config: ConfigDict, at: int, source: Any, split: str, workdir: P
     The content of ``WORKDIR/evaluation/<split>.json`` with the subsets, written anew; None where no predictions of step
     ``at`` on this very data are left.
   """
+  if not (left := saved(at, source, split, workdir)):
+    return None
+  result, predictions = left
+  found = _subset_rates(config, source, predictions['label'], predictions['prediction'])
+  known = result.get('subsets', {}) | found.get('subsets', {})
+  result |= found | ({'subsets': known} if known else {})
+  storage.write_json(_path(workdir, split), result)
+  return result
+
+
+def saved(at: int, source: Any, split: str, workdir: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+  """What ``evaluate_split`` left of a split, the result and its table; None where none is of step ``at`` on this data.
+  """
   path = _path(workdir, split)
   try:
     result, predictions = storage.read_json(path), storage.read_npz(path.with_suffix('.npz'))
-    label, prediction = predictions['label'], predictions['prediction']
+    label, _ = predictions['label'], predictions['prediction']
   except (OSError, ValueError, KeyError):
     return None
   same = result['step'] == at and result['protocol']['fingerprint'] == source.fingerprint
-  if not same or not np.array_equal(label, source.labels):
-    return None
-  found = _subset_rates(config, source, label, prediction)
-  known = result.get('subsets', {}) | found.get('subsets', {})
-  result |= found | ({'subsets': known} if known else {})
-  storage.write_json(path, result)
-  return result
+  return (result, predictions) if same and np.array_equal(label, source.labels) else None
 
 
 def _subset_rates(config: ConfigDict, source: Any, label: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:

@@ -66,12 +66,12 @@ def features(trained: run.Trained, source: stream.Source, mesh: jax.sharding.Mes
   Returns:
     'pooled' (N, C), 'embedding' (N, D) and 'logits' (N, K) float32, 'label' int32 (N,), -1 where unknown.
   """
-  table = evaluation.outputs_of(_evaluator(trained, mesh), trained.variables, source, trained.config.eval_batch_size,
+  table = evaluation.outputs_of(evaluator(trained, mesh), trained.variables, source, trained.config.eval_batch_size,
                                 mesh)
   return {name: table[name] for name in ('pooled', 'embedding', 'logits', 'label')}
 
 
-def _evaluator(trained: run.Trained, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
+def evaluator(trained: run.Trained, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
   """The evaluation step without maps, which need landmarks."""
   cluster.check_batch(trained.config.eval_batch_size, mesh, 'eval_batch_size')
   return evaluation.make_evaluator(dataclasses.replace(trained.setup, explain={}), mesh)
@@ -107,11 +107,11 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
   if train.classes != test.classes:
     raise UserError(f"{target.train} has the classes {', '.join(train.classes)}, {target.test} has "
                     f"{', '.join(test.classes)}; both need the same.")
-  evaluator = _evaluator(trained, mesh)
+  network = evaluator(trained, mesh)
 
   def labelled(variables: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Features and labels of both splits under ``variables``."""
-    tables = [evaluation.outputs_of(evaluator, variables, split, trained.config.eval_batch_size, mesh)
+    tables = [evaluation.outputs_of(network, variables, split, trained.config.eval_batch_size, mesh)
               for split in (train, test)]
     return [(table[layer][table['label'] >= 0], table['label'][table['label'] >= 0]) for table in tables]
 
@@ -151,19 +151,31 @@ def transfer(trained: run.Trained, target: Target, mesh: jax.sharding.Mesh, *, l
 
 
 def _leaks(trained: run.Trained, target: Target) -> list[str]:
-  """Why the numbers are not those of faces that the network has never seen, in words.
+  """Why a target's numbers are not those of faces that nobody has seen, in words."""
+  reasons = leaks(trained, target.dataset, target.test, target.data_dir)
+  if _overlap(target.train, target.test):
+    reasons.append('the classifiers were trained on these images')
+  return reasons
+
+
+def leaks(trained: run.Trained, dataset: str, split: str, folder: str) -> list[str]:
+  """Why answers on a split are not those for faces that the network has never seen, in words.
 
   Splits are compared by name, so a slice counts as the whole split. What a run in ``config.init_from`` has seen is not
   known.
+
+  Args:
+    trained: the run.
+    dataset: a builder's name, or 'folder'.
+    split: as in ``stream.open_split``.
+    folder: where it lies; only that of a 'folder' matters.
   """
   config = trained.config
   data, teacher = config.data, trained.record.get('teacher', {})
-  tested = {part.partition('[')[0] for part in target.test.split('+')}
 
-  def overlaps(dataset: str, split: str, folder: str) -> bool:
-    if dataset != target.dataset or (dataset == 'folder' and Path(folder).resolve() != Path(target.data_dir).resolve()):
-      return False
-    return bool(tested & {part.partition('[')[0] for part in split.split('+')})
+  def overlaps(name: str, other: str, place: str) -> bool:
+    same = name == dataset and (name != 'folder' or Path(place).resolve() == Path(folder).resolve())
+    return same and _overlap(other, split)
 
   reasons = []
   if overlaps(data.dataset, data.train, data.dir):
@@ -177,9 +189,15 @@ def _leaks(trained: run.Trained, target: Target) -> list[str]:
     where = options.get('dataset') or data.dataset, options.split, options.get('dir') or data.dir
     if options.get('parts', 1) and overlaps(*where):
       reasons.append(f"the network has seen these images in its source '{name}'")
-  if overlaps(target.dataset, target.train, target.data_dir):
-    reasons.append('the classifiers were trained on these images')
+  if config.model.head.get('global_mean') == 'batch':
+    reasons.append('each answer depends on the other images of its batch')
   return reasons
+
+
+def _overlap(ours: str, theirs: str) -> bool:
+  """Whether two split expressions name a common split."""
+  names = lambda split: {part.partition('[')[0] for part in split.split('+')}
+  return bool(names(ours) & names(theirs))
 
 
 def _finetuned(trained: run.Trained, target: Target, train: stream.Source, epochs: float, name: str) -> dict[str, Any]:

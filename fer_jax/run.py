@@ -28,7 +28,7 @@ from fer_jax.data import augment
 from fer_jax.errors import UserError
 from fer_jax.landmarks.regions import region_count
 from fer_jax.models.classifier import make_classifier
-from fer_jax.state import TrainState, initial_state, initial_variables
+from fer_jax.state import TrainState, initial_state, initialiser
 from fer_jax.teacher import VIEWS, Teacher
 
 # What a run may find in its workdir at the start: compiled programs, and what is left where this was cut off before.
@@ -39,11 +39,11 @@ SELECTIONS = ('last', 'ema', 'holdout', 'best_on_test')
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """Everything pure that a run consists of; ``initial()`` draws its state of step 0."""
+  """Everything pure that a run consists of; ``initial()`` draws its state of step 0, ``initial(seed)`` another's."""
 
   recipe: step.Recipe
   explain: Mapping[str, Mapping[str, Any]]
-  initial: Callable[[], TrainState]
+  initial: Callable[..., TrainState]
   total_steps: int
 
 
@@ -89,19 +89,20 @@ def make_setup(config: ConfigDict, classes: Sequence[str], total_steps: int, tea
   model = make_classifier(options['model'], len(classes), axis, regions)
   terms = step.make_terms(options['losses'], total_steps)
   rows = lambda source: source.get('parts', 1) * (3 if source.get('supervision') == 'triplets' else 1)
-  initial_values = lambda: initial_variables(model, config.seed, config.image_size, regions)
-  shapes = jax.eval_shape(initial_values)
+  initial_variables = initialiser(model, config.image_size, regions)
+  shapes = jax.eval_shape(lambda: initial_variables(config.seed))
   optimizer, learning_rate = optim.make_optimizer(shapes['params'], total_steps, **options['optimizer'])
   recipe = step.Recipe(
       model=model, optimizer=optimizer, learning_rate=learning_rate, terms=terms, seed=config.seed,
+      data_seed=config.seed if config.data.seed == -1 else config.data.seed,
       augment=options['augment'], image_size=config.image_size, normalise=options['normalise'],
       regions=options['regions'] if regions > 1 else None, remat=config.remat,
       drawn_target=config.data.target == 'drawn', ema_decay=config.ema,
       teacher=teacher and _make_teacher(teacher, classes, config.teacher.view),
       group=config.data.parts + sum(map(rows, options['sources'].values())), axis=axis)
 
-  def initial() -> TrainState:
-    return initial_state(initial_values(), optimizer, bool(config.ema))
+  def initial(seed: int = config.seed) -> TrainState:
+    return initial_state(initial_variables(seed), optimizer, bool(config.ema))
 
   return Setup(recipe, options['explain'], initial, total_steps)
 
@@ -127,10 +128,13 @@ def load(workdir: str | os.PathLike[str], mesh: jax.sharding.Mesh, config: Confi
     config: another config than the run's own, which must describe the same variables.
 
   Raises:
-    UserError: there is no run or no checkpoint.
+    UserError: there is no run or no checkpoint, or there are several seeds.
   """
   workdir = storage.as_path(workdir)
   config, record = config or read_config(workdir), read_run(workdir)
+  if config.seeds > 1:
+    raise UserError(f'{workdir} holds {config.seeds} seeds that were trained at once: name the folder of one of them, '
+                    f'such as {workdir}/seed-{config.seed}, which is there when they have finished.')
   if 'classes' not in record:
     raise UserError(f'the run in {workdir} has not begun to train; let it get to its first checkpoint.')
   setup = make_setup(config, record['classes'], record['steps'])
@@ -221,12 +225,18 @@ def open_workdir(config: ConfigDict, workdir: str | os.PathLike[str], overrides:
     storage.write_json(workdir / 'run.json', record)
     storage.write_json(workdir / 'config.json', ours)  # Last: its presence says that this is a run.
     return record
+  check_same_config(workdir, theirs, config)
+  return read_run(workdir)
+
+
+def check_same_config(workdir: str | os.PathLike[str], theirs: Mapping[str, Any], config: ConfigDict) -> None:
+  """Raises UserError, which names keys, where ``theirs``, the config.json in ``workdir``, is not ``config``."""
+  ours = json.loads(config.to_json_best_effort())
   differing = [f'{key} is {_show(theirs, key)} there, {_show(ours, key)} here'
-               for key in sorted(_flat(theirs).keys() | _flat(ours).keys()) if _show(theirs, key) != _show(ours, key)]
+               for key in sorted(flat(theirs).keys() | flat(ours).keys()) if _show(theirs, key) != _show(ours, key)]
   if differing:
     raise UserError(f"{workdir} holds a run of another config: {'; '.join(differing[:8])}. "
                     'Choose another --workdir, or give the same config to go on.')
-  return read_run(workdir)
 
 
 def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -283,13 +293,14 @@ def now() -> str:
   return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """A config's values by dotted keys."""
   out = {}
   for key, value in tree.items():
-    out |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) and value else {prefix + key: value}
+    out |= flat(value, f'{prefix}{key}.') if isinstance(value, dict) and value else {prefix + key: value}
   return out
 
 
 def _show(tree: Mapping[str, Any], key: str) -> str:
-  flat = _flat(tree)
-  return json.dumps(flat[key]) if key in flat else 'absent'
+  values = flat(tree)
+  return json.dumps(values[key]) if key in values else 'absent'

@@ -1,11 +1,18 @@
 """The data that a config names: the split to train on, what else a batch holds, and what is tested on."""
 
+import functools
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax import registry
+from fer_jax import cluster, registry
 from fer_jax.data import mixture, order, stream, subsets, triplets
+from fer_jax.errors import UserError
+from fer_jax.metrics import action_units
+
+# Rows of a training split, evenly spaced, among which ``unit_maps`` finds its faces: reading all may take minutes.
+_LOOKED_AT = 20_000
 
 
 def open_source(config: ConfigDict, split: str) -> Any:
@@ -37,6 +44,34 @@ def open_parts(config: ConfigDict) -> list[mixture.Part]:
   others = [_open_other(config, source, name, **options) for name, options in config.sources.items()
             if options.get('parts', 1)]
   return [mixture.Part(source, config.data.parts, order=config.data.order), *others]
+
+
+def unit_maps(config: ConfigDict, source: Any) -> dict[str, Any]:
+  """What an evaluation's table needs besides to compare its maps with action units, see ``metrics.summary``.
+
+  Args:
+    config: of the run.
+    source: the split that is evaluated.
+
+  Returns:
+    'unit_maps', which draws when it is called; 'attention', the names of such maps in ``config.explain``; and
+    'training_mean' of the training split, or None where that has no action units or cannot be opened.
+  """
+  attention = [name for name, options in config.explain.items() if options.attribution == 'activation']
+  draw = functools.partial(source.unit_maps, size=action_units.SIZE)
+  return {'unit_maps': draw, 'attention': attention, 'training_mean': _training_mean(config)}
+
+
+def _training_mean(config: ConfigDict) -> np.ndarray | None:
+  try:
+    source = open_source(config, config.data.train)
+  except UserError as error:  # It may be gone since, or the config be changed to another data set.
+    cluster.say(f"The picture 'training_mean' is left out: {error}")
+    return None
+  rows = action_units.evenly(len(source), _LOOKED_AT)
+  labels = np.array([int(source.records[int(row)]['label']) for row in rows])
+  draw = lambda row, label: source.unit_maps(row, action_units.SIZE, [label])[0]
+  return action_units.training_mean(draw, rows, labels)
 
 
 def open_comparisons(config: ConfigDict, channels: int) -> dict[str, tuple[Any, triplets.Triplets]]:

@@ -1,5 +1,6 @@
 """The training state: with the step number it is everything a run needs to go on."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -34,11 +35,22 @@ class TrainState:
     return self.ema if averaged else {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def initial_variables(model: Classifier, seed: int, image_size: int, regions: int = 1) -> dict[str, Any]:
-  """Parameters and batch statistics of step 0, a function of ``seed`` alone; ``regions`` is the images per face."""
-  images = jnp.zeros((1, *([regions] if regions > 1 else []), image_size, image_size, 3))
-  variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(seed))
-  return {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
+def initialiser(model: Classifier, image_size: int, regions: int = 1) -> Callable[[int], dict[str, Any]]:
+  """Returns the function from a seed to the parameters and batch statistics of step 0, which is compiled once.
+
+  Args:
+    model: the classifier.
+    image_size: side in pixels of the images it will see.
+    regions: images per face.
+  """
+  shape = (1, *([regions] if regions > 1 else []), image_size, image_size, 3)
+  init = jax.jit(lambda key: model.init(key, jnp.zeros(shape), train=False))
+
+  def initial_variables(seed: int) -> dict[str, Any]:
+    variables = init(jax.random.key(seed))
+    return {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
+
+  return initial_variables
 
 
 def initial_state(variables: dict[str, Any], optimizer: optax.GradientTransformation, averaged: bool) -> TrainState:

@@ -155,6 +155,8 @@ class Recipe:
 
   Attributes:
     regions: keyword arguments of ``landmarks.regions.region_boxes``, or None where a face is one image.
+    seed: of dropout and drawn targets, with the step; it may be traced, where several seeds are one program.
+    data_seed: of order and augmentation, likewise.
     remat: keep only what leaves the backbone's blocks for the backward pass, and compute their inside again.
     teacher: a frozen network that losses may look at, or None; its variables are an argument of the step.
     group: rows of a batch that a loss may compare with each other, see ``data/mixture.py``; 0 where nobody knows. Then
@@ -167,7 +169,8 @@ class Recipe:
   optimizer: optax.GradientTransformation
   learning_rate: Callable[[jax.Array], jax.Array]
   terms: list[Term]
-  seed: int
+  seed: int | jax.Array
+  data_seed: int | jax.Array
   augment: Mapping[str, Any]
   image_size: int
   normalise: Mapping[str, Any]
@@ -195,9 +198,10 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], f
     The next state and meter.
   """
   total = functools.partial(jax.lax.psum, axis_name=recipe.axis) if recipe.axis else (lambda x: x)
-  keys = augment.example_keys(recipe.seed, state.step, batch['row'])
+  keys = augment.example_keys(recipe.data_seed, state.step, batch['row'])
   if recipe.drawn_target:
-    batch = {**batch, 'target': augment.draw_target(batch['target'], keys)}
+    own_keys = augment.example_keys(recipe.seed, state.step, batch['row'])
+    batch = {**batch, 'target': augment.draw_target(batch['target'], own_keys)}
   teacher = recipe.teacher and recipe.teacher(frozen, batch, keys, recipe.augment)
   batch = augment.augment(batch, keys, image_size=recipe.image_size, regions=recipe.regions, **recipe.augment)
   images = augment.normalise(batch['image'], **recipe.normalise)

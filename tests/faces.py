@@ -82,7 +82,8 @@ def steps(config, count=5, devices=1, data=None, setup=None, start=None, frozen=
   state = cluster.replicate(start or setup.initial(), mesh)
   meter = cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
   train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
-  batches = stream.training_batches(parts(config, data), seed=config.seed, batch_size=config.batch_size, threads=0)
+  batches = stream.training_batches(parts(config, data), seed=setup.recipe.data_seed, batch_size=config.batch_size,
+                                    threads=0)
   frozen = cluster.replicate(frozen or {}, mesh)
   for _ in range(count):
     state, meter = train_step(state, meter, frozen, cluster.place(next(batches), mesh))

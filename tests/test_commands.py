@@ -13,7 +13,8 @@ from fer_jax.errors import UserError
 from tests.processes import TINY, call
 
 
-@pytest.mark.parametrize('command', ['train', 'evaluate', 'prepare', 'bench', 'features', 'transfer', 'report'])
+@pytest.mark.parametrize('command', ['train', 'evaluate', 'prepare', 'bench', 'features', 'transfer', 'report',
+                                     'explain', 'robustness', 'cross', 'ablate'])
 def test_help(command, tmp_path):
   status, out, err = call(command, '--help', data_dir=tmp_path)
   assert status == 0, err
@@ -45,6 +46,15 @@ def test_help(command, tmp_path):
     ('features', ['--workdir={}', '--out={}.csv', '--images=configs'], 'run.csv: give the path of an .npz file'),
     ('transfer', ['--workdir={}', '--images=configs', '--shots=1,few'], '--shots=1,few: give whole numbers'),
     ('transfer', ['--workdir={}', '--images=configs'], 'holds no run'),
+    ('explain', ['--workdir={}'], 'holds no run'),
+    ('robustness', ['--workdir={}'], 'holds no run'),
+    ('robustness', ['--workdir={}', '--kinds=oclusion'], "did you mean 'occlusion'"),
+    ('cross', ['--workdir={}'], 'give either --config=CONFIG or --workdirs=RUNS'),
+    ('cross', ['--workdir={}', '--workdirs={}', '--set=epochs=1'], 'runs that are there stay as they are'),
+    ('cross', ['--workdir={}', '--workdirs={}'], 'there is no such folder'),
+    ('cross', ['--workdir={}', '--config=configs/baseline.py', '--datasets=ferplus,fer2013', '--format=html'],
+     '--format=html: unknown'),
+    ('explain', ['--workdir={}', '--faces=0'], '--faces=0: give a number from 1 up'),
 ])
 def test_a_mistake_is_one_clear_message_and_status_2(command, arguments, message, tmp_path):
   arguments = [argument.format(tmp_path / 'run') for argument in arguments]

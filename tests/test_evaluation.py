@@ -8,7 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from fer_jax import checkpoint, cluster, evaluation, run, sources, storage
+from fer_jax.data import face
 from fer_jax.errors import UserError
+from fer_jax.landmarks.action_units import action_unit_map
+from fer_jax.metrics import alignment
 from fer_jax.metrics.intervals import wilson
 from fer_jax.reports.page import write_report
 from fer_jax.reports.table import print_evaluation
@@ -142,6 +145,72 @@ def test_changes_make_evaluations_of_their_own_and_a_batch_mean_is_marked(splits
   shift = stored - logits(workdir, 'test')
   for rows in (slice(0, 8), slice(8, 16), slice(16, 17)):
     np.testing.assert_allclose(shift[rows], np.broadcast_to(shift[rows][:1], shift[rows].shape), rtol=1e-3, atol=1e-5)
+
+
+def test_maps_are_compared_with_the_action_units_of_the_true_class(splits, tmp_path):
+  test = splits['test']
+  test.records[3]['landmark_source'] = face.LANDMARK_SOURCES.index('image_box')
+  test.records[4]['label'] = -1
+  # Another geometry than the stored maps', as the run has it.
+  test.maps = splits['train'].maps = {'action_unit_map': {'geometry': 'intended'}}
+  workdir = make_run(CONFIG, tmp_path / 'run')
+  result = evaluation.evaluate_run(workdir)
+  rows = result['alignment']
+  assert list(rows) == [*CONFIG.explain, 'uniform', 'centred_gaussian', 'training_mean', 'class_free']
+  network = run.load(workdir, cluster.make_mesh())
+  evaluator = evaluation.make_evaluator(network.setup, cluster.make_mesh())
+  table = evaluation.collect(evaluator, network.variables, test, 8, cluster.make_mesh())
+  assert not {'unit_maps', 'training_mean'} & table.keys()  # What evaluations during training do not pay for.
+
+  def scores(row, image):
+    label = test.records[row]['label']
+    drawn = action_unit_map(test.records[row]['landmarks'] / np.float32(16), faces.CLASSES[label], 224,
+                            geometry='intended')
+    a, b = image.ravel(), drawn.ravel().astype(float)
+    return a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-8) if drawn.any() else None
+
+  def by_class(images):
+    found = {}
+    for row, record in enumerate(test.records):
+      if row not in (3, 4) and (value := scores(row, images(row))) is not None:
+        found.setdefault(faces.CLASSES[record['label']], []).append(value)
+    return {name: np.mean(values) for name, values in found.items()}
+
+  def cam(row):
+    image = table['maps']['cam'][row].astype(float)
+    return alignment.resize((image - image.min()) / np.ptp(image), (224, 224))
+
+  pictures = {
+      'cam': cam, 'attention': lambda row: alignment.resize(table['maps']['attention'][row], (224, 224)),
+      'uniform': lambda row: np.ones((224, 224))}
+  for name, images in pictures.items():
+    expected = by_class(images)
+    assert rows[name]['action_unit_cosine_by_class'] == pytest.approx(expected, abs=1e-5), name
+    assert rows[name]['action_unit_cosine'] == pytest.approx(np.mean(list(expected.values())), abs=1e-5)
+  assert rows['cam']['action_unit_count'] == 17 - 2 - 3  # Three are neutral.
+  # The trivial maps are judged like the rest, from the training split and the faces themselves.
+  assert rows['class_free']['action_unit_cosine'] > rows['uniform']['action_unit_cosine']
+  means = []
+  for k, name in list(enumerate(faces.CLASSES))[1:]:
+    train = [record['landmarks'] / np.float32(16) for record in splits['train'].records if record['label'] == k]
+    means.append(np.mean([action_unit_map(points, name, 224, geometry='intended') for points in train], axis=0))
+  expected = by_class(lambda row: np.mean(means, axis=0))
+  assert rows['training_mean']['action_unit_cosine_by_class'] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_training_split_that_is_gone_costs_one_row_only(splits, tmp_path, capsys):
+  workdir = make_run(CONFIG, tmp_path / 'run')
+
+  def open_source(config, split):
+    if split == 'train':
+      raise UserError('synthetic_faces is not prepared')
+    return splits[split]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sources, 'open_source', open_source)
+    rows = evaluation.evaluate_run(workdir)['alignment']
+  assert "'training_mean' is left out: synthetic_faces is not prepared" in ' '.join(capsys.readouterr().out.split())
+  assert 'training_mean' not in rows and rows['cam']['action_unit_cosine'] > 0
 
 
 def test_data_that_changed_since_training_are_told(splits, tmp_path, capsys):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax import checkpoint, cluster, evaluation, experiment, run, sources, storage
+from fer_jax import checkpoint, cluster, evaluation, experiment, monitoring, run, sources, storage
 from fer_jax.data import stream
 from fer_jax.errors import UserError
 from tests import faces
@@ -209,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
   with pytest.raises(UserError, match='cross_entropy.* became (nan|inf).*learning_rate'):
     experiment.train(faces.config(optimizer__learning_rate=1e30, optimizer__warmup=0.0), tmp_path / 'a')
   with pytest.raises(UserError, match=r'^pal became nan between steps 3 and 4'):
-    experiment.check_finite({'loss': float('nan'), 'loss/pal': float('nan'), 'loss/cross_entropy': 1.0}, 2, 4)
+    monitoring.check_finite({'loss': float('nan'), 'loss/pal': float('nan'), 'loss/cross_entropy': 1.0}, 2, 4)
 
 
 def test_a_workdir_of_another_config_is_refused_with_the_difference(finished):

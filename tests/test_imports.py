@@ -10,16 +10,18 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'fer_jax'
 # From the ground up; a module may import from lower levels and from its own package folder.
 LEVELS = [
     {'errors'},
-    {'registry', 'landmarks', 'rollcall'},
+    {'registry', 'landmarks', 'rollcall', 'ablation'},
     {'data', 'models', 'attribution', 'cluster', 'optim'},
     {'losses', 'metrics', 'storage', 'commands'},
     {'state', 'teacher'},
     {'step', 'checkpoint'},
-    {'run', 'sources'},
-    {'reports', 'evaluation', 'scaling'},
-    {'experiment'},
-    {'frozen'},
-    {'train', 'evaluate', 'prepare', 'bench', 'features', 'transfer', 'report'},
+    {'run', 'sources', 'monitoring'},
+    {'reports', 'evaluation', 'scaling', 'seeds'},
+    {'experiment', 'randomisation'},
+    {'frozen', 'faithfulness'},
+    {'corruption', 'matrix'},
+    {'ablate', 'train', 'evaluate', 'prepare', 'bench', 'features', 'transfer', 'report', 'robustness', 'cross',
+     'explain'},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 

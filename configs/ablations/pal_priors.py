@@ -22,7 +22,6 @@ ROWS = {
     'shuffled': {**SIZE, _TERM + 'prior': 'shuffled'},
     'landmark_all': {**SIZE, **_ALL},
     'centred_gaussian_all': {**SIZE, **_ALL, _TERM + 'prior': 'centred_gaussian'},
-    'shuffled_all': {**SIZE, **_ALL, _TERM + 'prior': 'shuffled'},
 }
 
 

@@ -1,13 +1,13 @@
 """Maps that a run wants drawn otherwise than the builders drew them, from the landmarks of a record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fer_jax.data.face import MAP_SIZE
 from fer_jax.errors import UserError, nearest
-from fer_jax.landmarks.action_units import GEOMETRY, action_unit_map
+from fer_jax.landmarks.action_units import GEOMETRY, action_unit_map, action_unit_maps
 from fer_jax.landmarks.heatmap import landmark_heatmap
 
 # Every option there is, with the value that the builders draw with; '': as the geometry says.
@@ -46,7 +46,7 @@ def redrawn(maps: Mapping[str, Any], image_size: int) -> dict[str, Draw]:
   draws = {}
   if heatmap != DEFAULTS['landmark_heatmap']:
     draws['landmark_heatmap'] = lambda landmarks, _: landmark_heatmap(landmarks, MAP_SIZE, **heatmap)
-  switches = {key: value for key, value in units.items() if value != ''}
+  switches = _switches(maps)
 
   def draw_units(landmarks: np.ndarray, expression: str | None) -> np.ndarray:
     return action_unit_map(landmarks, expression, MAP_SIZE, image_size=image_size, **switches)
@@ -61,6 +61,29 @@ def redrawn(maps: Mapping[str, Any], image_size: int) -> dict[str, Draw]:
     except (UserError, TypeError, ValueError, ZeroDivisionError) as error:
       raise UserError(f'data.maps.{name}: {error}') from error
   return draws
+
+
+def unit_maps(landmarks: np.ndarray, expressions: Sequence[str | None], size: int, maps: Mapping[str, Any],
+              image_size: int) -> np.ndarray:
+  """Draws the action-unit maps of several expressions on one face.
+
+  Args:
+    landmarks: (68, 2) fractions.
+    expressions: K canonical names, None for a class without one.
+    size: side of the maps in pixels.
+    maps: as in ``redrawn``, which has checked them.
+    image_size: as in ``redrawn``.
+
+  Returns:
+    uint8 (K, size, size); zeros where an expression has no action units or the face no landmarks.
+  """
+  return action_unit_maps(landmarks, expressions, size, image_size=image_size, **_switches(maps))
+
+
+def _switches(maps: Mapping[str, Any]) -> dict[str, str]:
+  """The options of an action-unit map that are set."""
+  units = {**DEFAULTS['action_unit_map'], **maps.get('action_unit_map', {})}
+  return {key: value for key, value in units.items() if value != ''}
 
 
 def _in_full(units: Mapping[str, str]) -> dict[str, str]:

@@ -23,12 +23,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fer_jax.data import preparation
-from fer_jax.data.face import canonical
+from fer_jax.data.face import LANDMARK_SOURCES, canonical
 from fer_jax.data.folder import Folder
 from fer_jax.data.mixture import Mixture, Part
 from fer_jax.data.order import evaluation_order
 from fer_jax.data.pixels import decode, name_of, to_channels, to_size, to_square
-from fer_jax.data.redraw import redrawn
+from fer_jax.data.redraw import redrawn, unit_maps
 from fer_jax.data.restricted import Restricted
 from fer_jax.errors import UserError, nearest
 
@@ -113,6 +113,30 @@ class Source:
     if self.cache:
       self._cached[row] = example
     return example
+
+  def unit_maps(self, row: int, size: int, labels: Sequence[int] | None = None) -> np.ndarray:
+    """Draws the action-unit maps of classes from the landmarks of example ``row``, as ``maps`` says.
+
+    Args:
+      row: of the split.
+      size: side of the maps in pixels.
+      labels: K of them; None: all classes.
+
+    Returns:
+      uint8 (K, size, size), moved as the example's own map is; zeros where a class has no action units, or the
+      landmarks are none or not to be trusted (``face.LANDMARK_SOURCES``).
+    """
+    record = self.records[row]
+    labels = range(len(self.classes)) if labels is None else labels
+    if record['landmark_source'] < LANDMARK_SOURCES.index('detector'):
+      return np.zeros((len(labels), size, size), np.uint8)
+    image = decode(record)
+    height, width = image.shape[:2]
+    landmarks = np.asarray(record['landmarks'], np.float32) / np.float32([width, height])
+    drawn = unit_maps(landmarks, [canonical(self.classes[k]) for k in labels], size, self.maps, self.size)
+    if height != width:
+      drawn = np.stack(list(to_square(image, dict(enumerate(drawn)), landmarks)[1].values()))
+    return drawn
 
   def _decoded(self, record: Mapping[str, Any]) -> dict[str, Any]:
     image = decode(record)

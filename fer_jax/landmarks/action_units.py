@@ -4,6 +4,8 @@ Source: arXiv 2402.00281 and its code (sbelharbi/interpretable-fer-aus). The geo
 the paper in four places; ``GEOMETRY`` names them.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -66,6 +68,23 @@ def action_unit_map(landmarks: np.ndarray | None, expression: str | None, size: 
   Raises:
     UserError: an unknown name; the message lists the choices.
   """
+  return action_unit_maps(landmarks, [expression], size, geometry, radii, image_size, **switches)[0]
+
+
+def action_unit_maps(landmarks: np.ndarray | None, expressions: Sequence[str | None], size: int, geometry: str = 'code',
+                     radii: str = 'scaled', image_size: int = _CANVAS, **switches: str) -> np.ndarray:
+  """Draws the maps of several expressions on one face, where an action unit that they share is drawn once.
+
+  Args:
+    landmarks, size, geometry, radii, image_size, switches: as in ``action_unit_map``.
+    expressions: K of them.
+
+  Returns:
+    uint8 (K, size, size), each as ``action_unit_map`` draws it.
+
+  Raises:
+    UserError: as there.
+  """
   if geometry not in GEOMETRY:
     raise UserError(f"unknown geometry '{geometry}'{nearest(geometry, GEOMETRY)}")
   if radii not in RADII:
@@ -74,32 +93,49 @@ def action_unit_map(landmarks: np.ndarray | None, expression: str | None, size: 
   for name, value in switches.items():
     if value not in (known := {preset.get(name) for preset in GEOMETRY.values()}):
       raise UserError(f"unknown geometry switch {name}='{value}'; known values: {known}")
-  if expression not in (None, ANY, *CODEBOOK):
-    raise UserError(f"unknown expression '{expression}'{nearest(expression, (ANY, *CODEBOOK))}")
-  units = UNITS if expression == ANY else CODEBOOK.get(expression, ())
-  if expression == 'disgust' and choice['disgust'] == 'au10':
-    units = tuple(10 if unit == 5 else unit for unit in units)
-  result = np.zeros((size, size), np.float32)
-  if landmarks is None or not units or not np.isfinite(landmarks).all():
-    return result.astype(np.uint8)
+  for expression in expressions:
+    if expression not in (None, ANY, *CODEBOOK):
+      raise UserError(f"unknown expression '{expression}'{nearest(expression, (ANY, *CODEBOOK))}")
+  maps = np.zeros((len(expressions), size, size), np.uint8)
+  if landmarks is None or not np.isfinite(landmarks).all():
+    return maps
   # Truncated like the source's; the small term keeps a whole pixel whole after its way through float32 fractions.
   p = np.trunc(np.asarray(landmarks, np.float64) * _CANVAS + 1e-3)
   pixel = 1.0 if radii == 'scaled' else _CANVAS / image_size
-  for unit in units:
-    coarse = cv2.blur(_draw(_ellipses(unit, p, choice, pixel)), (3, 3))
-    result = np.maximum(result, cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR))
-  low, high = result.min(), result.max()
-  if high <= low:
-    return np.zeros((size, size), np.uint8)
-  return np.rint(255 * (result - low) / (high - low)).astype(np.uint8)
+  drawn: dict[tuple, np.ndarray] = {}
+  # Made once and written over: making arrays of this size takes longer than filling them.
+  result, *room = np.empty((1 + len(UNITS), size, size), np.float32)
+  for i, expression in enumerate(expressions):
+    result[:] = 0
+    for unit in _units(expression, choice):
+      ellipses = tuple(_ellipses(unit, p, choice, pixel))
+      if ellipses not in drawn:
+        coarse = cv2.blur(_draw(ellipses), (3, 3))
+        drawn[ellipses] = cv2.resize(coarse, (size, size), room.pop(), interpolation=cv2.INTER_LINEAR)
+      np.maximum(result, drawn[ellipses], out=result)
+    low, high = result.min(), result.max()
+    if high > low:
+      result -= low
+      result *= 255
+      result /= high - low
+      maps[i] = np.rint(result, out=result)
+  return maps
 
 
-def _draw(ellipses: list[tuple]) -> np.ndarray:
+def _units(expression: str | None, choice: dict[str, str]) -> tuple[int, ...]:
+  """The action units that are drawn for an expression."""
+  units = UNITS if expression == ANY else CODEBOOK.get(expression, ())
+  if expression == 'disgust' and choice['disgust'] == 'au10':
+    units = tuple(10 if unit == 5 else unit for unit in units)
+  return units
+
+
+def _draw(ellipses: Sequence[tuple]) -> np.ndarray:
   """Coverage (28, 28) of filled ellipses (centre x, centre y, horizontal and vertical semi-axis) on the canvas."""
   covered = np.zeros((2 * _COARSE, 2 * _COARSE), bool)
   for cx, cy, a, b in ellipses:
     covered |= ((_READ - cx) / a) ** 2 + (((_READ - cy) / b) ** 2)[:, None] <= 1
-  return covered.reshape(_COARSE, 2, _COARSE, 2).mean((1, 3), dtype=np.float32)
+  return cv2.resize(covered.astype(np.float32), (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
 
 
 def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) -> list[tuple]:

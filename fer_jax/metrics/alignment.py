@@ -1,7 +1,7 @@
 """How well an attribution map agrees with an anatomical prior: cosine and Pearson, and the constant maps to beat.
 
 A cosine of non-negative maps is far above 0 for any map, even a uniform one; Pearson's correlation is 0 there. Print
-both, beside the constant maps of ``trivial_maps``.
+both, beside the constant maps of ``trivial_maps``. The pointing game looks at a map's maximum alone.
 """
 
 import cv2
@@ -9,6 +9,9 @@ import numpy as np
 
 # Below this share of a map's largest magnitude, its variation is rounding noise, and the map is taken for constant.
 _FLAT = 1e-6
+
+# Values this near to the maximum, as a share of the map's range, are as large: resizing rounds, ties must stay ties.
+_TIE = 1e-6
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -52,6 +55,30 @@ def trivial_maps(size: tuple[int, int]) -> dict[str, np.ndarray]:
   y = ((np.arange(height) + 0.5) / height - 0.58) / 0.27
   x = ((np.arange(width) + 0.5) / width - 0.5) / 0.27
   return {'uniform': np.ones(size), 'centred_gaussian': np.exp(-0.5 * (y[:, None]**2 + x[None, :]**2))}
+
+
+def min_max(image: np.ndarray) -> np.ndarray:
+  """Scales a map (h, w) to its own minimum 0 and maximum 1: float64; zeros where it is constant or not finite."""
+  image = np.asarray(image, np.float64)
+  low, high = image.min(), image.max()
+  if not np.isfinite(image).all() or high - low <= _FLAT * max(abs(low), abs(high)):
+    return np.zeros_like(image)
+  return (image - low) / (high - low)
+
+
+def pointing(image: np.ndarray, inside: np.ndarray) -> float:
+  """The pointing game (arXiv 1608.00507): whether the maximum of a map lies inside a region.
+
+  Args:
+    image: real, finite, of any shape.
+    inside: bool, of that shape.
+
+  Returns:
+    1 or 0; where several pixels share the maximum, the share of them that lies inside. So a constant map scores the
+    share of the image that the region covers, which is what pointing blindly scores on average.
+  """
+  top = image >= image.max() - _TIE * np.ptp(image)
+  return np.count_nonzero(top & inside) / np.count_nonzero(top)
 
 
 def _similarity(image: np.ndarray, prior: np.ndarray, centre: bool) -> float:

@@ -2,12 +2,13 @@
 
 The causal mask marks the pixels that change between a face and the same face at neutral. The share of mass asks how
 much of the explanation lies there; the area under the ROC curve asks whether pixels inside are ranked above those
-outside, whatever the map's scale and offset.
+outside, whatever the map's scale and offset; the pointing game asks for the map's maximum alone.
 """
 
 import numpy as np
 from scipy import stats
 
+from fer_jax.metrics import alignment
 from fer_jax.metrics.alignment import resize
 
 
@@ -58,6 +59,25 @@ def area_under_curve(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
       ranks = stats.rankdata(image)[inside.ravel()]
       areas[i] = (ranks.mean() - (positives + 1) / 2) / negatives
   return areas
+
+
+def pointing(maps: np.ndarray, masks: np.ndarray, size: int = 224) -> np.ndarray:
+  """The pointing game of each map with its mask, see ``alignment.pointing``.
+
+  Args:
+    maps: (N, h, w) real; scaled to minimum and maximum, then resized bilinearly to the size, as for action units.
+    masks: (N, H, W) as in ``mass_inside``; resized to the nearest pixel.
+    size: side in pixels at which the maximum is looked for.
+
+  Returns:
+    (N,) float64 in [0, 1]; a map that is constant or not finite points everywhere and scores the mask's share.
+  """
+  rows, columns = (np.arange(size) * side // size for side in masks.shape[1:])
+  scores = np.zeros(len(maps))
+  for i, (image, inside) in enumerate(zip(maps, _inside(masks), strict=True)):
+    image = resize(alignment.min_max(image), (size, size))
+    scores[i] = alignment.pointing(image, inside[rows[:, None], columns])
+  return scores
 
 
 def _inside(masks: np.ndarray) -> np.ndarray:

@@ -1,9 +1,12 @@
-"""Whether one network is better than another on the same faces, beyond what the choice of faces explains.
+"""Whether one network, or one recipe, is better than another, beyond what chance explains.
 
-Both answers take the networks as they are: they speak of these trained parameters, not of the recipes, whose numbers
-vary with the seed as well. Faces are taken as independent, which several pictures of one person are not.
+``mcnemar`` and ``paired_bootstrap`` are about the choice of faces and take the networks as they are: they speak of
+these trained parameters, not of the recipes, whose numbers vary with the seed as well. Faces are taken as independent,
+which several pictures of one person are not. ``welch`` is about the seeds and takes the faces as they are.
 """
 
+import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +65,42 @@ def paired_bootstrap(ours: np.ndarray, theirs: np.ndarray, confidence: float = 0
   """
   ours, theirs = _paired(np.asarray(ours, np.float64), np.asarray(theirs, np.float64))
   return bootstrap(ours - theirs, np.mean, confidence, seed)
+
+
+class Welch(NamedTuple):
+  """A mean difference, its interval and p-value; None where the values have no spread to compare it with."""
+
+  difference: float
+  low: float | None
+  high: float | None
+  p_value: float | None
+
+
+def welch(ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.95) -> Welch:
+  """Welch's t test that two recipes have the same mean over seeds, whose spreads may differ (B. L. Welch, 1947).
+
+  Args:
+    ours: (N,) one number for each seed, assumed roughly normal.
+    theirs: (M,) the other recipe's. Its seeds need not be the same: nothing is paired.
+    confidence: coverage in (0, 1).
+
+  Returns:
+    ours - theirs of the means, with interval and p-value where both have two seeds or more and not all are equal.
+
+  Raises:
+    ValueError: one of them is empty.
+  """
+  ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+  if not len(ours) or not len(theirs):
+    raise ValueError('no values')
+  difference = float(ours.mean() - theirs.mean())
+  if min(len(ours), len(theirs)) == 1 or not (np.ptp(ours) or np.ptp(theirs)):
+    return Welch(difference, None, None, None)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', RuntimeWarning)  # Of lost precision, where one of the two has no spread at all.
+    test = stats.ttest_ind(ours, theirs, equal_var=False)
+  low, high = test.confidence_interval(confidence)
+  return Welch(difference, float(low), float(high), float(test.pvalue))
 
 
 def _paired(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.metrics import alignment, calibration, causal
+from fer_jax.metrics import action_units, alignment, calibration, causal
 from fer_jax.metrics import confusion as rates
 from fer_jax.metrics.intervals import wilson
 
@@ -17,7 +17,8 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
   Args:
     table: ``label`` (N,) int, -1 unknown; ``prediction`` (N,) int; optionally ``nll`` (N,) negative log-likelihoods;
       optionally ``logits`` (N, K); optionally ``maps`` {name: (N, h, w) float} with ``prior`` (N, H, W),
-      ``landmarks_valid`` (N,) bool, and ``causal_mask`` (N, H, W) bool or uint8 where the data set knows it.
+      ``landmarks_valid`` (N,) bool, and ``causal_mask`` (N, H, W) bool or uint8 where the data set knows it; with maps
+      optionally ``unit_maps`` and ``attention`` as in ``action_units.measure``, and ``training_mean`` (S, S) or None.
     classes: the K class names.
 
   Returns:
@@ -26,9 +27,12 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
       absent_classes (without examples: left out of recall and of the mean), confusion (K x K, row = true), classes,
       macro_f1 (over the classes that occur or were predicted), nll (mean over labelled examples, nats), ece (expected
       calibration error of the labelled examples, 15 bins),
-      alignment {map: {cosine, pearson, count} and, with causal masks, {mass_inside_causal_mask, causal_auc,
-      causal_count, causal_left_out}}; the trivial maps 'uniform' and 'centred_gaussian' are rows too. ``count`` is the
-      number of faces with landmarks; causal_left_out that of the faces whose mask is empty (neutral) or full.
+      alignment {map: {cosine, pearson, count}, with the landmark prior; where faces have action units, the rows of
+      ``action_units.measure``; and, with causal masks, {mass_inside_causal_mask, causal_auc, causal_pointing,
+      causal_count, causal_left_out}}. Rows too are pictures that owe nothing to the network: 'uniform' and
+      'centred_gaussian' know nothing, 'training_mean' knows the training split, and all three are the same for every
+      face; 'class_free' knows the landmarks of the face, not its class. ``count`` is the number of faces with
+      landmarks; causal_left_out that of the faces whose mask is empty (neutral) or full.
   """
   label, prediction = np.asarray(table['label']), np.asarray(table['prediction'])
   known = label != -1
@@ -36,7 +40,7 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
   recall = rates.recall(confusion)
   present = np.isfinite(recall)
   result = {
-      **_rates(confusion),
+      **overall(confusion),
       'recall': {name: float(r) for name, r, there in zip(classes, recall, present, strict=True) if there},
       'absent_classes': [name for name, there in zip(classes, present, strict=True) if not there],
       'confusion': confusion.tolist(),
@@ -49,7 +53,7 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
     confidence = calibration.top_probability(np.asarray(table['logits'])[known])
     result['ece'] = _number(calibration.expected_calibration_error(confidence, (label == prediction)[known]))
   if table.get('maps'):
-    result['alignment'] = _alignment(table)
+    result['alignment'] = _alignment(table, classes)
   return result
 
 
@@ -71,7 +75,7 @@ def summarise_subsets(label: np.ndarray, prediction: np.ndarray, num_classes: in
       without_copies: rates of the whole split without the copies. Both without_copies only where known.
   """
   def of(rows: np.ndarray) -> dict[str, Any]:
-    return _rates(rates.confusion_matrix(label[rows], prediction[rows], num_classes))
+    return overall(rates.confusion_matrix(label[rows], prediction[rows], num_classes))
 
   result: dict[str, Any] = {}
   for name, subset in subsets.items():
@@ -84,7 +88,8 @@ def summarise_subsets(label: np.ndarray, prediction: np.ndarray, num_classes: in
   return result
 
 
-def _rates(confusion: np.ndarray) -> dict[str, Any]:
+def overall(confusion: np.ndarray) -> dict[str, Any]:
+  """Count, accuracy, accuracy_interval and mean_class_accuracy, as in ``summarise``, of a (K, K) confusion matrix."""
   count = int(confusion.sum())
   return {
       'count': count,
@@ -94,30 +99,46 @@ def _rates(confusion: np.ndarray) -> dict[str, Any]:
   }
 
 
-def _alignment(table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _alignment(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
   prior, masks = np.asarray(table['prior']), table.get('causal_mask')
   valid = np.asarray(table['landmarks_valid'], bool)
   if masks is not None:
     masks = np.asarray(masks)
     scored = causal.usable(masks)
   maps = dict(table['maps'])
-  for name, constant in alignment.trivial_maps(prior.shape[1:]).items():
-    maps[name] = np.broadcast_to(constant, prior.shape)
+  constants, units = _constants(table, prior.shape[1:]), {}
+  if 'unit_maps' in table:
+    units, class_free = action_units.measure(
+        maps, table['unit_maps'], np.flatnonzero(valid), np.asarray(table['label']), np.asarray(table['prediction']),
+        classes, _constants(table, (action_units.SIZE, action_units.SIZE)), table.get('attention', ()))
+  maps |= {name: np.broadcast_to(constant, prior.shape) for name, constant in constants.items()}
+  if units:
+    maps[action_units.CLASS_FREE] = class_free
   rows = {}
   for name, values in maps.items():
     rows[name] = {
         'cosine': _mean(alignment.cosine(values[valid], prior[valid])),
         'pearson': _mean(alignment.pearson(values[valid], prior[valid])),
         'count': int(valid.sum()),
+        **units.get(name, {}),
     }
     if masks is not None:
       rows[name] |= {
           'mass_inside_causal_mask': _mean(causal.mass_inside(values[scored], masks[scored])),
           'causal_auc': _mean(causal.area_under_curve(values[scored], masks[scored])),
+          'causal_pointing': _mean(causal.pointing(values[scored], masks[scored])),
           'causal_count': int(scored.sum()),
           'causal_left_out': int((~scored).sum()),
       }
   return rows
+
+
+def _constants(table: Mapping[str, Any], size: tuple[int, int]) -> dict[str, np.ndarray]:
+  """The pictures of a size that are the same for every face."""
+  constants = alignment.trivial_maps(size)
+  if table.get('training_mean') is not None:
+    constants['training_mean'] = alignment.resize(table['training_mean'], size)
+  return constants
 
 
 def _mean(values: np.ndarray) -> float | None:

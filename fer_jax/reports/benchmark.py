@@ -17,7 +17,7 @@ import numpy as np
 from fer_jax import storage
 from fer_jax.errors import UserError, nearest
 from fer_jax.metrics.intervals import t_interval, wilson
-from fer_jax.reports.formats import Line, Table
+from fer_jax.reports.formats import Column, Line, Table
 from fer_jax.reports.table import leaks, other_data
 
 
@@ -30,6 +30,11 @@ class Value(NamedTuple):
 
 
 Measured = dict[str, Value]
+
+# One metric of one row is a line.
+COLUMNS = (Column('row', 'p{.14\\linewidth}'), Column('metric', 'p{.1\\linewidth}'), Column('ours'),
+           Column('marks', 'p{.12\\linewidth}'), Column('sd'), Column('95 % from'), Column('95 % to'), Column('seeds'),
+           Column('published', 'p{.2\\linewidth}'))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,11 +69,11 @@ class Benchmark:
 
 
 def _measure_rates(config: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[tuple[str, Measured]]:
-  found = {'accuracy': _rate(result)}
+  found = {'accuracy': rate(result)}
   if result['mean_class_accuracy'] is not None:
     found['mean class accuracy'] = Value(100 * result['mean_class_accuracy'])
   if 'without_copies' in result:
-    found['accuracy without copies of training images'] = _rate(result['without_copies'])
+    found['accuracy without copies of training images'] = rate(result['without_copies'])
   yield '', found
 
 
@@ -80,7 +85,7 @@ def _measure_subsets(config: Mapping[str, Any], result: Mapping[str, Any]) -> It
   subsets = result.get('subsets') or {}
   found = {metric: [name for name in subsets if re.search(form, name)] for metric, form in _SUBSETS.items()}
   # Of two lists for one metric neither is taken.
-  yield '', {metric: _rate(subsets[names[0]]) for metric, names in found.items()
+  yield '', {metric: rate(subsets[names[0]]) for metric, names in found.items()
              if len(names) == 1 and subsets[names[0]]['count']}
 
 
@@ -92,7 +97,7 @@ def _measure_cosines(config: Mapping[str, Any], result: Mapping[str, Any]) -> It
   cosines = {_COSINES.get(name, f"cosine of '{name.replace('_', ' ')}'"): Value(row['action_unit_cosine'])
              for name, row in (result.get('alignment') or {}).items() if row.get('action_unit_cosine') is not None}
   if cosines:
-    yield '', {'accuracy': _rate(result), **cosines}
+    yield '', {'accuracy': rate(result), **cosines}
 
 
 _TYPES = {'': '', 'one_class': ', one class', 'two_class': ', two classes', 'three_class': ', three classes'}
@@ -116,7 +121,8 @@ def _triplets(scored: Mapping[str, Any]) -> Value:
   return Value(100 * scored['accuracy'], _percent(scored['accuracy_interval']), mark)
 
 
-def _rate(rates: Mapping[str, Any]) -> Value:
+def rate(rates: Mapping[str, Any]) -> Value:
+  """An accuracy in per cent with its Wilson interval over faces, from an evaluation or a part of one."""
   count = rates['count']
   return Value(100 * rates['accuracy'], _percent(wilson(round(rates['accuracy'] * count), count)))
 
@@ -177,8 +183,13 @@ def collect(patterns: Sequence[str]) -> tuple[list[Run], list[str]]:
   Raises:
     UserError: there is no such folder.
   """
+  return read(dict.fromkeys(path for pattern in patterns for path in expand(pattern)))
+
+
+def read(workdirs: Iterable[str]) -> tuple[list[Run], list[str]]:
+  """The evaluations of test splits in these very folders, and a sentence for each that could not be used."""
   runs, problems = [], []
-  for workdir in dict.fromkeys(path for pattern in patterns for path in _expand(pattern)):
+  for workdir in workdirs:
     try:
       runs += _read(workdir)
     except FileNotFoundError as error:
@@ -190,8 +201,12 @@ def collect(patterns: Sequence[str]) -> tuple[list[Run], list[str]]:
   return runs, problems
 
 
-def _expand(pattern: str) -> list[str]:
-  """The folders that a pattern stands for."""
+def expand(pattern: str) -> list[str]:
+  """The folders that a pattern of ``collect`` stands for.
+
+  Raises:
+    UserError: there is none.
+  """
   head, wild = re.fullmatch(r'((?:[^*?\[]*/)?)(.*)', pattern.rstrip('/')).groups()
   paths = storage.as_path(head or '.').glob(wild) if re.search(r'[*?\[]', wild) else [storage.as_path(pattern)]
   folders = sorted(str(path) for path in paths if path.is_dir())
@@ -215,7 +230,7 @@ def _read(workdir: str) -> list[Run]:
     if run.result['accuracy'] is None:
       raise UserError('the test split has no labelled faces.')
     # What is missing shows here, where the workdir can be named.
-    _identity(run), _protocol([run]), list(_marks([run]))
+    _identity(run), _protocol([run]), list(marks([run]))
     for benchmark in BENCHMARKS.values():
       list(_measure(benchmark, run))
   return runs
@@ -250,7 +265,7 @@ def make_tables(runs: Sequence[Run], keys: Sequence[str] = ()) -> tuple[list[Tab
       lines, repeated = _lines(measurements, theirs)
       remarks += [sentence for sentence in repeated if sentence not in remarks]
       if lines:
-        tables.append(Table(BENCHMARKS[key].title + f' ({rule})' * bool(rule), tuple(lines)))
+        tables.append(Table(BENCHMARKS[key].title + f' ({rule})' * bool(rule), COLUMNS, tuple(lines)))
   where = 'these tables' if keys else 'the benchmark tables'
   remarks += [f"{run.workdir} is in none of {where}: it was tested on {run.result['protocol']['dataset']} "
               f"({run.result['protocol']['variant']})." for run in runs if id(run) not in used]
@@ -271,6 +286,21 @@ def _measure(benchmark: Benchmark, run: Run) -> Iterator[tuple[str, Measured]]:
   for rule, measured in benchmark.measure(run.config, run.result):
     if measured:
       yield ', '.join(filter(None, [*rules, rule])), measured
+
+
+def by_config(runs: Sequence[Run]) -> dict[str, list[Run]]:
+  """Runs by the names of their rows: those that differ in their seed alone are one row.
+
+  Raises:
+    UserError: two of a row have the same seed.
+  """
+  rows: dict[str, dict[int, Run]] = {}
+  for run in runs:
+    first = rows.setdefault(_identity(run), {}).setdefault(run.config['seed'], run)
+    if first is not run:
+      raise UserError(f"{run.workdir} repeats seed {run.config['seed']} of {first.workdir}; name one of the two.")
+  labels = _labels([next(iter(seeds.values())) for seeds in rows.values()])
+  return {label: list(seeds.values()) for label, seeds in zip(labels, rows.values(), strict=True)}
 
 
 def _lines(measurements: Sequence[tuple[Run, Measured]], theirs: Sequence[Mapping[str, Any]]
@@ -303,21 +333,24 @@ def _group_lines(label: str, runs: Sequence[tuple[Run, Measured]], entries: Sequ
     found = {run: measured[metric] for run, measured in runs if metric in measured}
     beside = [entry for entry in entries if entry['metric'] == metric]
     notes = [*([_protocol(list(found))] if found else []), *(f"{entry['source']}." for entry in beside)]
-    lines.append(Line(label, metric, **(_over_seeds(found, metric) if found else {}),
-                      published='; '.join(_shown(entry, label) for entry in beside), notes=tuple(dict.fromkeys(notes))))
+    cells = {'row': label, 'metric': metric, **(_over_seeds(found, metric) if found else {}),
+             'published': '; '.join(_shown(entry, label) for entry in beside)}
+    leaky = 'LEAKY' in cells.get('marks', '')
+    lines.append(Line(cells, tuple(dict.fromkeys(notes)), 'leaky' if leaky else ''))
   return lines
 
 
 def _over_seeds(found: Mapping[Run, Value], metric: str) -> dict[str, str]:
-  """Our cells of a line."""
+  """Our cells of a line, by column."""
   values = [value.value for value in found.values()]
   mean, low, high, count = t_interval(values)
   if count == 1:
     low, high = next(iter(found.values())).interval
-  numbers = {'ours': mean, 'sd': float(np.std(values, ddof=1)) if count > 1 else None, 'low': low, 'high': high}
+  numbers = {'ours': mean, 'sd': float(np.std(values, ddof=1)) if count > 1 else None,
+             '95 % from': low, '95 % to': high}
   decimals = 3 if 'cosine' in metric or metric.endswith('-COS') else 2
-  marks = [*_marks(list(found)), *(value.mark for value in found.values() if value.mark)]
-  return {'marks': '; '.join(dict.fromkeys(marks)), 'seeds': str(count),
+  beware = [*marks(list(found)), *(value.mark for value in found.values() if value.mark)]
+  return {'marks': '; '.join(dict.fromkeys(beware)), 'seeds': str(count),
           **{name: '' if number is None else f'{number:.{decimals}f}' for name, number in numbers.items()}}
 
 
@@ -337,10 +370,10 @@ def _system(run: Run) -> str:
 
 def _identity(run: Run) -> str:
   """Equal for runs that differ in their seed alone."""
-  return json.dumps([run.result['name'], _settings(run), run.result.get('overrides', [])], sort_keys=True)
+  return json.dumps([run.result['name'], settings(run), run.result.get('overrides', [])], sort_keys=True)
 
 
-def _settings(run: Run) -> dict[str, str]:
+def settings(run: Run) -> dict[str, str]:
   """The flat config and what was tested on, without the seed and without where the data lie."""
   def flat(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
     for key, value in tree.items():
@@ -349,8 +382,8 @@ def _settings(run: Run) -> dict[str, str]:
       else:
         yield prefix + key, json.dumps(value)
 
-  settings = {key: value for key, value in flat(run.config) if key not in ('seed', 'seeds', 'data.dir')}
-  return settings | {'test data': run.result['protocol']['fingerprint'][:12]}
+  found = {key: value for key, value in flat(run.config) if key not in ('seed', 'seeds', 'data.dir')}
+  return found | {'test data': run.result['protocol']['fingerprint'][:12]}
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
@@ -358,7 +391,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
   labels = []
   for run in runs:
     label = ' with '.join([run.result['name'], *run.result.get('overrides', [])])
-    ours, alike = _settings(run), [_settings(r) for r in runs if r.result['name'] == run.result['name']]
+    ours, alike = settings(run), [settings(r) for r in runs if r.result['name'] == run.result['name']]
     differing = [f'{key}={value}' for key, value in ours.items() if any(other.get(key) != value for other in alike)]
     if differing:
       more = f', and {len(differing) - 3} more' if len(differing) > 3 else ''
@@ -367,7 +400,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
   return labels
 
 
-def _marks(runs: Sequence[Run]) -> Iterator[str]:
+def marks(runs: Sequence[Run]) -> Iterator[str]:
   """What must be known before the numbers of these runs are compared with others."""
   reasons = dict.fromkeys(reason for run in runs for reason in leaks(run.result))
   if reasons:
@@ -380,18 +413,30 @@ def _marks(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _protocol(runs: Sequence[Run]) -> str:
-  """One sentence on how these runs were trained and tested, by which code and on what."""
-  config, protocol = runs[0].config, runs[0].result['protocol']
-  backbone = config['model']['backbone']
-  start = f"the backbone of {config['init_from']}" if config.get('init_from') else 'random parameters'
-  net = ' '.join(str(value) for value in (backbone['name'], backbone.get('depth', '')) if value != '')
-  def every(values: Iterable[object]) -> str:
-    return ' and '.join(dict.fromkeys(map(str, values)))
+  """One sentence on how these runs, which differ in their seed alone, were trained and tested, and where they lie."""
+  return f"{runs[0].result['name']}: {protocol(runs)}; {', '.join(run.workdir for run in runs)}."
 
-  return (f"{runs[0].result['name']}: {protocol['dataset']} ({protocol['variant']}), trained on "
-          f"{protocol['trained_on']} from {start} ({net}, {config['image_size']} px, {config['epochs']:g} epochs), "
-          f"select {protocol['select']}, tested on {protocol['split']} ({protocol['n']:,} faces, {protocol['K']} "
-          f"classes), looks {every(run.result['protocol'].get('looks', 1) for run in runs)}; "
-          f"seeds {', '.join(str(run.config['seed']) for run in runs)}; "
-          f"commit {every(run.result['commit'] for run in runs)}; {every(run.result['hardware'] for run in runs)}; "
-          f"{', '.join(run.workdir for run in runs)}.")
+
+def protocol(runs: Sequence[Run]) -> str:
+  """How runs were trained and tested, by which code and on what, with all the values that they have."""
+  def every(value: Callable[[Run], object], separator: str = ' and ') -> str:
+    return separator.join(dict.fromkeys(str(value(run)) for run in runs))
+
+  tested = lambda key: every(lambda run: run.result['protocol'][key])
+  return (f"{tested('dataset')} ({tested('variant')}), trained on {tested('trained_on')} from {every(_start)} "
+          f"({every(_net)}, {every(lambda run: run.config['image_size'])} px, "
+          f"{every(lambda run: format(run.config['epochs'], 'g'))} epochs), select {tested('select')}, tested on "
+          f"{tested('split')} ({every(lambda run: format(run.result['protocol']['n'], ','))} faces, {tested('K')} "
+          f"classes), looks {every(lambda run: run.result['protocol'].get('looks', 1))}; "
+          f"seeds {every(lambda run: run.config['seed'], ', ')}; commit {every(lambda run: run.result['commit'])}; "
+          f"{every(lambda run: run.result['hardware'])}")
+
+
+def _start(run: Run) -> str:
+  return f"the backbone of {run.config['init_from']}" if run.config.get('init_from') else 'random parameters'
+
+
+def _net(run: Run) -> str:
+  backbone = run.config['model']['backbone']
+  width = f"width {backbone['width']}" if 'width' in backbone else ''
+  return ' '.join(str(value) for value in (backbone['name'], backbone.get('depth', ''), width) if value != '')

@@ -24,6 +24,11 @@ from fer_jax.metrics.intervals import wilson
 
 THEME = {
     'ink': '#1c2333', 'muted': '#667083', 'line': '#e3e6ec', 'card': '#fffffe', 'accent': '#3556c8', 'warm': '#d9541e',
+    'bad': '#c02b2b',
+    # Rows of a table, the first in a neutral colour. With any kind of colour blindness each pair of them differs by at
+    # least 18 (CIE 1976, simulated after Machado et al., 2009), in the light theme and in the dark one.
+    'row-0': '#1c2332', 'row-1': '#2762cd', 'row-2': '#ac2d0e', 'row-3': '#c18a00', 'row-4': '#5509d8',
+    'row-5': '#005a41', 'row-6': '#ab398c', 'row-7': '#3e9dd2',
 }
 
 _POINTS = 240  # A curve has at most this many; longer ones are averaged and shown with the range they came from.
@@ -32,7 +37,7 @@ _STYLE = {
     'xtick.color': THEME['line'], 'ytick.color': THEME['line'], 'xtick.labelcolor': THEME['muted'],
     'ytick.labelcolor': THEME['muted'], 'text.color': THEME['ink'], 'axes.spines.top': False,
     'axes.spines.right': False, 'axes.axisbelow': True, 'axes.grid': True, 'grid.color': THEME['line'],
-    'grid.linewidth': 0.8,
+    'grid.linewidth': 0.8, 'text.parse_math': False,
 }
 
 
@@ -48,7 +53,7 @@ def curve(name: str, train: tuple[Sequence[float], Sequence[float]],
   Returns:
     An ``<svg>`` element.
   """
-  with _figure(4.2, 2.3) as (figure, axes):
+  with canvas(4.2, 2.3) as (figure, axes):
     steps, values = (np.asarray(a, np.float64) for a in train)
     if len(steps):
       blocks = np.array_split(np.arange(len(steps)), min(len(steps), _POINTS))
@@ -65,19 +70,26 @@ def curve(name: str, train: tuple[Sequence[float], Sequence[float]],
     return svg(figure, name)
 
 
-def confusion_matrix(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
-  """Draws a (K, K) confusion matrix of counts, rows = true classes, each cell shaded by its share of the row."""
+def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], name: str = 'confusion', small: bool = False
+                     ) -> Markup:
+  """Draws a (K, K) confusion matrix of counts, rows = true classes, each cell shaded by its share of the row.
+
+  ``name`` marks the ids inside the picture. A small one prints the shares alone.
+  """
   confusion = np.asarray(confusion)
   counts = confusion.sum(axis=1, keepdims=True)
   shares = np.divide(confusion, counts, out=np.zeros(confusion.shape), where=counts > 0)
   k = len(classes)
-  with _figure(1.3 + 0.68 * k, 1.0 + 0.6 * k) as (figure, axes):
+  with canvas(*((1.0 + 0.36 * k, 0.8 + 0.34 * k) if small else (1.3 + 0.68 * k, 1.0 + 0.6 * k))) as (figure, axes):
     for (i, j), share in np.ndenumerate(shares):
       colour = THEME['accent'] if i == j else THEME['warm']
       for shade, alpha in ((THEME['line'], 0.35), (colour, share)):
         axes.add_patch(Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, facecolor=shade, alpha=alpha))
       text = THEME['card'] if share > 0.5 else THEME['ink']
       if confusion[i, j]:
+        if small:
+          axes.text(j, i, f'{100 * share:.0f}', ha='center', va='center', color=text, fontsize=9)
+          continue
         axes.text(j, i - 0.1, f'{100 * share:.0f}%', ha='center', va='center', color=text, fontsize=10)
         axes.text(j, i + 0.22, confusion[i, j], ha='center', va='center', color=text, fontsize=7, alpha=0.75)
     axes.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), xticks=range(k), yticks=range(k), yticklabels=classes,
@@ -86,14 +98,14 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
     axes.grid(False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return svg(figure, 'confusion')
+    return svg(figure, name)
 
 
 def class_recall(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
   """Draws the recall of each class of a (K, K) confusion matrix with its Wilson 95 % interval; absent ones say so."""
   confusion = np.asarray(confusion)
   k, rates, counts = len(classes), recall(confusion), confusion.sum(axis=1)
-  with _figure(5.4, 0.8 + 0.42 * k) as (figure, axes):
+  with canvas(5.4, 0.8 + 0.42 * k) as (figure, axes):
     for i, (rate, count) in enumerate(zip(rates, counts, strict=True)):
       axes.barh(i, 100, height=0.62, color=THEME['line'], alpha=0.45)
       if not count:
@@ -127,7 +139,7 @@ def few_shot(name: str, points: Sequence[Mapping[str, Any]], levels: Mapping[str
   """
   colours = {'this network': THEME['accent'], 'untrained network': THEME['muted'], 'majority class': THEME['muted']}
   spare = itertools.cycle((THEME['warm'], THEME['ink']))
-  with _figure(5.4, 3.2) as (figure, axes):
+  with canvas(5.4, 3.2) as (figure, axes):
     for features in dict.fromkeys(point['features'] for point in points):
       line = sorted((point['shots'], point['accuracy'], point['sd'] or 0) for point in points
                     if point['features'] == features)
@@ -168,8 +180,8 @@ def svg(figure: Figure, name: str) -> Markup:
 
 
 @contextlib.contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-  """A figure of ``width`` x ``height`` inches in the page's style, without pyplot's global state."""
+def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+  """A figure of ``width`` x ``height`` inches in the page's style and its axes, without pyplot's global state."""
   with matplotlib.rc_context(_STYLE):
     figure = Figure(figsize=(width, height))
     yield figure, figure.add_subplot()

@@ -6,24 +6,16 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-import jinja2
 import numpy as np
 from etils import epath
 
 from fer_jax import cluster, storage
-from fer_jax.reports import embedding, figures, pictures
-from fer_jax.reports.table import ALIGNMENT, TRIVIAL, interval, leaks, measures, other_data, percent, subset_rows, title
+from fer_jax.reports import alignment, embedding, faithfulness, figures, pictures, robustness, template
+from fer_jax.reports.table import leaks, measures, other_data, subset_rows, title
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
 _CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate', 'grad_norm', 'images_per_second',
            'data_wait')
-
-_SELECT = {
-    'last': 'the parameters after the last step',
-    'ema': 'the moving average of the parameters after the last step',
-    'holdout': 'the step that did best on held-out training data',
-    'best_on_test': 'the step that did best on these very images',
-}
 
 
 def write_report(workdir: str | os.PathLike[str]) -> epath.Path:
@@ -43,12 +35,7 @@ def write_report(workdir: str | os.PathLike[str]) -> epath.Path:
   path = workdir / 'report.html'
   if not cluster.is_main():
     return path
-  environment = jinja2.Environment(
-      loader=jinja2.PackageLoader('fer_jax.reports', '.'), autoescape=True, undefined=jinja2.StrictUndefined,
-      trim_blocks=True, lstrip_blocks=True)
-  environment.filters |= {'percent': percent, 'interval': interval, 'brief': _brief}
-  page = environment.get_template('page.html').render(_contents(workdir))
-  storage.write_text(path, page)
+  template.write(path, 'page.html', _contents(workdir))
   return path
 
 
@@ -83,7 +70,7 @@ def _contents(workdir: epath.Path) -> dict[str, Any]:
 
   return {
       'name': str(run.get('name') or (main or {}).get('name') or storage.absolute(workdir).name),
-      'written': datetime.now().strftime('%Y-%m-%d %H:%M'),
+      'words': main['words'] if main else '',
       'unreadable': unreadable,
       'run': run,
       'main': main,
@@ -92,14 +79,20 @@ def _contents(workdir: epath.Path) -> dict[str, Any]:
       'faces': pictures.faces(panel, classes) if 'images' in panel else [],
       'confusion': figures.confusion_matrix(main['confusion'], main['classes']) if main else '',
       'recall': figures.class_recall(main['confusion'], main['classes']) if main else '',
-      'alignment': _alignment(main or {}),
+      'alignment': alignment.alignment_groups(main or {}),
+      'by_class': alignment.by_class(main or {}),
       'comparisons': embedding.comparisons(evaluations.values()),
       'neighbours': pictures.neighbours(neighbours, classes) if neighbours else [],
       'transfers': embedding.transfers({stem: result for stem, result in read_folder('transfer').items() if result}),
+      'robustness': robustness.sections({stem: result for stem, result in read_folder('robustness').items() if result}),
+      'robustness_caveat': robustness.CAVEAT,
+      'faithfulness': faithfulness.sections({s: result for s, result in read_folder('explanations').items() if result}),
+      'curves_caveat': faithfulness.CURVES_CAVEAT,
+      'random_caveat': faithfulness.RANDOM_CAVEAT,
       'curves': [(key, figures.curve(key, *scalars[key])) for key in _ordered(scalars)],
       'losses': _losses(config, scalars),
-      'config': _flat(config),
-      'run_rows': _flat(run),
+      'config': template.flat(config),
+      'run_rows': template.flat(run),
   }
 
 
@@ -111,9 +104,9 @@ def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
     variant = f" ({protocol['variant']})" if protocol.get('variant') else ''
     words.append(f"from the {protocol.get('split', '')} split of {protocol['dataset']}{variant}")
   if protocol.get('trained_on'):
-    words.append(f"after training on “{_brief(protocol['trained_on'])}”")
+    words.append(f"after training on “{template.brief(protocol['trained_on'])}”")
   if select := protocol.get('select'):
-    words.append(f'with {_SELECT.get(select, select)}')
+    words.append(f'with {template.SELECT.get(select, select)}')
   if overrides := result.get('overrides'):
     words.append(f"changed for this evaluation: {', '.join(overrides)}")
   if changed := other_data(result):
@@ -158,25 +151,6 @@ def _ordered(scalars: Mapping[str, Any]) -> list[str]:
   return sorted(drawn, key=rank)
 
 
-def _alignment(result: Mapping[str, Any]) -> dict[str, Any]:
-  """The alignment table: columns, and rows of cells that know whether they beat every trivial map."""
-  table = result.get('alignment') or {}
-  columns = [column for column in ALIGNMENT if any(row.get(column[0]) is not None for row in table.values())]
-  best = {key: max((table[t][key] for t in TRIVIAL if table.get(t, {}).get(key) is not None), default=None)
-          for key, _, _ in columns}
-  rows = []
-  for name, row in table.items():
-    cells = []
-    for key, _, share in columns:
-      value, bar = row.get(key), best[key]
-      beats = None if name in TRIVIAL or value is None or bar is None else value > bar
-      text = '–' if value is None else f'{100 * value:.1f} %' if share else f'{value:.3f}'
-      cells.append({'text': text, 'width': 100 * min(max(value or 0, 0), 1), 'beats': beats})
-    rows.append({'name': name.replace('_', ' '), 'trivial': name in TRIVIAL, 'cells': cells, 'count': row.get('count')})
-  return {'columns': [title for _, title, _ in columns], 'rows': rows,
-          'causal': next((row for row in table.values() if row.get('causal_count')), None)}
-
-
 def _losses(config: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[str, Any]]:
   """One row per loss term of the config: weight, options, and its first and last value in training."""
   terms = config.get('losses')
@@ -187,33 +161,11 @@ def _losses(config: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[
     values = scalars.get(f'loss/{name}', (([], []), None))[0][1]
     rows.append({
         'name': name,
-        'weight': '1' if weight is None else _brief(weight),
-        'options': ', '.join(f'{key} = {_brief(value)}' for key, value in _flat(options)),
+        'weight': '1' if weight is None else template.brief(weight),
+        'options': ', '.join(f'{key} = {template.brief(value)}' for key, value in template.flat(options)),
         'values': f'{values[0]:.4g} → {values[-1]:.4g}' if values else '–',
     })
   return rows
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:
-  """Rows ('a.b.c', value) of a nested mapping."""
-  rows = []
-  for key, value in tree.items():
-    if isinstance(value, Mapping) and value:
-      rows += _flat(value, f'{prefix}{key}.')
-    else:
-      rows.append((f'{prefix}{key}', value))
-  return rows
-
-
-def _brief(value: Any) -> str:
-  """A value of a JSON file as a reader would write it."""
-  if isinstance(value, bool) or value is None:
-    return {True: 'yes', False: 'no', None: 'none'}[value]
-  if isinstance(value, list):
-    return ', '.join(f'({_brief(v)})' if isinstance(v, list) else _brief(v) for v in value) or 'none'
-  if isinstance(value, Mapping):
-    return ', '.join(f'{key} {_brief(v)}' for key, v in value.items()) or 'none'
-  return f'{value:,}' if isinstance(value, int) and value >= 10_000 else str(value)
 
 
 def _took(run: Mapping[str, Any]) -> str:

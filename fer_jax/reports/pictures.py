@@ -61,7 +61,7 @@ def faces(panel: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str,
   Returns:
     Per face: label, prediction ('' if unknown), correct (None if unknown) and cells [{title, group, uri}].
   """
-  name = lambda key, i: _class_name(panel[key][i], classes) if key in panel else ''
+  name = lambda key, i: class_name(panel[key][i], classes) if key in panel else ''
   maps = list(dict.fromkeys(key.split('/', 1)[1] for key in panel if key.startswith(('before/', 'after/'))))
   rows = []
   for i, image in enumerate(panel['images']):
@@ -97,7 +97,7 @@ def neighbours(found: Mapping[str, np.ndarray], classes: list[str]) -> list[dict
   rows = []
   for images, labels, distances in zip(found['images'], found['labels'], found['distances'], strict=True):
     cells = [{
-        'label': _class_name(label, classes),
+        'label': class_name(label, classes),
         'same': bool(label == labels[0]) if label >= 0 and labels[0] >= 0 else None,
         'distance': f'{distance:.3g}',
         'uri': data_uri(photo(image)),
@@ -106,6 +106,6 @@ def neighbours(found: Mapping[str, np.ndarray], classes: list[str]) -> list[dict
   return rows
 
 
-def _class_name(index: int, classes: list[str]) -> str:
+def class_name(index: int, classes: list[str]) -> str:
   """The name of a class; its number if it has none, '' if it is negative, for unknown."""
   return '' if index < 0 else classes[index] if index < len(classes) else f'class {index}'

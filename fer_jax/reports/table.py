@@ -10,12 +10,8 @@ from rich.table import Table
 from fer_jax import cluster
 from fer_jax.metrics.calibration import BINS
 from fer_jax.metrics.intervals import wilson
+from fer_jax.reports.alignment import TRIVIAL, alignment_groups
 
-# Columns of the alignment table, here and on the page: key, title, whether it is a share in per cent.
-ALIGNMENT = (('cosine', 'cosine', False), ('pearson', 'Pearson', False),
-             ('mass_inside_causal_mask', 'mass in causal mask', True), ('causal_auc', 'causal AUC', False))
-
-TRIVIAL = ('uniform', 'centred_gaussian')  # Rows that know nothing of the image.
 TRIVIAL_FEATURES = ('untrained network', 'majority class')  # Rows that owe nothing to training.
 
 CHANCE = 1 / 3  # Triplets that a guess gets right: any of three faces may be the odd one.
@@ -189,13 +185,19 @@ def print_evaluation(result: Mapping[str, Any], console: Console | None = None) 
       if row['remarks']:
         console.print(f"{escape(row['name'])}: {row['remarks']}.", highlight=False)
 
-  if alignment := result.get('alignment'):
-    columns = [c for c in ALIGNMENT if any(c[0] in row for row in alignment.values())]
-    table = Table('map', *(title for _, title, _ in columns), 'faces')
-    for name, row in alignment.items():
-      cells = [percent(row.get(key)) if share else _decimals(row.get(key)) for key, _, share in columns]
-      table.add_row(name.replace('_', ' '), *cells, f"{row['count']:,}", style='dim' if name in TRIVIAL else None)
+  groups = alignment_groups(result)
+  for group in groups:
+    faces = '' if group['faces'] is None else f", {group['faces']:,} faces"
+    table = Table('map' + mark, *group['columns'], title=f"maps and {group['title']}{faces}", title_justify='left')
+    for row in group['rows']:
+      cells = [cell['text'] + {True: ' ▲', False: ' ▽', None: ''}[cell['beats']] for cell in row['cells']]
+      table.add_row(escape(row['name']), *cells, style='dim' if row['trivial'] else None)
     console.print(table)
+    if group['remark']:
+      console.print(group['remark'], highlight=False)
+  if groups:
+    constant = [row['name'] for row in groups[0]['rows'] if row['key'] in TRIVIAL]
+    console.print(f"▲ above, ▽ not above the same picture for every face ({', '.join(constant)}).", highlight=False)
 
   for name, comparison in (result.get('triplets') or {}).items():
     console.print(f"triplets '{escape(name)}', the truth being [bold]{escape(comparison['truth'])}[/]; embedding of "
@@ -237,10 +239,6 @@ def print_transfer(result: Mapping[str, Any], console: Console | None = None) ->
     for row in rows:
       if row['remarks']:
         console.print(f"At {row['shots']:,} faces, {row['remarks']}.", highlight=False)
-
-
-def _decimals(value: float | None) -> str:
-  return '–' if value is None else f'{value:.3f}'
 
 
 def _nats(value: float | None) -> str:

@@ -300,6 +300,34 @@ def test_maps_drawn_otherwise(maps, name, draw):
   assert ('action_unit_generic_map' in batch) == ('action_unit_generic_map' in maps)
 
 
+@pytest.mark.parametrize('maps, options', [
+    ({}, {}), ({'action_unit_map': {'geometry': 'intended', 'au6': ''}}, {'geometry': 'intended'}),
+    ({'action_unit_map': {'radii': 'fixed_px'}}, {'radii': 'fixed_px', 'image_size': 48})])
+def test_unit_maps_of_all_classes_are_drawn_on_one_face(maps, options):
+  source = make_faces(maps=maps)
+  for row in range(2):
+    drawn = source.unit_maps(row, 32)
+    landmarks = source.records[row]['landmarks'] / np.float32(48)
+    np.testing.assert_array_equal(drawn, [action_unit_map(landmarks, name, 32, **options) for name in CLASSES])
+    np.testing.assert_array_equal(source.unit_maps(row, 32, [2, 0]), drawn[[2, 0]])
+  # At the size of the stored maps, that of the label is the one in a batch.
+  np.testing.assert_array_equal(source.unit_maps(1, 56)[1], source.example(1)['action_unit_map'])
+  assert not source.unit_maps(2, 32).any()  # No landmarks.
+  source.records[0]['landmark_source'] = face.LANDMARK_SOURCES.index('image_box')
+  assert source.unit_maps(0, 32).shape == (3, 32, 32) and not source.unit_maps(0, 32).any()
+
+
+def test_unit_maps_follow_an_oblong_image():
+  rng = np.random.default_rng(0)
+  landmarks = np.float32([40, 20]) + rng.uniform(-15, 15, (68, 2)).astype(np.float32)
+  record = face.record(image=face.png(np.zeros((40, 80), np.uint8)), name='0.png', label=1, expression='happiness',
+                       size=(40, 80), landmarks=landmarks, source='exact')
+  record = {key: value.getvalue() if hasattr(value, 'getvalue') else value for key, value in record.items()}
+  source = stream.Source([record], CLASSES)
+  np.testing.assert_array_equal(source.unit_maps(0, 56)[1], source.example(0)['action_unit_map'])
+  assert source.unit_maps(0, 56)[1].any() and not source.unit_maps(0, 56)[:, :14].any()  # Above the image.
+
+
 def test_a_redrawn_map_follows_an_oblong_image():
   record = make_record(0, np.zeros((40, 80), np.uint8), landmarks=np.tile(np.float32([62, 12]), (68, 1)))
   example = stream.Source([record], CLASSES, maps={'landmark_heatmap': {'points': 'all'}}).example(0)

@@ -142,6 +142,18 @@ def test_float32_fractions_do_not_lose_a_pixel():
   assert (direct != action_units.action_unit_map(synthetic_face() + shift, 'anger', 224)).any()
 
 
+@pytest.mark.parametrize('options', [{}, {'geometry': 'intended'}, {'radii': 'fixed_px', 'image_size': 100}])
+def test_several_expressions_are_drawn_as_each_alone(options):
+  names = [*action_units.CODEBOOK, 'any', None, 'fear']
+  for size in (56, 224):
+    maps = action_units.action_unit_maps(synthetic_face(), names, size, **options)
+    assert maps.shape == (11, size, size) and maps.dtype == np.uint8
+    for drawn, name in zip(maps, names, strict=True):
+      np.testing.assert_array_equal(drawn, action_units.action_unit_map(synthetic_face(), name, size, **options))
+  assert not action_units.action_unit_maps(None, names, 8).any()
+  assert action_units.action_unit_maps(synthetic_face(), [], 8).shape == (0, 8, 8)
+
+
 @hypothesis.given(hnp.arrays(np.float32, (68, 2), elements=st.floats(-1, 2, width=32)), st.sampled_from(SHOWN),
                   st.sampled_from(tuple(action_units.GEOMETRY)))
 @hypothesis.settings(max_examples=50, deadline=None)

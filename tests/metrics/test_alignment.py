@@ -102,5 +102,44 @@ def test_centred_gaussian_matches_its_definition_at_224():
   assert image[y, x + 60] / image[y, x] == pytest.approx(np.exp(-0.5), abs=0.02)
 
 
+@given(hnp.arrays(np.float32, (3, 4), elements=finite))
+def test_min_max_spans_the_range_and_keeps_the_order(image):
+  scaled = alignment.min_max(image)
+  assert scaled.shape == (3, 4) and scaled.dtype == np.float64
+  if np.ptp(image) > 1e-4 * np.abs(image).max():
+    assert scaled.min() == 0 and scaled.max() == 1
+    image = image.astype(np.float64)
+    np.testing.assert_allclose(scaled * np.ptp(image) + image.min(), image, rtol=1e-9, atol=1e-9 * np.ptp(image))
+
+
+@pytest.mark.parametrize('image', [np.full((2, 2), 3.0), np.zeros((2, 2)), 5 + 1e-8 * np.arange(4).reshape(2, 2),
+                                   np.array([[0, np.nan], [1, 2]]), np.array([[0, np.inf], [1, 2]])])
+def test_min_max_of_maps_that_say_nothing_is_zero(image):
+  assert not alignment.min_max(image).any()
+
+
+def test_pointing_is_a_hit_or_a_miss_and_fair_to_ties():
+  inside = np.zeros((4, 4), bool)
+  inside[0, :2] = True
+  image = np.zeros((4, 4))
+  assert alignment.pointing(image, inside) == 2 / 16  # A constant points everywhere.
+  image[0, 1] = -1e-3
+  assert alignment.pointing(image, inside) == 1 / 15
+  image[0, 1] = 2
+  assert alignment.pointing(image, inside) == 1 and alignment.pointing(image, ~inside) == 0
+  image[3, 3] = 2 - 1e-9  # The same, but for rounding.
+  assert alignment.pointing(image, inside) == 0.5
+  image[3, 3] = 2 - 1e-3
+  assert alignment.pointing(image, inside) == 1
+
+
+@given(hnp.arrays(np.int8, (4, 4)), hnp.arrays(bool, (4, 4)), st.floats(0.01, 100), st.floats(-9, 9))
+def test_pointing_ignores_scale_and_offset_and_counts_every_maximum(image, inside, scale, offset):
+  score = alignment.pointing(image.astype(float), inside)
+  assert score == inside[image == image.max()].mean()
+  assert alignment.pointing(image * scale + offset, inside) == score
+  assert score + alignment.pointing(image.astype(float), ~inside) == pytest.approx(1)
+
+
 def test_an_empty_selection_gives_an_empty_answer():
   assert alignment.cosine(np.zeros((0, 3, 3)), np.zeros((0, 6, 6), np.uint8)).shape == (0,)

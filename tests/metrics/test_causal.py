@@ -52,6 +52,28 @@ def test_shares_are_never_nan_and_complement_each_other(maps, masks):
     assert total == 0 or total == pytest.approx(1)
 
 
+def test_pointing_at_the_mask():
+  mask = np.zeros((1, 8, 8), np.uint8)
+  mask[0, 2:4, 4:6] = 255
+  image = np.zeros((1, 4, 4), np.float32)
+  image[0, 1, 2] = 3
+  assert causal.pointing(image, mask) == 1 and causal.pointing(-image, mask) == 0
+  image[0, 2, 1] = 3
+  assert causal.pointing(image, mask) == 0.5
+  image[0, 0, 0] = np.nan
+  assert causal.pointing(image, mask) == 4 / 64  # Points everywhere, like a constant.
+
+
+@given(hnp.arrays(np.int8, (2, 4, 4)), hnp.arrays(bool, (2, 8, 8)), st.floats(0.01, 100), st.floats(-9, 9))
+@settings(deadline=None)
+def test_pointing_at_native_size_is_the_share_of_maxima_inside(maps, masks, scale, offset):
+  scores = causal.pointing(maps, masks, size=4)
+  inside = masks[:, ::2, ::2]  # The nearest pixels of the mask.
+  for image, mask, score in zip(maps, inside, scores, strict=True):
+    assert score == mask[image == image.max()].mean()
+  np.testing.assert_allclose(causal.pointing(maps * scale + offset, masks, size=4), scores)
+
+
 def test_grey_edges_of_a_mask_count_from_the_middle_up():
   masks = np.array([[[0, 127], [128, 255]], [[0, 0], [0, 127]], [[128, 255], [255, 200]]], np.uint8)
   np.testing.assert_array_equal(causal.usable(masks), [True, False, False])

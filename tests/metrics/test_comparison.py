@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fer_jax.metrics.comparison import mcnemar, paired_bootstrap
+from fer_jax.metrics.comparison import mcnemar, paired_bootstrap, welch
 
 
 def faces(both, ours_only, theirs_only, neither):
@@ -61,3 +61,30 @@ def test_faces_that_are_not_the_same_raise(compare):
   for ours, theirs in ((np.ones(3), np.ones(4)), (np.ones((2, 2)), np.ones((2, 2)))):
     with pytest.raises(ValueError, match='must be vectors of one length'):
       compare(ours, theirs)
+
+
+ACCURACIES = st.lists(st.integers(0, 3137).map(lambda right: 100 * right / 3137), min_size=2, max_size=8)
+
+
+@given(ACCURACIES, ACCURACIES)
+def test_welch_is_its_textbook_formula(ours, theirs):
+  result = welch(ours, theirs)
+  difference = np.mean(ours) - np.mean(theirs)
+  assert result.difference == pytest.approx(difference, abs=1e-9)
+  if max(np.ptp(ours), np.ptp(theirs)) == 0:
+    assert result[1:] == (None, None, None)
+    return
+  # B. L. Welch (1947), with F. E. Satterthwaite's degrees of freedom.
+  parts = [np.var(values, ddof=1) / len(values) for values in (ours, theirs)]
+  squares = [part**2 / (len(values) - 1) for part, values in zip(parts, (ours, theirs), strict=True)]
+  freedom, error = sum(parts)**2 / sum(squares), math.sqrt(sum(parts))
+  half = stats.t.ppf(0.975, freedom) * error
+  assert (result.low, result.high) == pytest.approx((difference - half, difference + half), abs=1e-6)
+  assert result.p_value == pytest.approx(2 * stats.t.sf(abs(difference) / error, freedom), abs=1e-9)
+  assert welch(theirs, ours).low == pytest.approx(-result.high)
+
+
+def test_welch_of_a_single_seed_or_of_equal_ones_has_no_interval():
+  assert welch([3], [1, 2]) == (1.5, None, None, None) and welch([3, 3], [1, 1]) == (2, None, None, None)
+  with pytest.raises(ValueError, match='no values'):
+    welch([], [1, 2])

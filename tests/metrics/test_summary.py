@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from fer_jax.metrics import alignment, calibration, causal
+from fer_jax.metrics import action_units, alignment, calibration, causal
 from fer_jax.metrics.summary import summarise, summarise_subsets
 
 CLASSES = ('neutral', 'happiness', 'fear')
@@ -56,11 +56,56 @@ def test_alignment_counts_faces_with_landmarks_and_masks_beside_the_trivial_maps
       'count': valid.sum(),
       'mass_inside_causal_mask': causal.mass_inside(maps, rows['causal_mask'])[scored].mean(),
       'causal_auc': causal.area_under_curve(maps, rows['causal_mask'])[scored].mean(),
+      'causal_pointing': causal.pointing(maps, rows['causal_mask'])[scored].mean(),
       'causal_count': 19,
       'causal_left_out': 1,
   })
   assert result['uniform']['pearson'] == 0 and result['uniform']['causal_auc'] == 0.5
   assert result['uniform']['mass_inside_causal_mask'] == pytest.approx(21 / 144)
+  assert result['uniform']['causal_pointing'] == pytest.approx(21 / 144, abs=0.01)
+
+
+def with_action_units():
+  """The table with what an evaluation adds: maps of 'happiness' and 'fear' on every face, and a training mean."""
+  rows = table()
+  rng = np.random.default_rng(7)
+  drawn = rng.integers(0, 256, (20, 3, 16, 16), np.uint8)
+  drawn[:, 0] = 0
+  return rows | {'unit_maps': lambda row: drawn[row], 'attention': ['predicted'], 'training_mean': rng.random((16, 16))}
+
+
+def test_action_units_are_columns_of_every_row_and_two_more_rows():
+  rows = with_action_units()
+  result = summarise(rows, CLASSES)
+  found = result['alignment']
+  assert list(found) == ['predicted', 'uniform', 'centred_gaussian', 'training_mean', 'class_free']
+  assert json.loads(json.dumps(result, allow_nan=False)) == result
+  counted = rows['landmarks_valid'] & (rows['label'] == 1)
+  constants = alignment.trivial_maps((224, 224))
+  constants['training_mean'] = alignment.resize(rows['training_mean'], (224, 224))
+  expected, class_free = action_units.measure(
+      rows['maps'], rows['unit_maps'], np.flatnonzero(rows['landmarks_valid']), rows['label'], rows['prediction'],
+      CLASSES, constants, ['predicted'])
+  for name, row in found.items():
+    assert {key: value for key, value in row.items() if key.startswith('action_unit')} == expected[name]
+    assert row['action_unit_count'] == counted.sum() and list(row['action_unit_cosine_by_class']) == ['happiness']
+    assert {'cosine', 'pearson', 'mass_inside_causal_mask', 'causal_auc', 'causal_pointing'} <= row.keys()
+  # The other columns are as they were, and the new pictures have them too.
+  plain = summarise(table(), CLASSES)['alignment']
+  for name, row in plain.items():
+    assert {key: found[name][key] for key in row} == row
+  valid = rows['landmarks_valid']
+  assert found['class_free']['cosine'] == alignment.cosine(class_free[valid], rows['prior'][valid]).mean()
+  assert found['training_mean']['cosine'] == pytest.approx(
+      alignment.cosine([rows['training_mean']] * 20, rows['prior'])[valid].mean())
+
+
+def test_classes_without_action_units_have_no_such_columns():
+  rows = with_action_units() | {'unit_maps': lambda row: np.zeros((3, 16, 16), np.uint8), 'training_mean': None}
+  assert summarise(rows, CLASSES)['alignment'] == summarise(table(), CLASSES)['alignment']
+  rows['landmarks_valid'][:] = False
+  rows['unit_maps'] = None  # Nothing is drawn where no landmarks are to be trusted.
+  assert 'action_unit_count' not in summarise(rows, CLASSES)['alignment']['predicted']
 
 
 def test_an_example_without_landmarks_does_not_change_the_alignment():

@@ -1,6 +1,5 @@
 """The page: one file with every section, honest about leaks and about what is missing."""
 
-import html.parser
 import json
 
 import numpy as np
@@ -8,36 +7,10 @@ import pytest
 
 from fer_jax.metrics.summary import summarise
 from fer_jax.reports.page import write_report
+from tests.pages import Page
 
 CLASSES = ['neutral', 'happiness', 'fear']
 SECTIONS = {'summary', 'faces', 'alignment', 'confusion', 'curves', 'losses', 'how', 'ethics', 'config', 'run'}
-VOID = {'meta', 'link', 'img', 'br'}
-
-
-class Page(html.parser.HTMLParser):
-  """Collects ids, addresses and classes, and insists that tags nest."""
-
-  def __init__(self, text):
-    super().__init__()
-    self.open, self.ids, self.addresses, self.classes = [], [], [], []
-    self.feed(text)
-    assert not self.open
-
-  def handle_starttag(self, tag, attrs):
-    attrs = dict(attrs)
-    self.ids += [attrs['id']] if 'id' in attrs else []
-    self.classes += (attrs.get('class') or '').split()
-    self.addresses += [v for key, v in attrs.items() if key in ('src', 'href', 'xlink:href', 'srcset', 'action')]
-    if tag not in VOID:
-      self.open.append(tag)
-
-  def handle_startendtag(self, tag, attrs):
-    self.handle_starttag(tag, attrs)
-    if tag not in VOID:
-      self.open.pop()
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
 
 
 def evaluation(**protocol):
@@ -197,6 +170,26 @@ def test_damaged_files_are_named(workdir, damaged):
 def test_an_empty_workdir_has_a_page(tmp_path):
   text, page = render(tmp_path)
   assert SECTIONS <= set(page.ids) and tmp_path.name in text
+
+
+def test_action_units_have_columns_and_a_table_by_expression(workdir):
+  text, page = render(workdir)
+  assert 'colspan="2">landmarks, 30 faces' in text and 'colspan="3">causal mask, 30 faces' in text
+  assert 'action units, ' not in text and 'by expression' not in text  # Not in this file.
+  result = evaluation()
+  units = {'action_unit_cosine': 0.4, 'action_unit_contrast': -0.02, 'action_unit_count': 20,
+           'action_unit_predicted_left_out': 4, 'action_unit_cosine_by_class': {'happiness': 0.5, 'fear': 0.3}}
+  for row in result['alignment'].values():
+    row |= units
+  result['alignment']['logit_sum']['action_unit_cosine'] = 0.61234
+  result['alignment']['class_free'] = {**result['alignment']['uniform'], 'action_unit_cosine': 0.8}
+  (workdir / 'evaluation/test.json').write_text(json.dumps(result))
+  text, page = render(workdir)
+  section = text.split('id="alignment"')[1].split('</section>')[0]
+  for words in ('colspan="2">action units, 20 faces', '0.612 <span class="right"', '-0.020', 'class free', 'CAM-COS',
+                'without 4 faces predicted as', 'by expression', '<th>happiness</th>', '0.300'):
+    assert words in section, words
+  assert '0.800 <span' not in section  # Landmarks are no map of the network.
 
 
 def test_pearson_below_the_best_constant_picture_is_marked(workdir):

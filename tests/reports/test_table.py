@@ -33,10 +33,27 @@ def test_prints_rates_confusions_and_trivial_maps(result):
   assert 'LEAKY' not in text and 'causal' not in text
 
 
+def test_maps_are_marked_by_whether_they_beat_the_constant_pictures(result):
+  drawn = np.random.default_rng(1).integers(0, 256, (4, 3, 8, 8), np.uint8)
+  drawn[:, 0] = 0
+  rows = summarise({
+      'label': np.array([1, 1, 2, 0]), 'prediction': np.array([1, 2, 0, 1]), 'landmarks_valid': np.ones(4, bool),
+      'prior': drawn[:, 1], 'unit_maps': lambda row: drawn[row], 'training_mean': None,
+      'maps': {'cam': drawn[[0, 1, 2, 3], [1, 1, 2, 1]].astype(float), 'poor': 255.0 - drawn[:, 1]}}, result['classes'])
+  text = printed(rows)
+  assert 'maps and landmarks, 4 faces' in text and 'maps and action units, 3 faces' in text
+  units = text.split('maps and action units')[1]
+  cam, poor, uniform = (next(line for line in units.splitlines() if f' {name} ' in line)
+                        for name in ('cam', 'poor', 'uniform'))
+  assert '1.000 ▲' in cam and '▽' in poor and not set('▲▽') & set(uniform)
+  assert 'without 1 face predicted as' in text and 'class free' in text
+  assert '▽ not above the same picture for every face (uniform, centred gaussian).' in text
+
+
 @pytest.mark.parametrize('protocol, leaky', [({'leaky': True}, True), ({'select': 'best_on_test'}, True),
                                              ({'select': 'last', 'leaky': False}, False)])
 def test_leaky_results_say_so_beside_their_numbers(result, protocol, leaky):
-  assert printed({**result, 'protocol': protocol}).count('LEAKY') == 3 * leaky
+  assert printed({**result, 'protocol': protocol}).count('LEAKY') == 4 * leaky
 
 
 @pytest.mark.parametrize('protocol, reason', [
@@ -69,7 +86,7 @@ def test_subsets_have_a_row_each(result):
   assert 'pose30:' not in text and 'all faces' not in text
   text = printed({**result, 'without_copies': alone, 'protocol': {'leaky': True}})
   row = next(line for line in text.splitlines() if 'all faces' in line)
-  assert '75.00 %' in row and '77.77 % (1,100)' in row and text.count('LEAKY') == 4
+  assert '75.00 %' in row and '77.77 % (1,100)' in row and text.count('LEAKY') == 5
 
 
 def test_an_evaluation_without_examples_prints_dashes(result):

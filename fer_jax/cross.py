@@ -1,0 +1,70 @@
+"""Trains a config on several data sets, tests every network on the test splits of all, and makes the matrix.
+
+    python -m fer_jax.cross --config=configs/baseline.py --datasets=ferplus,fer2013 --seeds=3 --workdir=runs/cross
+    python -m fer_jax.cross --workdirs='runs/pal-*,runs/rafdb-*' --datasets=sfew/aligned:valid --workdir=runs/cross
+
+A data set is NAME or NAME/VARIANT. With --config each is trained on and tested on; a run lies in WORKDIR/NAME-SEED, and
+as with fer_jax.ablate finished runs are left out, interrupted ones go on, and several workers divide the runs among
+them. '*' in the config's argument stands for the data set, as in --config=configs/ablations/pal.py:*:true_class. With
+--workdirs finished runs are tested on the test splits of all their data sets, and on those of --datasets, where :SPLIT
+may stand behind. Cells are over the classes that two data sets share, by name. WORKDIR/cross.json has everything.
+"""
+
+import sys
+
+from absl import flags
+
+from fer_jax import commands
+from fer_jax.errors import UserError
+
+_CONFIG = flags.DEFINE_string('config', None, 'A config that takes a data set as its argument.')
+_DATASETS = flags.DEFINE_list('datasets', [], 'Data sets, NAME or NAME/VARIANT, with commas between.')
+_SEEDS = flags.DEFINE_integer('seeds', 1, 'How many seeds on each data set: 0, 1 ...', lower_bound=1)
+_SET = flags.DEFINE_multi_string('set', [], 'A change to the config of every training, such as --set=epochs=10; may be '
+                                 'repeated.')
+_WORKDIRS = flags.DEFINE_list('workdirs', [], "Instead of --config, folders of finished runs; '*' stands for several.")
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the result, and of what is trained.', required=True)
+_DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where the data sets of --datasets lie, beside --workdirs.')
+_FORMAT = flags.DEFINE_string('format', 'text', 'What is printed: text, markdown, latex or csv.')
+_OUT = flags.DEFINE_string('out', None, 'File to write that to, instead of the console.')
+_start = commands.start_flags()
+
+
+def main(argv: list[str]) -> None:
+  """Trains what is missing, tests, prints the tables and writes ``WORKDIR/cross.json``."""
+  del argv
+  from rich.console import Console
+
+  from fer_jax.reports import formats
+  formats.render([], _FORMAT.value)  # Not only after days of training.
+  if bool(_CONFIG.value) == bool(_WORKDIRS.value):
+    raise UserError('give either --config=CONFIG or --workdirs=RUNS.')
+  if _WORKDIRS.value and _SET.value:
+    raise UserError('--set changes trainings; runs that are there stay as they are: leave it out, or give --config.')
+  from fer_jax import ablation, cluster, matrix, storage
+  from fer_jax.reports import cross
+  from fer_jax.reports.benchmark import expand
+  if _CONFIG.value:
+    jobs = matrix.plan(_CONFIG.value, _DATASETS.value, _SEEDS.value, _WORKDIR.value, _SET.value)
+    if status := ablation.train_all(jobs, shared=True):
+      sys.exit(status)
+    workdirs, more = [job.workdir for job in jobs], []
+  _start()
+  if not _CONFIG.value:
+    workdirs = [path for pattern in _WORKDIRS.value for path in expand(pattern)]
+    parsed = map(matrix.parse, _DATASETS.value)
+    more = [matrix.Split(name, variant, split or 'test', _DATA_DIR.value) for name, variant, split in parsed]
+  result = matrix.measure([storage.as_path(workdir) for workdir in dict.fromkeys(workdirs)], more)
+  storage.write_json(storage.as_path(_WORKDIR.value) / 'cross.json', result)
+  # As wide as the terminal, where there is one.
+  console = Console() if sys.stdout.isatty() and not _OUT.value else None
+  text = formats.render(cross.make_tables(result), _FORMAT.value, console)
+  if _OUT.value:
+    storage.write_text(_OUT.value, text)
+    cluster.say(f'Written: {_OUT.value}')
+  else:
+    cluster.say(text)
+
+
+if __name__ == '__main__':
+  commands.run(main)

@@ -1,0 +1,37 @@
+"""Tests whether a finished run's attribution maps are faithful: deletion and insertion, and random parameters.
+
+    python -m fer_jax.explain --workdir=runs/pal
+    python -m fer_jax.explain --workdir=runs/pal --split=valid --faces=200 --steps=8
+
+Deletion and insertion (RISE) ask whether the pixels that a map ranks first are those the answer hangs on, beside a
+random order of pixels, a centred Gaussian and the face's own landmarks. Random parameters (Adebayo et al.) ask whether
+the map changes when the network forgets what it has learnt. Neither needs a label, and no accuracy is measured.
+"""
+
+from absl import flags
+
+from fer_jax import commands
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a finished training run.', required=True)
+_SPLIT = flags.DEFINE_string('split', None, "Split of the run's data set; its test split by default.")
+_FACES = flags.DEFINE_integer('faces', 500, 'How many faces, evenly spaced over the split.')
+_STEPS = flags.DEFINE_integer('steps', 16, "Portions in which a face's pixels go and come.")
+_DATA_DIR = flags.DEFINE_string('data_dir', None, "Where prepared data sets lie, if not where the run's config says.")
+_start = commands.start_flags()
+
+
+def main(argv: list[str]) -> None:
+  """Prints the tables, writes ``WORKDIR/explanations/<split>.json`` and the report."""
+  del argv
+  _start()
+  from fer_jax import cluster, faithfulness, storage
+  from fer_jax.reports.faithfulness import print_faithfulness
+  from fer_jax.reports.page import write_report
+  workdir = storage.as_path(_WORKDIR.value)
+  print_faithfulness(faithfulness.explain_run(workdir, _SPLIT.value, faces=_FACES.value, steps=_STEPS.value,
+                                              data_dir=_DATA_DIR.value))
+  cluster.say(f'Report: {write_report(workdir)}')
+
+
+if __name__ == '__main__':
+  commands.run(main)

@@ -1,0 +1,173 @@
+"""How well attribution maps agree with the action units of a face: CAM-COS, ATT-COS, and what they are worth.
+
+Source: AU cues, arXiv 2402.00281. A cosine of non-negative maps is high for any map that lies on the face. So beside
+the published numbers stand Pearson's correlation, 0 for a uniform picture; the contrast with the maps of other
+expressions, 0 on average for any picture that does not know the expression; and two pictures to compare with, the
+constant one of ``training_mean`` and 'class_free'.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fer_jax.metrics.alignment import min_max, pointing, resize
+
+SIZE = 224  # Side in pixels at which the source compares maps.
+CLASS_FREE = 'class_free'
+FACES_OF_A_CLASS = 200  # That training_mean looks at, at most.
+
+_EPSILON = 1e-8  # The source's: the least product of norms that a cosine is divided by.
+_MEANS = ('cosine', 'pearson', 'predicted_cosine', 'contrast', 'pointing')
+
+
+def comparable(image: np.ndarray, size: int, attention: bool = False) -> np.ndarray:
+  """Brings a map (h, w) to the range and size at which it is compared.
+
+  A map of the CAM family is scaled to its own minimum 0 and maximum 1 at native size. An attention map, which is the
+  channel mean of a layer, is only shifted where it has negative values, for two reasons: the source shifts it, which
+  would be idle after scaling, and its cosine is the one that the loss of AU cues raises.
+
+  Returns:
+    float64 (size, size) in [0, 1]; zeros for a map that is not finite, or that is constant and no attention.
+  """
+  if attention and np.isfinite(image).all():
+    image = np.asarray(image, np.float64)
+    image = image - min(image.min(), 0)
+    # To unit scale, which changes no cosine, so that epsilon does not depend on the scale of a layer.
+    image = image / (image.max() or 1)
+  else:
+    image = min_max(image)
+  resized = resize(image, (size, size))
+  return np.clip(resized, 0, 1, out=resized)
+
+
+def measure(maps: Mapping[str, np.ndarray], unit_maps: Callable[[int], np.ndarray], faces: Sequence[int],
+            label: np.ndarray, prediction: np.ndarray, classes: Sequence[str], constants: Mapping[str, np.ndarray],
+            attention: Collection[str] = ()) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
+  """Compares maps with the action-unit maps of the same faces.
+
+  A face counts where its class has action units and any of them are inside the image, however it was classified. Every
+  mean is over the faces of an expression first and then, unweighted, over the expressions that occur.
+
+  Args:
+    maps: {name: (N, h, w) real}.
+    unit_maps: row -> uint8 (K, S, S), the action-unit maps of all classes drawn from the landmarks of that one face;
+      zeros for a class without action units.
+    faces: the rows whose landmarks are to be trusted.
+    label: (N,) int, -1 unknown.
+    prediction: (N,) int.
+    classes: the K class names.
+    constants: {name: (h, w) in [0, 1]}, pictures that are the same for all faces and compared as they are.
+    attention: names of ``maps`` that are attention, see ``comparable``.
+
+  Returns:
+    {name: row} for maps, constants and 'class_free', the mean of the class maps of a face, which knows the face's
+    landmarks and not its class; empty where no face counts. A row, with None for what no face has:
+      action_unit_cosine: with the map of the true class, CAM-COS or ATT-COS; action_unit_cosine_by_class {class: its
+      mean}; action_unit_count: faces that count; action_unit_pearson: likewise; action_unit_contrast: the cosine less
+      the mean of the cosines with the maps of the other classes; action_unit_pointing: ``alignment.pointing`` at where
+      the map of the true class is at least half its maximum; action_unit_predicted_cosine: with the map of the
+      predicted class; action_unit_predicted_left_out: faces that count otherwise, but have no such map.
+    And 'class_free' of each face, float32 (N, S / 4, S / 4), rounded up; zeros where there are no landmarks.
+  """
+  names = [*maps, *constants, CLASS_FREE]
+  cosine = np.full((len(names), len(label), len(classes)), np.nan)
+  pearson, points = np.full((2, len(names), len(label)), np.nan)
+  counted, class_free = np.zeros(len(label), bool), np.zeros((len(label), 1, 1), np.float32)
+  pictures = units = None
+  for row in faces:
+    drawn = unit_maps(int(row))
+    size = drawn.shape[-1]
+    if pictures is None:
+      # Made once and written over: making arrays of this size takes as long as the sums over them.
+      pictures, units = np.zeros((len(names), size**2)), np.zeros((len(classes), size**2))
+      class_free = np.zeros((len(label), *2 * [-(-size // 4)]), np.float32)
+      for i, constant in enumerate(constants.values(), len(maps)):
+        pictures[i] = resize(constant, (size, size)).ravel()
+    there = drawn.any(axis=(1, 2))
+    if not there.any():
+      continue
+    units[:] = drawn.reshape(units.shape)
+    pictures[-1] = there / (255 * there.sum()) @ units
+    class_free[row] = resize(pictures[-1].reshape(size, size), class_free.shape[1:])
+    counted[row] = label[row] >= 0 and there[label[row]]
+    if counted[row]:
+      for i, (name, values) in enumerate(maps.items()):
+        pictures[i] = comparable(values[row], size, name in attention).ravel()
+      cosines, correlations = similarities(pictures, units)
+      cosine[:, row, there], pearson[:, row] = cosines[:, there], correlations[:, label[row]]
+      points[:, row] = [pointing(picture, units[label[row]] >= 127.5) for picture in pictures]
+  if not counted.any():
+    return {}, class_free
+  rows = [_row(*values, label[counted], prediction[counted], classes)
+          for values in zip(cosine[:, counted], pearson[:, counted], points[:, counted], strict=True)]
+  return dict(zip(names, rows, strict=True)), class_free
+
+
+def similarities(pictures: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Cosine, with the source's epsilon, and Pearson correlation of R maps with K others of P pixels, from their sums.
+
+  Args:
+    pictures: (R, P) float64 in [0, 1].
+    units: (K, P) float64, non-negative.
+
+  Returns:
+    Twice (R, K) float64 in [-1, 1]. The correlation is 0 where either map is constant.
+  """
+  products = pictures @ units.T
+  squares = [np.einsum('ip,ip->i', maps, maps) for maps in (pictures, units)]
+  sums = [maps.sum(axis=1) for maps in (pictures, units)]
+  cosines = products / np.maximum(np.sqrt(np.outer(*squares)), _EPSILON)
+  count = pictures.shape[1]
+  # Below this share of its square, the variance of a map is the rounding of a constant.
+  spread = [np.where(square - total**2 / count > 1e-12 * square, square - total**2 / count, 0)
+            for square, total in zip(squares, sums, strict=True)]
+  norms = np.sqrt(np.outer(*spread))
+  correlations = np.divide(products - np.outer(*sums) / count, norms, out=np.zeros_like(products), where=norms > 0)
+  return np.clip(cosines, -1, 1), np.clip(correlations, -1, 1)
+
+
+def training_mean(unit_map: Callable[[int, int], np.ndarray], rows: np.ndarray, labels: np.ndarray
+                  ) -> np.ndarray | None:
+  """The constant picture that knows where action units lie in a data set, and neither a face nor a class.
+
+  Args:
+    unit_map: (row, label) -> uint8 (S, S), the action-unit map of the class, zeros where there is none.
+    rows: (N,) rows of the training split.
+    labels: (N,) their labels, -1 unknown.
+
+  Returns:
+    float64 (S, S) in [0, 1]: the unweighted mean over classes of the mean map of a class, over up to
+    ``FACES_OF_A_CLASS`` of its rows, evenly spaced; None where no class has a map.
+  """
+  means = []
+  for label in np.unique(labels[labels >= 0]):
+    of = rows[labels == label]
+    drawn = [unit_map(int(row), int(label)) for row in of[evenly(len(of), FACES_OF_A_CLASS)]]
+    if drawn := [image / 255 for image in drawn if image.any()]:
+      means.append(np.mean(drawn, axis=0))
+  return np.mean(means, axis=0) if means else None
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+  """(min(count, most),) indices below ``count``, evenly spaced."""
+  kept = min(count, most)
+  return np.arange(kept) * count // max(kept, 1)
+
+
+def _row(cosine: np.ndarray, pearson: np.ndarray, points: np.ndarray, label: np.ndarray, prediction: np.ndarray,
+         classes: Sequence[str]) -> dict[str, Any]:
+  """The row of a map from its cosines (n, K), NaN where a class has no map, and what else is known of n faces."""
+  own, predicted = (np.take_along_axis(cosine, which[:, None], axis=1)[:, 0] for which in (label, prediction))
+  others = np.isfinite(cosine).sum(axis=1) - 1
+  rest = np.full(len(own), np.nan)
+  np.divide(np.nansum(cosine, axis=1) - own, others, out=rest, where=others > 0)
+  by_class = {key: {name: float(values[known].mean()) for k, name in enumerate(classes)
+                    if (known := (label == k) & np.isfinite(values)).any()}
+              for key, values in zip(_MEANS, (own, pearson, predicted, own - rest, points), strict=True)}
+  return {**{f'action_unit_{key}': float(np.mean(list(means.values()))) if means else None
+             for key, means in by_class.items()},
+          'action_unit_cosine_by_class': by_class['cosine'],
+          'action_unit_count': len(label),
+          'action_unit_predicted_left_out': int(np.isnan(predicted).sum())}

@@ -1,0 +1,309 @@
+"""An ablation's tables: its rows beside each other, over their seeds, with what may be concluded from a difference.
+
+``collect`` reads the workdir and ``make_tables`` makes tables of what it holds, which ``formats.render`` prints. A row
+without a finished run is a line without numbers.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fer_jax import storage
+from fer_jax.ablation import homes
+from fer_jax.errors import UserError, listed
+from fer_jax.metrics.action_units import CLASS_FREE
+from fer_jax.metrics.intervals import t_interval
+from fer_jax.reports import benchmark
+from fer_jax.reports.alignment import GROUPS, TRIVIAL
+from fer_jax.reports.benchmark import Run
+from fer_jax.reports.cost import cost
+from fer_jax.reports.differences import Difference, compare, disagreements
+from fer_jax.reports.formats import Column, Line, Table
+
+# Beside accuracy: key of an evaluation, title, factor, decimals.
+_SCORES = (('mean_class_accuracy', 'mean class, %', 100, 2), ('macro_f1', 'macro F1, %', 100, 2),
+           ('ece', 'ECE, %', 100, 2), ('nll', 'NLL, nats', 1, 3))
+
+_NO_NETWORK = (*TRIVIAL, CLASS_FREE)
+
+_SPREAD = (' ± ', ('', ' sd'))
+_ENDS = (' to ', (' from', ' to'))
+_ROW, _SEEDS, _MARKS = Column('row', 'l'), Column('seeds'), Column('marks', 'p{.15\\linewidth}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of an ablation.
+
+  Attributes:
+    name: as in the config's ROWS.
+    runs: one finished run a seed, in order of seed; may be empty.
+    wanted: how many seeds were asked for.
+  """
+
+  name: str
+  runs: tuple[Run, ...]
+  wanted: int
+
+
+def collect(workdir: str | os.PathLike[str], names: Sequence[str], seeds: int) -> tuple[list[Row], list[str]]:
+  """Reads the runs of seeds 0 to ``seeds`` - 1, however they were started.
+
+  Args:
+    workdir: of the ablation, local or on gs://.
+    names: of its rows.
+    seeds: how many were asked for.
+
+  Returns:
+    The rows in order, and a sentence about every run that is there and is not used.
+
+  Raises:
+    UserError: there is no such folder.
+  """
+  folder = storage.as_path(workdir)
+  if not folder.is_dir():
+    raise UserError(f'--workdir={workdir}: there is no such folder; give the one that holds the runs.')
+  there = {path.name for path in folder.iterdir()}
+  rows, problems = [], []
+  for name in names:
+    runs = []
+    for seed in range(seeds):
+      found, said = benchmark.read(home for home in homes(str(workdir), name, seed)
+                                   if {f'{name}-{seed}', name} & there and storage.as_path(home).is_dir())
+      problems += said
+      for run in found:
+        if problem := _unfit(run, name, seed, runs):
+          problems.append(problem)
+        elif not run.result.get('overrides'):  # Evaluations with changes to the config answer another question.
+          runs.append(run)
+    problems += _not_asked_for(folder, there, name, seeds)
+    rows.append(Row(name, tuple(runs), seeds))
+  return rows, problems
+
+
+def _unfit(run: Run, name: str, seed: int, runs: Sequence[Run]) -> str:
+  """Why a run is not what its folder's name says, or is there twice; '' if all is well."""
+  config = run.config
+  if config['name'].rpartition('/')[2] != name or config['seed'] != seed:
+    return f"{run.workdir} is left out: it holds '{config['name']}' with seed {config['seed']}."
+  if not run.result.get('overrides') and any(other.config['seed'] == seed for other in runs):
+    return f'{run.workdir} is left out: {runs[-1].workdir} has this seed as well.'
+  return ''
+
+
+def _not_asked_for(folder: Any, there: Iterable[str], name: str, seeds: int) -> list[str]:
+  """Names the runs of a row whose seeds were not asked for: who leaves some out should know."""
+  numbers = {int(found[1]) for entry in there if (found := re.fullmatch(re.escape(name) + r'-(\d+)', entry))}
+  if name in there and (folder / name).is_dir():
+    numbers |= {int(found[1]) for path in (folder / name).iterdir()
+                if (found := re.fullmatch(r'seed-(\d+)', path.name))}
+  more = sorted(number for number in numbers if number >= seeds)
+  return [f'{folder} also holds seed {listed(more)} of {name}, which --seeds={seeds} leaves out.'] if more else []
+
+
+def make_tables(rows: Sequence[Row], command: str) -> list[Table]:
+  """Makes the tables of an ablation.
+
+  Args:
+    rows: from ``collect``; the others are compared with the first.
+    command: what makes the tables, printed below the first.
+
+  Returns:
+    Scores; differences to the first row, if there are others; cost; and, where attribution maps were evaluated, their
+    alignment. Numbers are means over seeds, with ± their standard deviation.
+  """
+  tables = [_scores(rows, command)]
+  if rows[1:]:
+    tables.append(_differences(rows))
+  tables.append(_costs(rows))
+  return tables + _alignments(rows)
+
+
+def _scores(rows: Sequence[Row], command: str) -> Table:
+  columns = (_ROW, _SEEDS, Column('accuracy, %', apart=_SPREAD), Column('95 %', apart=_ENDS),
+             *(Column(title, apart=_SPREAD) for _, title, _, _ in _SCORES), _MARKS)
+  runs = [run for row in rows for run in row.runs]
+  lines = []
+  for row in rows:
+    cells = {}
+    if row.runs:
+      rates = [benchmark.rate(run.result) for run in row.runs]
+      low, high = t_interval([rate.value for rate in rates])[1:3] if len(rates) > 1 else rates[0].interval
+      cells = {'accuracy, %': _mean(rate.value for rate in rates), '95 %': f'{low:.2f} to {high:.2f}'}
+    for key, title, scale, decimals in _SCORES:
+      values = [run.result.get(key) for run in row.runs]
+      if values and None not in values:
+        cells[title] = _mean((scale * value for value in values), decimals)
+    lines.append(_line(row, cells, [*_changes(row, rows[0]), *_own_protocol(row, rows[0])]))
+  counts = {len(row.runs) for row in rows}
+  notes = []
+  if runs:
+    notes.append(f'All rows: {benchmark.protocol(runs)}.')
+  if counts - {0, 1}:
+    notes.append("95 % over several seeds (Student's t) covers what the seed decides, and takes the test faces as they "
+                 'are.')
+  if 1 in counts:
+    notes.append('95 % of a single seed (Wilson) covers which faces were tested, and says nothing of other seeds.')
+  notes.append(f'Made by: {command}')
+  return Table(_title(rows, 'scores'), columns, tuple(lines), tuple(notes))
+
+
+def _changes(row: Row, first: Row) -> Iterator[str]:
+  """What a row changes in the first row's config."""
+  if row is not first and row.runs and first.runs:
+    ours, theirs = benchmark.settings(row.runs[0]), benchmark.settings(first.runs[0])
+    changes = [f"{key}={ours.get(key, 'absent')}" for key in sorted(ours.keys() | theirs.keys())
+               if key != 'name' and ours.get(key) != theirs.get(key)]
+    more = f' and {len(changes) - 6} more' if len(changes) > 6 else ''
+    yield f"{row.name} is {first.name} with {', '.join(changes[:6]) or 'no change'}{more}."
+
+
+def _own_protocol(row: Row, first: Row) -> Iterator[str]:
+  """How a row was trained and tested, where not as the first one."""
+  unseeded = lambda runs: {benchmark.protocol([dataclasses.replace(run, config={**run.config, 'seed': 0})])
+                           for run in runs}
+  if row.runs and unseeded(row.runs) != unseeded(first.runs):
+    yield f'{row.name}: {benchmark.protocol(row.runs)}.'
+
+
+def _differences(rows: Sequence[Row]) -> Table:
+  first = rows[0]
+  columns = (_ROW, _SEEDS, Column('difference'), Column('95 % over faces', apart=_ENDS), Column('p over faces'),
+             Column('95 % over seeds', apart=_ENDS), Column('p over seeds'), _MARKS)
+  found = {row.name: compare(row.runs, first.runs) for row in rows[1:] if row.runs and first.runs}
+  lines = []
+  for row in rows[1:]:
+    cells, notes, marks = {}, [], []
+    if difference := found.get(row.name):
+      cells, notes = _difference_cells(difference), [f'{row.name}: {difference.problem}'] * bool(difference.problem)
+      marks = [*(f'{first.name}: {mark}' for mark in _beware(first)), *disagreements((*row.runs, *first.runs))]
+      if test := difference.mcnemar:
+        notes.append(f'{row.name}: {test.ours_only:,} faces are right only here, {test.theirs_only:,} only in '
+                     f'{first.name}.')
+    counts = f'{len(row.runs)} and {len(first.runs)}'
+    lines.append(_line(row, cells | {'seeds': counts}, notes, marks))
+  notes = [f'In percentage points of accuracy; above 0 the row is better than {first.name}.'] if found else [
+      f'There are not two rows with a finished run, one of them {first.name}: nothing can be compared.']
+  faces = [difference for difference in found.values() if difference.over_faces]
+  if faces:
+    notes.append('Over faces (paired bootstrap of the share of seeds that were right on each face): covers which faces '
+                 'were tested, takes the trained networks as they are, and so does not cover other seeds.')
+  if any(difference.mcnemar for difference in faces):
+    notes.append('p over faces (exact McNemar test), for one seed each: of these two networks, not of the recipes.')
+  if any(difference.over_seeds and difference.over_seeds.low is not None for difference in found.values()):
+    notes.append("Over seeds (Welch's t): covers what the seed decides, takes the test faces as they are, and assumes "
+                 'that accuracies are normal over seeds. To hold for other faces and other seeds a difference has to '
+                 'stand out over both.')
+  if len(found) > 1:
+    notes.append(f'The p-values are not corrected for the {len(found)} comparisons: where no row differed, about one '
+                 'comparison in twenty would be below 0.05.')
+  return Table(_title(rows, f'accuracy, difference to {first.name}'), columns, tuple(lines), tuple(notes))
+
+
+def _difference_cells(found: Difference) -> dict[str, str]:
+  ends = lambda low, high: '' if low is None else f'{low:+.2f} to {high:+.2f}'
+  p_value = lambda value: '' if value is None else f'{value:.2g}'
+  cells = {}
+  if found.over_seeds:
+    cells |= {'difference': f'{found.over_seeds.difference:+.2f}', 'p over seeds': p_value(found.over_seeds.p_value),
+              '95 % over seeds': ends(found.over_seeds.low, found.over_seeds.high)}
+  if found.over_faces:
+    cells['95 % over faces'] = ends(found.over_faces.low, found.over_faces.high)
+  if found.mcnemar:
+    cells['p over faces'] = p_value(found.mcnemar.p_value)
+  return cells
+
+
+def _costs(rows: Sequence[Row]) -> Table:
+  columns = (_ROW, _SEEDS, Column('images/s', apart=_SPREAD), Column('device-hours', apart=_SPREAD),
+             Column('parameters'), Column('hardware', 'p{.25\\linewidth}'), _MARKS)
+  lines, known = [], []
+  for row in rows:
+    every = lambda key, row=row: ' and '.join(dict.fromkeys(str(run.record.get(key, '')) for run in row.runs))
+    cells = {'parameters': every('parameters'), 'hardware': every('hardware')}
+    costs = [cost(run) for run in row.runs]
+    known += [one.device_hours for one in costs if one]
+    if costs and None not in costs:
+      cells |= {'images/s': _mean((one.images_per_second for one in costs), 0),
+                'device-hours': _mean((one.device_hours for one in costs), 4)}
+    together = [f"{run.workdir}: trained at once with seeds {listed(run.record['seeds'])}; an equal share of the "
+                'device-hours is its own, and images/s are those of each.' for run in row.runs if 'seeds' in run.record]
+    lines.append(_line(row, cells, together))
+  notes = ('Compare images/s and device-hours only between runs on the same hardware with nothing else running on it.',
+           'Device-hours are those of one seed: training with compiling, without evaluations. '
+           f'{len(known)} runs took {sum(known):.4f} together.')
+  return Table(_title(rows, 'cost'), columns, tuple(lines), notes)
+
+
+def _alignments(rows: Sequence[Row]) -> list[Table]:
+  """The alignment of every map of every row, and below it the trivial maps once; none where no map was evaluated."""
+  measured = {row.name: [run.result.get('alignment') or {} for run in row.runs] for row in rows}
+  everything = [alignment for row in rows for alignment in measured[row.name]]
+  maps = dict.fromkeys(name for alignment in everything for name in alignment)
+  shown = [(key, f'{group.title}: {title}', share) for group in GROUPS for key, title, share in group.columns
+           if any(entry.get(key) is not None for alignment in everything for entry in alignment.values())]
+  if not shown:
+    return []
+  columns = (Column('map', 'l'), _ROW, _SEEDS, *(Column(title, apart=_SPREAD) for _, title, _ in shown), _MARKS)
+
+  def cells_of(entries: Sequence[Mapping[str, Any]], constant: bool = False) -> dict[str, str]:
+    cells = {}
+    for key, title, share in shown:
+      values = [(100 if share else 1) * entry[key] for entry in entries if entry.get(key) is not None]
+      if values and len(values) == len(entries):
+        # What owes nothing to a run is the same for all, or they were tested on other faces.
+        alike = constant and np.ptp(values) < 5e-4
+        cells[title] = _mean(values[:1] if alike else values, 2 if share else 3)
+    return cells
+
+  lines = []
+  for name in sorted(maps, key=lambda name: name in _NO_NETWORK):
+    of = lambda alignments: [alignment[name] for alignment in alignments if name in alignment]  # noqa: B023
+    title = name.replace('_', ' ')
+    if name in _NO_NETWORK:
+      lines.append(Line({'map': title, 'row': 'no network', **cells_of(of(everything), constant=True)}, (),
+                        'control'))
+      continue
+    for row in rows:
+      entries = of(measured[row.name])
+      lines.append(_line(row, {'map': title, 'seeds': _count(row, len(entries)), **cells_of(entries)}))
+  constant = ', '.join(name.replace('_', ' ') for name in TRIVIAL if name in maps)
+  notes = [f'Maps of no network stand at the bottom. {constant.capitalize()}: the same picture for every face; what is '
+           'not above them says nothing about the face shown.'] if constant else []
+  notes += ['Class free: drawn from the landmarks of the face, without its class.'] * (CLASS_FREE in maps)
+  if any(key == 'action_unit_cosine' for key, _, _ in shown):
+    notes.append("'action units: cosine' of the map cam is CAM-COS of AU cues, that of the map attention ATT-COS.")
+  return [Table(_title(rows, 'alignment of attribution maps'), columns, tuple(lines), tuple(notes))]
+
+
+def _line(row: Row, cells: Mapping[str, str], notes: Sequence[str] = (), marks: Sequence[str] = ()) -> Line:
+  """A line of a row, with what must be known of its runs."""
+  said = dict.fromkeys([*_beware(row), *marks])
+  return Line({'row': row.name, 'seeds': _count(row, len(row.runs)), 'marks': '; '.join(said), **cells}, tuple(notes),
+              'leaky' if any('LEAKY' in mark for mark in said) else '')
+
+
+def _count(row: Row, there: int) -> str:
+  return str(there) if there == row.wanted else f'{there} of {row.wanted}'
+
+
+def _beware(row: Row) -> list[str]:
+  """Marks of a row."""
+  found = [*benchmark.marks(row.runs), *disagreements(row.runs, settings=True)] if row.runs else []
+  return [*found, *['unfinished'] * (len(row.runs) < row.wanted)]
+
+
+def _mean(values: Iterable[float], decimals: int = 2) -> str:
+  """'mean ± standard deviation', or of a single value just that."""
+  values = list(values)
+  mean = f'{np.mean(values):.{decimals}f}'
+  return f'{mean} ± {np.std(values, ddof=1):.{decimals}f}' if len(values) > 1 else mean
+
+
+def _title(rows: Sequence[Row], what: str) -> str:
+  names = dict.fromkeys(run.config['name'].rpartition('/')[0] for row in rows for run in row.runs)
+  return ': '.join(filter(None, [' and '.join(names), what]))

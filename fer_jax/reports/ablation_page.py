@@ -1,0 +1,250 @@
+"""Writes an ablation's report: one HTML page that sets its rows beside each other, in numbers, drawings and faces."""
+
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from etils import epath
+
+from fer_jax import cluster, storage
+from fer_jax.metrics.confusion import recall
+from fer_jax.metrics.intervals import t_interval, wilson
+from fer_jax.reports import benchmark, figures, row_figures, template, wall
+from fer_jax.reports.ablation import Row
+from fer_jax.reports.alignment import CLASS_FREE, TRIVIAL
+from fer_jax.reports.benchmark import Run
+from fer_jax.reports.differences import Difference, compare
+from fer_jax.reports.formats import Table
+from fer_jax.reports.row_figures import Dots
+from fer_jax.reports.table import leaks, other_data
+
+# Charts of accuracy against alignment: title, axis, map, key of its row in an evaluation's alignment.
+_MEASURES = (
+    ('ATT-COS', 'cosine with action units', 'attention', 'action_unit_cosine'),
+    ('CAM-COS', 'cosine with action units', 'cam', 'action_unit_cosine'),
+    ('CAM and landmarks', 'Pearson correlation with landmarks', 'cam', 'pearson'),
+    ('Sum of logits and landmarks', 'Pearson correlation with landmarks', 'logit_sum', 'pearson'),
+)
+
+
+def write_page(workdir: str | os.PathLike[str], rows: Sequence[Row], tables: Sequence[Table]) -> epath.Path:
+  """Writes ``workdir/report.html``; what is missing becomes a sentence on the page.
+
+  Args:
+    workdir: of the ablation.
+    rows: in the order of the page; differences are to the first.
+    tables: printed in full.
+
+  Returns:
+    The page's path.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  workdir = storage.as_path(workdir)
+  path = workdir / 'report.html'
+  if cluster.is_main():
+    template.write(path, 'ablation.html', _contents(workdir, rows, tables))
+  return path
+
+
+def _contents(workdir: epath.Path, rows: Sequence[Row], tables: Sequence[Table]) -> dict[str, Any]:
+  """The template's variables."""
+  described = [_described(workdir, place, row) for place, row in enumerate(rows)]
+  runs = [run for row in rows for run in row.runs]
+  compared = [(row, compare(row['runs'], described[0]['runs'])) for row in described[1:]
+              if row['runs'] and described[0]['runs']]
+  return {
+      'name': runs[0].result['name'].partition('/')[0] if runs else storage.absolute(workdir).name,
+      'words': _words(runs) if runs else 'No run of this ablation has finished yet.',
+      'rows': described,
+      'looks': max((run.result['protocol'].get('looks', 1) for run in runs), default=1),
+      'disagreements': _disagreements(runs),
+      'facts': _facts(runs) if runs else [],
+      'compared': sum(bool(_ends(found)) for _, found in compared),
+      'differing': [row['name'] + f" ({row['mark']})" * bool(row['mark']) for row, found in compared
+                    if _leaves_out_0(found)],
+      'problems': [f"{row['name']}: {found.problem}" for row, found in compared if found.problem],
+      'accuracy': row_figures.intervals('accuracy', [row['dots'] for row in described], 'accuracy, %'),
+      'difference': row_figures.intervals(
+          'difference', [_difference_dots(*pair) for pair in compared],
+          'difference in accuracy, percentage points', zero=True) if compared else '',
+      'tables': tables,
+      'changes': _changes(rows),
+      'scatters': _scatters(described),
+      'recalls': _recalls(described),
+      'confusions': [(row, _confusion(row)) for row in described if row['runs']],
+      'walls': wall.walls(described),
+      'data_seeds': sorted({run.config['data'].get('seed', -1) for run in runs} - {-1}),
+  }
+
+
+def _described(workdir: epath.Path, place: int, row: Row) -> dict[str, Any]:
+  """What every section says of a row."""
+  reasons = list(dict.fromkeys(reason for run in row.runs for reason in leaks(run.result)))
+  untrained = any(run.result['step'] == 0 for run in row.runs)
+  values = [100 * run.result['accuracy'] for run in row.runs]
+  described = {
+      'name': row.name, 'place': place, 'colour': row_figures.colour(place), 'runs': row.runs, 'wanted': row.wanted,
+      'missing': max(row.wanted - len(row.runs), 0), 'leaks': reasons, 'leaky': bool(reasons), 'untrained': untrained,
+      'mark': 'LEAKY' if reasons else 'UNTRAINED' if untrained else '',
+      'accuracy': t_interval(values) if values else None,
+      'links': [{'seed': run.config['seed'], 'accuracy': run.result['accuracy'],
+                 'address': _address(workdir, run.workdir)} for run in row.runs],
+  }
+  text, faces = 'no finished run', None
+  if values:
+    sd = f', sd {np.std(values, ddof=1):.2f}' if len(values) > 1 else ''
+    text = f'{np.mean(values):.2f} %{sd}, {_seeds(described)}'
+  if len(values) == 1:
+    faces = benchmark.rate(row.runs[0].result).interval
+  return described | {'dots': _dots(described, values, text, faces)}
+
+
+def _dots(row: Mapping[str, Any], values: Sequence[float], text: str, faces: Sequence[float] | None = None) -> Dots:
+  """A row of a chart of per cent; its interval over seeds ends where per cent do."""
+  low, high = t_interval(values)[1:3] if values else (None, None)
+  if low is not None:
+    low, high = max(low, 0.0), min(high, 100.0)
+  return Dots(row['name'], row['place'], values, low, high, text, row['mark'], faces)
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+  count, wanted = len(row['runs']), row['wanted']
+  return f'{count} of {wanted} seeds' if count < wanted else '1 seed' if count == 1 else f'{count} seeds'
+
+
+def _ends(difference: Difference) -> list[tuple[float, float]]:
+  """The intervals that are known of a difference: over seeds, over faces."""
+  known = [found for found in (difference.over_seeds, difference.over_faces) if found and found.low is not None]
+  return [(found.low, found.high) for found in known]
+
+
+def _leaves_out_0(difference: Difference) -> bool:
+  """Whether all that is known of a difference speaks against its being 0."""
+  ends = _ends(difference)
+  return bool(ends) and all(low > 0 or high < 0 for low, high in ends)
+
+
+def _difference_dots(row: Mapping[str, Any], difference: Difference) -> Dots:
+  seeds, faces = difference.over_seeds, difference.over_faces
+  if seeds is None:
+    return Dots(row['name'], row['place'], [], text='not comparable', mark=row['mark'])
+  low, high = (seeds.low, seeds.high) if seeds.low is not None else (faces.low, faces.high) if faces else (None, None)
+  text = f'{seeds.difference:+.2f}' + ('' if low is None else f' [{low:+.2f}, {high:+.2f}]')
+  return Dots(row['name'], row['place'], [seeds.difference], seeds.low, seeds.high, text.replace('-', '−'), row['mark'],
+              (faces.low, faces.high) if faces else None, hollow=not _leaves_out_0(difference))
+
+
+def _words(runs: Sequence[Run]) -> str:
+  """One sentence on data and protocol, from the first run; ``_disagreements`` says where others differ."""
+  protocol = runs[0].result['protocol']
+  variant = f" ({protocol['variant']})" if protocol.get('variant') else ''
+  select = template.SELECT.get(protocol['select'], protocol['select'])
+  return (f"Trained on “{protocol['trained_on']}” of {protocol['dataset']}{variant}, tested on {protocol['n']:,} faces "
+          f"of its {protocol['split']} split, {protocol['K']} classes, with {select}. What the rows change is listed "
+          'below.')
+
+
+def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+  """Tiles: label and value, with all the values that the runs have."""
+  every = lambda values: ', '.join(dict.fromkeys(str(value) for value in values if value not in (None, ''))) or '–'
+  nets = []
+  for run in runs:
+    backbone = run.config['model']['backbone']
+    width = f", width {backbone['width']}" if 'width' in backbone else ''
+    start = f", from {run.config['init_from']}" if run.config.get('init_from') else ''
+    name = f"{backbone['name']} {backbone.get('depth', '')}".strip()
+    nets.append(f"{name}{width}, {run.config['image_size']} px{start}")
+  protocols = [run.result['protocol'] for run in runs]
+  parameters = dict.fromkeys(run.record.get('parameters') for run in runs)
+  return [
+      ('Data set', every(f"{protocol['dataset']} ({protocol['variant']})" for protocol in protocols)),
+      ('Net', every(nets)),
+      ('Parameters', every(template.brief(number) for number in parameters if number)),
+      ('Seeds', every(sorted({run.config['seed'] for run in runs}))),
+      ('Hardware', every(run.record.get('hardware') or run.result.get('hardware') for run in runs)),
+      ('Code', every(run.record.get('commit') or run.result.get('commit') for run in runs)),
+  ]
+
+
+def _disagreements(runs: Sequence[Run]) -> list[str]:
+  """Why rows may not be comparable, beside the config."""
+  protocols, records = [run.result['protocol'] for run in runs], [run.record for run in runs]
+  said = (('other test data', 'fingerprint', protocols), ('another commit of the code', 'commit', records),
+          ('other hardware', 'hardware', records))
+  found = [words for words, key, sources in said if len({str(source.get(key)) for source in sources}) > 1]
+  return found + list(dict.fromkeys(filter(None, (other_data(run.result) for run in runs))))
+
+
+def _changes(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, bool]]]]:
+  """The keys of the config in which rows differ: for each row its value, and whether it is like the first with runs."""
+  settings = [benchmark.settings(row.runs[0]) if row.runs else None for row in rows]
+  known = [found for found in settings if found is not None]
+  changes = []
+  for key in dict.fromkeys(key for found in known for key in found if key not in ('name', 'test data')):
+    values = [found.get(key, '–') for found in known]
+    if len(set(values)) > 1:
+      texts = [found.get(key, '–').strip('"') if found else '–' for found in settings]
+      changes.append((key, [(text, text in ('–', values[0].strip('"'))) for text in texts]))
+  return changes
+
+
+def _scatters(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+  """Accuracy against each of ``_MEASURES`` that a row has."""
+  found = []
+  for title, axis, name, key in _MEASURES:
+    value = lambda run, row: ((run.result.get('alignment') or {}).get(row) or {}).get(key)  # noqa: B023
+    points, without = [], []
+    for row in rows:
+      runs = [run for run in row['runs'] if value(run, name) is not None]
+      if runs:
+        accuracies = [100 * run.result['accuracy'] for run in runs]
+        dots = Dots(row['name'], row['place'], accuracies, mark=row['mark'])
+        points.append((dots, [value(run, name) for run in runs]))
+      elif row['runs']:
+        without.append(row['name'])
+    if points:
+      constants = {}
+      for trivial in (*TRIVIAL, CLASS_FREE):
+        values = [value(run, trivial) for row in rows for run in row['runs'] if value(run, trivial) is not None]
+        if values:
+          constants[trivial.replace('_', ' ')] = float(np.mean(values))
+      found.append({'title': title, 'without': without, 'constants': constants,
+                    'drawing': row_figures.scatter(title, points, constants, axis, 'accuracy, %')})
+  return found
+
+
+def _recalls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """A chart for each class of the first row with runs; rows of other classes are named."""
+  shown = [row for row in rows if row['runs']]
+  classes = shown[0]['runs'][0].result['classes'] if shown else []
+  alike = [row for row in shown if all(run.result['classes'] == classes for run in row['runs'])]
+  rates = [np.array([recall(np.array(run.result['confusion'])) for run in row['runs']]) for row in alike]
+  counts = np.sum(alike[0]['runs'][0].result['confusion'], axis=1) if alike else []
+  charts = []
+  for k, (name, count) in enumerate(zip(classes, counts, strict=True)):
+    dots = [_dots(row, list(100 * rate[:, k]), f'{100 * rate[:, k].mean():.1f} %',
+                  [100 * end for end in wilson(count * rate[0, k], count)] if len(rate) == 1 else None)
+            for row, rate in zip(alike, rates, strict=True) if count]
+    charts.append({'name': name, 'count': int(count),
+                   'drawing': row_figures.compact(f'recall of {name}', dots, 'recall, %') if count else ''})
+  return {'charts': charts, 'left_out': [row['name'] for row in shown if row not in alike]}
+
+
+def _confusion(row: Mapping[str, Any]) -> Any:
+  """The drawing of a row's confusions, added up over its seeds."""
+  classes = row['runs'][0].result['classes']
+  pooled = np.sum([run.result['confusion'] for run in row['runs'] if run.result['classes'] == classes], axis=0)
+  return figures.confusion_matrix(pooled, classes, f"confusion {row['name']}", small=True)
+
+
+def _address(workdir: epath.Path, of: str) -> str:
+  """The relative address of a run's page; '' where it has none, or lies in another kind of storage."""
+  start, end = (str(storage.absolute(path)) for path in (workdir, of))
+  if start.startswith('gs://') != end.startswith('gs://') or not (storage.as_path(of) / 'report.html').exists():
+    return ''
+  return quote(posixpath.join(posixpath.relpath(end, start), 'report.html'))

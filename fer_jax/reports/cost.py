@@ -1,0 +1,39 @@
+"""What a run's training took, from its metrics.jsonl and run.json."""
+
+import itertools
+import json
+from typing import NamedTuple
+
+import numpy as np
+
+from fer_jax import storage
+from fer_jax.reports.benchmark import Run
+
+
+class Cost(NamedTuple):
+  """What the training of one seed took.
+
+  Attributes:
+    images_per_second: the median over the lines of metrics.jsonl, so that compiling and pauses do not count.
+    device_hours: devices x time of all steps, with compiling and without evaluations. A step that had to be taken again
+      after an interruption counts once. Of seeds that were trained at once each has an equal share.
+  """
+
+  images_per_second: float
+  device_hours: float
+
+
+def cost(run: Run) -> Cost | None:
+  """What a run took; None where its log is missing, cut off or of another version."""
+  try:
+    text = storage.read_text(storage.as_path(run.workdir) / 'metrics.jsonl')
+    lines = [line for line in map(json.loads, text.splitlines()) if line['kind'] == 'train']
+    rates = np.array([line['images_per_second'] for line in lines])
+    steps = np.array([after['step'] - before['step'] for before, after in itertools.pairwise([{'step': 0}, *lines])])
+    if not len(lines) or lines[-1]['step'] != run.record['steps']:
+      return None
+    seconds = (steps * run.config['batch_size'] / rates).sum()
+    at_once = len(run.record.get('seeds', [run.config['seed']]))
+    return Cost(float(np.median(rates)), float(seconds * run.record['devices'] / 3600 / at_once))
+  except (FileNotFoundError, ValueError, KeyError, TypeError):
+    return None

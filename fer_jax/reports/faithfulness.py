@@ -1,0 +1,185 @@
+"""Faithfulness of a run's maps: the console tables, and what the page says and draws."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fer_jax import cluster
+from fer_jax.reports import figures
+from fer_jax.reports.table import leaks, other_data
+
+# Said wherever the numbers are shown.
+CURVES_CAVEAT = (
+    'Faces with pixels gone or blurred are unlike any that the network has learnt from: a curve also shows how it '
+    'fails there, not only what it used. A random order takes scattered pixels and a map connected places, which '
+    'networks bear differently; the centred Gaussian, connected too, is the closer comparison. Areas compare maps of '
+    'one network on the same faces; between networks they also differ by how sure and how brittle the answers are.')
+RANDOM_CAVEAT = (
+    'A correlation near 1 says that the map would look the same had the network not learnt what those parameters hold; '
+    'one near 0 does not say that the map is right. How alike the maps of different faces are anyway stands beside it.')
+
+_NAMES = {'uniform': 'random order'}
+_DASHES = {'uniform': ':', 'centred_gaussian': '--', 'landmarks': '-.'}
+
+
+def print_faithfulness(result: Mapping[str, Any], console: Console | None = None) -> None:
+  """Prints the areas of every map and its gains over baselines, and the correlations under random parameters.
+
+  Args:
+    result: the content of explanations/SPLIT.json.
+    console: where to; if None, the standard output of process 0.
+  """
+  console = console or Console(quiet=not cluster.is_main())
+  protocol, reasons, ends = result['protocol'], leaks(result), result['ends']
+  mark = ' [bold red]LEAKY[/]' if reasons else ''
+  console.print(f"\n[bold]{protocol['dataset']}[/] {escape(protocol['split'])}: are the maps faithful?{mark}",
+                highlight=False)
+  console.print(escape(words(result)), highlight=False)
+  if reasons:
+    console.print(f"[red]Leaky: {escape('; '.join(reasons))}. Compare this with no honest result.[/]", highlight=False)
+  for remark in remarks(result):
+    console.print(f'[yellow]Note: {escape(remark)}.[/]', highlight=False)
+  for kind, better, (start, end) in (('deletion', 'less', ('whole', 'deleted')),
+                                     ('insertion', 'more', ('blurred', 'whole'))):
+    rows = area_rows(result, kind)
+    table = Table(kind + mark, 'area', '95 %', *(f'better than {name} by' for name in rows[0]['gains']))
+    for row in rows:
+      table.add_row(escape(row['name']), row['area'], row['interval'], *row['gains'].values(),
+                    style='dim' if row['trivial'] else None)
+    console.print(table)
+    console.print(f'{kind}: {better} is better; the mean probability goes from {ends[start]:.3f} to {ends[end]:.3f}.',
+                  highlight=False)
+  console.print(CURVES_CAVEAT, highlight=False)
+  names, rows = random_rows(result)
+  table = Table('random parameters' + mark, *map(escape, names))
+  for row in rows:
+    table.add_row(row['name'], *(f"{cell['pearson']} {cell['range']}\n{cell['spearman']}" for cell in row['cells']),
+                  style='dim' if row['trivial'] else None)
+  console.print(table)
+  console.print("Pearson's correlation with the trained network's map of the same face (from, to: draws of random "
+                f"parameters), below it Spearman's. {RANDOM_CAVEAT}", highlight=False)
+
+
+def words(result: Mapping[str, Any]) -> str:
+  """What was measured, in sentences."""
+  protocol = result['protocol']
+  height, width = protocol['pixels']
+  return (f"{protocol['faces']:,} of {protocol['of']:,} faces, evenly spaced, at step {result['step']:,}; {width} x "
+          f"{height} pixels in {protocol['steps']} portions. Measured is the probability of "
+          f"{protocol['probability_of']}. Deletion puts {protocol['deletion_to']} in the place of a pixel, insertion "
+          f"brings pixels back into {protocol['insertion_from']}. The intervals cover the choice of faces, not of the "
+          'seed; those of the differences know that the faces are the same.')
+
+
+def remarks(result: Mapping[str, Any]) -> list[str]:
+  """What a reader of an explanations/SPLIT.json should know of it, as clauses."""
+  said = []
+  if changed := other_data(result):
+    said.append(changed)
+  if not result['step']:
+    said.append('the network is untrained')
+  if 'landmarks' in result['baselines'] and (without := result['without_landmarks']):
+    said.append(f'{without:,} of the faces have no landmarks, and a random order in their place')
+  return said
+
+
+def area_rows(result: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+  """The table of 'deletion' or 'insertion': maps, then baselines.
+
+  Returns:
+    Rows of name, trivial, value (the area), area and interval as text, gains {baseline: text} and beats {baseline: True
+    or False where the interval of the gain lies above or below 0, None where it does not}.
+  """
+  bars = list(next(iter(result['maps'].values()))[kind]['gain'])
+  rows = []
+  for group in ('maps', 'baselines'):
+    for name, measured in result[group].items():
+      curve = measured[kind]
+      found = {bar: curve['gain'].get(bar) for bar in bars}
+      rows.append({
+          'name': _name(name), 'trivial': group == 'baselines', 'value': curve['area'], 'area': f"{curve['area']:.3f}",
+          'interval': _ends(curve['interval']),
+          'gains': {_name(bar): '' if gain is None else f"{gain['value']:+.3f} ({_ends(gain['interval'], '+')})"
+                    for bar, gain in found.items()},
+          'beats': {_name(bar): _sign(gain) for bar, gain in found.items()}})
+  return rows
+
+
+def random_rows(result: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+  """The table of random parameters: names of its columns, and a row for each depth.
+
+  Returns:
+    The maps; and rows of name, trivial (no parameter is random) and cells of text: pearson, range (of Pearson over
+    draws, '' where they are one), spearman, and value, Pearson's or 0.
+  """
+  names, rows = list(result['maps']), []
+  for row in result['randomised']:
+    name = row['random'] if row['depth'] < 2 else f"and {row['random']}"
+    cells = []
+    for map_name in names:
+      found = row['maps'][map_name]
+      low, high = found['pearson_range'] or (None, None)
+      cells.append({'pearson': _signed(found['pearson']), 'spearman': _signed(found['spearman']),
+                    'range': '' if low == high else f'({low:.2f} to {high:.2f})', 'value': found['pearson'] or 0.0})
+    rows.append({'name': name.replace('another face', 'nothing, map of another face'), 'trivial': not row['depth'],
+                 'cells': cells})
+  return [_name(name) for name in names], rows
+
+
+def sections(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+  """What the page says and draws of the contents of explanations/SPLIT.json, by the stem of their files."""
+  made = []
+  for stem, result in results.items():
+    names, rows = random_rows(result)
+    made.append(result | {
+        'split': result['protocol']['split'], 'leaks': leaks(result), 'words': words(result),
+        'remarks': remarks(result), 'map_names': names, 'random_rows': rows,
+        'charts': [{'kind': kind, 'better': better, 'rows': area_rows(result, kind),
+                    'drawing': _curves(f'{kind} {stem}', result, kind)}
+                   for kind, better in (('deletion', 'less'), ('insertion', 'more'))]})
+  return made
+
+
+def _curves(name: str, result: Mapping[str, Any], kind: str) -> Markup:
+  """Draws the mean curve of every map, and of the baselines in grey and dashed, against the share of the pixels."""
+  colours = [key for key in figures.THEME if key.startswith('row-')]
+  shares = [100 * share for share in result['shares']]
+  with figures.canvas(5.4, 3.2) as (figure, axes):
+    for i, (label, measured) in enumerate(result['maps'].items()):
+      axes.plot(shares, [100 * p for p in measured[kind]['curve']], color=figures.THEME[colours[i % len(colours)]],
+                linewidth=1.8, linestyle='-' if i < len(colours) else (0, (5, 1)), label=_name(label))
+    for label, measured in result['baselines'].items():
+      axes.plot(shares, [100 * p for p in measured[kind]['curve']], color=figures.THEME['muted'], linewidth=1.6,
+                linestyle=_DASHES.get(label, '--'), label=_name(label))
+    axes.set(xlim=(0, 100), xlabel='pixels gone' if kind == 'deletion' else 'pixels back')
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    for axis in (axes.xaxis, axes.yaxis):
+      axis.set_major_formatter(PercentFormatter(decimals=0))
+    figure.legend(loc='upper left', bbox_to_anchor=(0.1, -0.02), frameon=False, fontsize=9, ncols=2)
+    return figures.svg(figure, name)
+
+
+def _name(key: str) -> str:
+  return _NAMES.get(key, key.replace('_', ' '))
+
+
+def _signed(value: float | None) -> str:
+  return '–' if value is None else f'{value:.2f}'
+
+
+def _ends(interval: Sequence[float] | None, sign: str = '') -> str:
+  return '–' if interval is None else f'{interval[0]:{sign}.3f} to {interval[1]:{sign}.3f}'
+
+
+def _sign(gain: Mapping[str, Any] | None) -> bool | None:
+  """Whether a gain is above 0, or below; None where its interval leaves that open."""
+  if gain is None or gain['interval'] is None:
+    return None
+  low, high = gain['interval']
+  return True if low > 0 else False if high < 0 else None

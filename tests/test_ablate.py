@@ -1,0 +1,152 @@
+"""The command ``ablate``: what it refuses before it starts, what it collects, and two workers, one of them killed."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.processes import TINY, call, finish, start
+from tests.reports.test_ablation import make
+from tests.workdirs import final_state, metrics
+
+CONFIG = '--config=configs/ablations/pal_priors.py:synthetic_faces'
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--config=configs/pal.py:ferplus', '--workdir={}'], 'configs/pal.py has no ROWS'),
+    (['--config=configs/pall.py:ferplus', '--workdir={}'], "there is no config file 'configs/pall.py'"),
+    ([CONFIG, '--workdir={}', '--rows=plian'], "has no row 'plian'; did you mean 'plain'"),
+    ([CONFIG, '--workdir={}', '--format=html'], '--format=html: unknown'),
+    ([CONFIG, '--workdir=gs://bucket/runs'], '--workdir=gs://bucket/runs: a bucket has no locks'),
+    ([CONFIG, '--workdir=s3://bucket/runs'], 's3://bucket/runs: give a local path'),
+    ([CONFIG, '--workdir={}', '--collect'], 'there is no such folder; give the one that holds the runs'),
+    ([CONFIG, '--workdir={}', '--set=epoch=1'], '--set=epoch=1: Key "epoch" does not exist'),
+    ([CONFIG, '--workdir={}', '--set=seeds=2'], '--set=seeds: every run has its own; --seeds says how many'),
+    ([CONFIG, '--workdir={}', '--rows=landmark,plain', '--set=losses.pal.weight=0'],
+     "the rows 'landmark' and 'plain' are the same config with --set=losses.pal.weight=0."),
+])
+def test_mistakes_are_one_line_before_anything_starts(arguments, message, tmp_path):
+  status, out, err = call('ablate', *(argument.format(tmp_path / 'runs') for argument in arguments), data_dir=tmp_path)
+  assert status == 2 and message in err and err.startswith('error: ') and 'Traceback' not in err
+  assert not out and not list(tmp_path.iterdir())
+
+
+def test_runs_of_other_settings_stop_it_before_it_starts(tmp_path):
+  from configs.ablations import pal_priors
+  config = pal_priors.get_config('synthetic_faces:plain')
+  config.seed = 1
+  folder = tmp_path / 'plain-1'
+  folder.mkdir()
+  (folder / 'config.json').write_text(config.to_json_best_effort())
+  before = sorted(tmp_path.rglob('*'))
+  arguments = (CONFIG, f'--workdir={tmp_path}', '--rows=landmark,plain', '--seeds=2')
+  status, out, err = call('ablate', *arguments, '--set=epochs=7', data_dir=tmp_path)
+  assert status == 2 and not out and sorted(tmp_path.rglob('*')) == before
+  assert err == (f'error: {folder} holds a run of another config: epochs is 4.0 there, 7.0 here. Choose another '
+                 '--workdir, or give the same config to go on.\n')
+
+
+def test_collect_makes_the_tables_of_what_is_there(tmp_path):
+  right = make(tmp_path, 'landmark')
+  make(tmp_path, 'landmark', 1, at='{row}/seed-{seed}')
+  make(tmp_path, 'plain', 7)
+  arguments = (CONFIG, f'--workdir={tmp_path}', '--rows=landmark,plain', '--seeds=2', '--set=epochs=20', '--collect')
+  status, out, err = call('ablate', *arguments, '--format=markdown', data_dir=tmp_path)
+  assert status == 0, err
+  assert out.startswith('## priors: scores\n') and '| landmark | 2 | ' in out and '| plain | 0 of 2 |' in out
+  assert (tmp_path / 'ablation.md').read_text() == out
+  made = (f'python -m fer_jax.ablate {CONFIG} --rows=landmark,plain --seeds=2 --workdir={tmp_path} --set=epochs=20')
+  assert f'Made by: {made}'.replace('_', r'\_') in out
+  assert f'note: {tmp_path} also holds seed 7 of plain, which --seeds=2 leaves out.' in err
+  assert f'report: {tmp_path}/report.html' in err and 'landmark' in (tmp_path / 'report.html').read_text()
+  rows = list(csv.DictReader(io.StringIO((tmp_path / 'ablation.csv').read_text())))
+  assert rows[0]['row'] == 'landmark' and rows[0]['seeds'] == '2'
+  assert r'\begin{longtable}' in (tmp_path / 'ablation.tex').read_text()
+  status, out, err = call('ablate', *arguments, '--seeds=1', '--format=csv', f'--out={tmp_path}/t/x.csv',
+                          data_dir=tmp_path)
+  assert status == 0 and out == f'Written: {tmp_path}/t/x.csv\n', err
+  with (tmp_path / 't' / 'x.csv').open(newline='') as file:
+    assert next(csv.DictReader(file))['accuracy, %'] == f'{100 * right.mean():.2f}'
+
+
+RUNS = ('cosine-0', 'constant-0', 'cosine-1', 'constant-1')
+
+# Compiles fast: one loss, and one map.
+TABLE = """
+from configs import ablations, baseline
+ROWS = {'cosine': {}, 'constant': {'optimizer.schedule': 'constant'}}
+def get_config(argument='synthetic_faces:cosine'):
+  config = ablations.choose(baseline.get_config, ROWS, argument, 'schedules')
+  with config.unlocked():
+    config.explain = {'attention': config.explain.attention}
+  return config
+"""
+
+
+def children(process):
+  """The numbers of the processes that one has started."""
+  return [int(number) for number in Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()]
+
+
+def numbers(workdir):
+  """The lines of ablation.csv, without what time and place decide."""
+  with (workdir / 'ablation.csv').open(newline='') as file:
+    return [{name: text for name, text in row.items() if name != 'notes'} for row in csv.DictReader(file)
+            if 'cost' not in row['table']]
+
+
+def test_two_workers_of_which_one_is_killed_make_the_table_of_one_left_in_peace(tmp_path):
+  config = tmp_path / 'configs' / 'schedules.py'
+  config.parent.mkdir()
+  config.write_text(TABLE)
+  changes = [argument.replace('--config.', '--set=') for argument in (*TINY, '--config.epochs=10')]
+  work = lambda name: start('ablate', f'--config={config}:synthetic_faces', '--seeds=2', f'--workdir={tmp_path}/{name}',
+                            *changes, data_dir=tmp_path)
+  finish([work('peace'), work('peace')])
+  killed, other = work('shared'), work('shared')
+  line = ''
+  while '--workdir=' not in line:
+    line = killed.stdout.readline()
+    assert line, killed.communicate()
+  taken = Path(re.search(r'--workdir=(\S+)', line)[1])
+  log = taken / 'metrics.jsonl'
+  while not log.exists() or log.read_text().count('\n') < 5:
+    assert killed.poll() is None, killed.communicate()
+    time.sleep(0.01)
+  trainings = children(killed)
+  killed.kill()
+  for training in trainings:
+    os.kill(training, signal.SIGKILL)
+  killed.communicate()
+  assert len(trainings) == 1 and 'finished' not in json.loads((taken / 'run.json').read_text())
+  printed = finish([other, work('shared')])
+
+  commands = [line for out, _ in printed for line in out.splitlines() if '-m fer_jax.train ' in line]
+  assert sorted(Path(re.search(r'--workdir=(\S+)', line)[1]).name for line in commands) == sorted(RUNS)
+  for name in RUNS:
+    peace, shared = tmp_path / 'peace' / name, tmp_path / 'shared' / name
+    assert [line['step'] for line in metrics(shared) if line['kind'] == 'train'] == list(range(1, 41))
+    assert json.loads((shared / 'run.json').read_text())['looks'] == {'test': 1}
+    (a, one), (b, two) = final_state(peace), final_state(shared)
+    assert a == b == 40
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+      np.testing.assert_array_equal(x, y)
+  assert numbers(tmp_path / 'shared') == numbers(tmp_path / 'peace')
+  table = numbers(tmp_path / 'peace')
+  assert {row['table'] for row in table} == {
+      'schedules: scores', 'schedules: accuracy, difference to cosine', 'schedules: alignment of attribution maps'}
+  assert [(row['row'], row['seeds']) for row in table[:3]] == [
+      ('cosine', '2'), ('constant', '2'), ('constant', '2 and 2')]
+  for out, _ in printed:  # Both print the table, with what was computed.
+    assert 'schedules: scores' in out
+  names = {path.name for path in (tmp_path / 'shared').iterdir()}
+  assert names == {*RUNS, *(f'{name}.lock' for name in (*RUNS, 'ablation')), 'report.html',
+                   *(f'ablation.{form}' for form in ('md', 'tex', 'csv'))}

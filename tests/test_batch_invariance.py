@@ -1,0 +1,107 @@
+"""No config's logits depend on the other faces of a batch, but for ARM's batch mean, which is marked wherever it shows.
+
+Every config and every row of every ablation table is here, at a tiny size; those with the same forward pass share it.
+The steps are not compiled as a whole: operation by operation, all of them share their convolutions.
+"""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from fer_jax import run, step
+from fer_jax.data import stream
+from tests import faces
+from tests.test_ablations import TABLES, table
+from tests.test_configs import CASES, get_config
+
+FACES = 8
+# What an evaluation may do to a batch of eight: rows in another order, faces alone, a few, and padding behind them.
+ORDER = np.array([3, 1, 7, 0, 2, 6, 5, 4])
+
+
+def every_config():
+  """(name, config) of all there is; data sets differ in sizes, which are replaced here: one stands for all."""
+  yield 'quickstart', get_config('quickstart')
+  for name, argument in CASES:
+    if argument.startswith('ferplus'):
+      yield f'{name}.py:{argument}', get_config(name, argument)
+  for name in TABLES:
+    for row in table(name).ROWS:
+      yield f'ablations/{name}.py:ferplus:{row}', table(name).get_config(f'ferplus:{row}')
+
+
+def forwards():
+  """{what decides a forward pass: (names of the configs that have it, one of them)}."""
+  found = {}
+  for name, config in every_config():
+    faces.shrink(config)
+    decides = json.dumps([config[key].to_dict() for key in ('model', 'regions', 'normalise')], sort_keys=True)
+    found.setdefault(decides, ([], config))[0].append(name)
+  return found
+
+
+FORWARDS = {names[0]: (names, config) for names, config in forwards().values()}
+LEAKY = [f'ablations/arm.py:ferplus:{row}' for row in ('batch', 'batch_sorted', 'batch_shuffled')]
+
+
+@functools.cache
+def batch():
+  return stream.rows(faces.source(FACES), range(FACES))
+
+
+def answers(config):
+  """Returns a function from a batch to logits: the config's network with parameters and statistics at random."""
+  setup = run.make_setup(config, faces.CLASSES, 20, faces.teacher(config) if config.teacher.workdir else None)
+  rng = np.random.default_rng(0)
+
+  def drawn(path, leaf):
+    name = jax.tree_util.keystr(path)
+    if leaf.ndim > 1 and 'global_mean' not in name:  # Kernels, by He's rule.
+      return rng.normal(0, (2 / np.prod(leaf.shape[:-1])) ** 0.5, leaf.shape).astype(leaf.dtype)
+    low, high = (0.5, 1.5) if 'var' in name or 'scale' in name or 'alpha' in name else (-0.3, 0.3)
+    return rng.uniform(low, high, leaf.shape).astype(leaf.dtype)
+
+  variables = jax.tree_util.tree_map_with_path(drawn, jax.eval_shape(setup.initial).variables())
+  return lambda faces: np.asarray(step.evaluation_step(setup.recipe, {}, variables, faces)['logits'], np.float32)
+
+
+def rows_of(batch, rows):
+  return {name: values[rows] for name, values in batch.items()}
+
+
+def padded(batch, held, count):
+  """The first ``held`` faces, and behind them rows of padding that hold other faces."""
+  rows = rows_of(batch, np.arange(count))
+  rows['image'] = np.concatenate([rows['image'][:held], 255 - rows['image'][held:]])
+  return rows | {'mask': np.arange(count) < held}
+
+
+def changes(logits):
+  """{what was done: the largest change of a face's logits by it, as a share of the largest logit}."""
+  whole = logits(batch())
+  assert np.ptp(whole, axis=0).max() > 0.03 * abs(whole).max()  # The faces are told apart.
+  found = {
+      'order': abs(logits(rows_of(batch(), ORDER)) - whole[ORDER]).max(),
+      'alone': abs(logits(rows_of(batch(), [5])) - whole[[5]]).max(),
+      'five of eight': abs(logits(rows_of(batch(), np.arange(5))) - whole[:5]).max(),
+      'padding': abs(logits(padded(batch(), 5, 8))[:5] - logits(rows_of(batch(), np.arange(5)))).max()}
+  return {what: change / abs(whole).max() for what, change in found.items()}
+
+
+@pytest.mark.parametrize('name', [name for name in FORWARDS if name not in LEAKY])
+def test_logits_depend_on_their_own_face_alone(name):
+  names, config = FORWARDS[name]
+  found = changes(answers(config))
+  # Another blocking of a convolution may round otherwise; a bfloat16 has 8 bits.
+  assert max(found.values()) < (1e-2 if config.model.dtype == 'bfloat16' else 1e-5), (found, names)
+
+
+def test_arms_batch_mean_depends_on_the_batch_but_for_order_and_padding():
+  names, config = FORWARDS[LEAKY[0]]
+  assert names == LEAKY  # Nothing else has it.
+  found = changes(answers(config))
+  assert found['alone'] > 1e-2 < found['five of eight']
+  assert max(found['order'], found['padding']) < 1e-5
