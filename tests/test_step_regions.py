@@ -154,22 +154,6 @@ def test_rematerialising_keeps_fewer_bytes_for_the_backward_pass(monkeypatch):
   assert 0 < kept[1] < 0.5 * kept[0]
 
 
-def test_logits_of_regions_depend_on_their_own_image_alone():
-  config = make_ran()
-  data = faces.source(8, maps=config.data.maps.to_dict())
-  setup = run.make_setup(config, data.classes, 20)
-  variables = reference('ran')[0].variables()
-  evaluate = jax.jit(functools.partial(step.evaluation_step, setup.recipe, {}))
-  whole = np.asarray(evaluate(variables, stream.rows(data, range(8)))['logits'])
-  assert np.ptp(whole, axis=0).max() > 1e-3
-  order = np.array([3, 1, 7, 0, 2, 6, 5, 4])
-  shuffled = evaluate(variables, stream.rows(data, order))['logits']
-  np.testing.assert_allclose(shuffled, whole[order], atol=1e-5, rtol=1e-5)
-  for row in range(8):
-    alone = evaluate(variables, stream.rows(data, [row]))['logits'][0]
-    np.testing.assert_allclose(alone, whole[row], atol=1e-5, rtol=1e-5)
-
-
 def test_arms_batch_mean_in_an_evaluation_is_of_the_rows_that_are_not_padding():
   config = make_arm()
   data = faces.source(8, maps=config.data.maps.to_dict())

@@ -1,6 +1,6 @@
 """AU cues' layer and weight at a size that two CPU cores train, with the prior that knows no face as a control.
 
-    python -m fer_jax.ablate --config=configs/ablations/au_cues_layers.py:ferplus --seeds=3 --workdir=runs/au_cues_layers
+    python -m fer_jax.ablate --config=configs/ablations/au_cues_layers.py:ferplus --workdir=runs/au_cues_layers
 
 The net and recipe of configs/ablations/systems.py; 'stage4' has the weight of RAF-DB, 4. README.md and BUILD_NOTES.md
 have the table that it made.

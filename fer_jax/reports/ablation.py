@@ -234,8 +234,8 @@ def _costs(rows: Sequence[Row]) -> Table:
                 'device-hours is its own, and images/s are those of each.' for run in row.runs if 'seeds' in run.record]
     lines.append(_line(row, cells, together))
   notes = ('Compare images/s and device-hours only between runs on the same hardware with nothing else running on it.',
-           'Device-hours are those of one seed: training with compiling, without evaluations. '
-           f'{len(known)} runs took {sum(known):.4f} together.')
+           'Device-hours are those of one seed: training with compiling, without evaluations. Added up over '
+           f'{len(known)} of {sum(len(row.runs) for row in rows)} finished runs, whose logs are whole: {sum(known):.4f}.')
   return Table(_title(rows, 'cost'), columns, tuple(lines), notes)
 
 
@@ -244,7 +244,7 @@ def _alignments(rows: Sequence[Row]) -> list[Table]:
   measured = {row.name: [run.result.get('alignment') or {} for run in row.runs] for row in rows}
   everything = [alignment for row in rows for alignment in measured[row.name]]
   maps = dict.fromkeys(name for alignment in everything for name in alignment)
-  shown = [(key, f'{group.title}: {title}', share) for group in GROUPS for key, title, share in group.columns
+  shown = [(key, f'{group.title}: {title}' + ', %' * share, share) for group in GROUPS for key, title, share in group.columns
            if any(entry.get(key) is not None for alignment in everything for entry in alignment.values())]
   if not shown:
     return []

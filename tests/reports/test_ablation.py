@@ -197,7 +197,7 @@ def test_cost_is_that_of_a_seed(tmp_path):
   assert 'trained at once with seeds 1 and 2' in table.lines[0].notes[0]
   assert table.lines[1]['images/s'] == table.lines[1]['device-hours'] == ''
   assert 'same hardware with nothing else running' in table.notes[0]
-  assert f'2 runs took {hours.sum():.4f} together.' in table.notes[1]
+  assert f'Added up over 2 of 3 finished runs, whose logs are whole: {hours.sum():.4f}.' in table.notes[1]
 
 
 def test_alignment_stands_above_maps_that_know_nothing(tmp_path):
@@ -215,7 +215,7 @@ def test_alignment_stands_above_maps_that_know_nothing(tmp_path):
   cam = cells['cam', 'plain']
   assert cam['action units: cosine'] == f'0.550 ± {np.std([0.5, 0.6], ddof=1):.3f}'
   assert cam['landmarks: Pearson'] == f'0.250 ± {np.std([0.2, 0.3], ddof=1):.3f}'
-  assert cam['action units: pointing'] == '25.00 ± 0.00' and cam['seeds'] == '2'
+  assert cam['action units: pointing, %'] == '25.00 ± 0.00' and cam['seeds'] == '2'
   assert cells['cam', 'pal']['landmarks: Pearson'] == '0.900' and cells['cam', 'pal']['seeds'] == '1 of 2'
   assert cells['cam', 'pal']['action units: cosine'] == '' == cells['attention', 'plain']['landmarks: Pearson']
   assert cells['attention', 'pal']['seeds'] == '0 of 2'
