@@ -1,4 +1,4 @@
-"""How well runs hold out against drawn corruptions: the same faces again, kind by kind and severity by severity."""
+"""How well runs hold up against drawn corruptions: the same faces again, kind by kind and severity by severity."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from fer_jax import __version__, cluster, evaluation, frozen, run, storage
 from fer_jax.data.corrupt import KINDS, check_kinds, corrupt
@@ -43,9 +44,7 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
   """
   kinds = tuple(kinds) or tuple(KINDS)
   check_kinds(kinds)
-  config, record = run.read_config(workdir), run.read_run(workdir)
-  if 'finished' not in record:
-    raise UserError(f'the run in {workdir} has not finished; give its command again and it goes on.')
+  config, record = read(workdir)
   config.data.dir = data_dir or config.data.dir
   split = split or config.data.test
   mesh = cluster.make_mesh()
@@ -85,6 +84,18 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
   looks = record.get('looks', {})
   storage.write_json(workdir / 'run.json', record | {'looks': looks | {split: looks.get(split, 0) + 1}})
   return result
+
+
+def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
+  """Config and record of a run.
+
+  Raises:
+    UserError: there is no run, or it has not finished.
+  """
+  config, record = run.read_config(workdir), run.read_run(workdir)
+  if 'finished' not in record:
+    raise UserError(f'the run in {workdir} has not finished; give its command again and it goes on.')
+  return config, record
 
 
 def _left(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:

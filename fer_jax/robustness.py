@@ -1,4 +1,4 @@
-"""Measures how runs hold out against drawn corruptions: occlusion, blur, noise, rotation, brightness, gamma.
+"""Measures how runs hold up against drawn corruptions: occlusion, blur, noise, rotation, brightness, gamma.
 
     python -m fer_jax.robustness --workdir=runs/pal
     python -m fer_jax.robustness --workdir=runs/pal-0,runs/pal-1,runs/plain-0,runs/plain-1 --kinds=occlusion,blur
@@ -31,11 +31,11 @@ def main(argv: list[str]) -> None:
   from fer_jax.reports.page import write_report
   from fer_jax.reports.robustness import print_robustness
   workdirs = [storage.as_path(workdir) for workdir in dict.fromkeys(_WORKDIR.value)]
-  runs = []
-  for workdir in workdirs:
+  runs, configs = [], {workdir: corruption.read(workdir)[0] for workdir in workdirs}  # What is amiss shows now.
+  for workdir, config in configs.items():
     result = corruption.measure(workdir, _SPLIT.value, _KINDS.value, data_dir=_DATA_DIR.value, seed=_SEED.value)
-    runs.append(Run(str(workdir), run.read_config(workdir).to_dict(), run.read_run(workdir), result))
-  print_robustness({name: [one.result for one in row] for name, row in by_config(runs).items()})
+    runs.append(Run(str(workdir), config.to_dict(), run.read_run(workdir), result))
+  print_robustness({name: [one.result for one in row] for name, row in by_config(runs).items()}, _KINDS.value)
   for workdir in workdirs:
     cluster.say(f'Report: {write_report(workdir)}')
 

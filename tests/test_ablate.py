@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.processes import TINY, call, finish, start
+from tests.processes import TINY, call, start
 from tests.reports.test_ablation import make
 from tests.workdirs import final_state, metrics
 
@@ -90,6 +90,13 @@ def get_config(argument='synthetic_faces:cosine'):
     config.data.holdout = ''
   return config
 """
+
+
+def finish(workers):
+  """Waits for workers, and returns what they printed: [(stdout, stderr)]."""
+  printed = [worker.communicate(timeout=900) for worker in workers]
+  assert [worker.returncode for worker in workers] == [0] * len(workers), printed
+  return printed
 
 
 def children(process):

@@ -115,7 +115,7 @@ def test_a_full_disk_is_told_and_keeps_the_last_good_one(small_disk, tmp_path):
   checkpoints = checkpoint.Checkpoints(folder, write=True)
   checkpoints.save(1, state(1, size))
   checkpoints.close()
-  (small_disk / 'other').write_bytes(bytes(2_000_000))
+  (small_disk / 'other').write_bytes(bytes(3_000_000))
   checkpoints = checkpoint.Checkpoints(folder, write=True)
   with pytest.raises(UserError, match=rf'cannot save checkpoints in {folder}: No space left on device. What was saved'):
     for step in (2, 3):  # The second one tells of the first, which goes on in the background.

@@ -207,12 +207,12 @@ def test_a_mistake_is_one_sentence(workdir, test_split, tmp_path):
   assert 'has not finished; give its command again' in said()
 
 
-def printed(workdirs):
+def printed(workdirs, kinds=()):
   runs = [Run(str(workdir), run.read_config(workdir).to_dict(), run.read_run(workdir),
               storage.read_json(workdir / 'robustness/test.json')) for workdir in workdirs]
   file = io.StringIO()
   print_robustness({name: [one.result for one in row] for name, row in by_config(runs).items()},
-                   Console(file=file, width=160))
+                   kinds, Console(file=file, width=160))
   return file.getvalue()
 
 
@@ -232,6 +232,8 @@ def test_a_run_is_printed_with_intervals_beside_the_largest_class(workdir):
   assert '17.65 %' in line_of(text, 'largest class', 'neutral') and '14.29 %' in line_of(text, 'largest class')
   assert CAVEAT in ' '.join(text.split()) and 'LEAKY' not in text and 'Note' not in text
   assert 'rotation: degrees to the left or right.' in text and 'run' not in line_of(text, 'corruption', 'severity')
+  fewer = printed([workdir], ['rotation'])
+  assert 'rotation' in fewer and '│ occlusion' not in fewer and 'occlusion: ' not in fewer
 
 
 def test_seeds_of_a_config_are_one_row(seen, monkeypatch, tmp_path):

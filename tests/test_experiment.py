@@ -126,7 +126,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, fin
   def filling(self, step, *arguments):
     if step == 6:
       with contextlib.suppress(OSError):  # Now it is full.
-        (small_disk / 'other').write_bytes(bytes(4_000_000))
+        (small_disk / 'other').write_bytes(bytes(5_000_000))
     real(self, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch:

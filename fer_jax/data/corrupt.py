@@ -109,7 +109,7 @@ KINDS = {
     'rotation': Corruption(_rotation, (5.0, 10.0, 15.0, 20.0, 30.0, 45.0), 'degrees to the left or right',
                            '{:g}°'.format),
     'brightness': Corruption(_brightness, (-3.0, -2.0, -1.0, 0.5, 1.0, 1.5), 'factor on the values',
-                             lambda severity: f'× {2 ** severity:.3g}'),
+                             lambda severity: f'×{2 ** severity:.3g}'),
     'gamma': Corruption(_gamma, (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0), 'exponent of the values',
                         lambda severity: f'{2 ** -severity:.3g}'),
 }

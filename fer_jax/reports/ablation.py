@@ -235,7 +235,8 @@ def _costs(rows: Sequence[Row]) -> Table:
     lines.append(_line(row, cells, together))
   notes = ('Compare images/s and device-hours only between runs on the same hardware with nothing else running on it.',
            'Device-hours are those of one seed: training with compiling, without evaluations. Added up over '
-           f'{len(known)} of {sum(len(row.runs) for row in rows)} finished runs, whose logs are whole: {sum(known):.4f}.')
+           f'{len(known)} of {sum(len(row.runs) for row in rows)} finished runs, whose logs are whole: '
+           f'{sum(known):.4f}.')
   return Table(_title(rows, 'cost'), columns, tuple(lines), notes)
 
 
@@ -244,7 +245,8 @@ def _alignments(rows: Sequence[Row]) -> list[Table]:
   measured = {row.name: [run.result.get('alignment') or {} for run in row.runs] for row in rows}
   everything = [alignment for row in rows for alignment in measured[row.name]]
   maps = dict.fromkeys(name for alignment in everything for name in alignment)
-  shown = [(key, f'{group.title}: {title}' + ', %' * share, share) for group in GROUPS for key, title, share in group.columns
+  shown = [(key, f'{group.title}: {title}' + ', %' * share, share)
+           for group in GROUPS for key, title, share in group.columns
            if any(entry.get(key) is not None for alignment in everything for entry in alignment.values())]
   if not shown:
     return []

@@ -20,12 +20,14 @@ CAVEAT = ('The corruptions are drawn, and drawn corruptions are not real occlusi
           'and turned faces do (evaluate --subset).')
 
 
-def print_robustness(groups: Mapping[str, Sequence[Mapping[str, Any]]], console: Console | None = None) -> None:
+def print_robustness(groups: Mapping[str, Sequence[Mapping[str, Any]]], kinds: Sequence[str] = (),
+                     console: Console | None = None) -> None:
   """Prints the curves of runs in one table, severity by severity.
 
   Args:
     groups: {name of a row: contents of robustness/SPLIT.json of the runs that differ in their seed alone}. The means of
       several are printed with their standard deviation; of a single run the Wilson interval over its faces.
+    kinds: of corruptions; none for all that every run has been through.
     console: where to; if None, the standard output of process 0.
   """
   console = console or Console(quiet=not cluster.is_main())
@@ -48,18 +50,18 @@ def print_robustness(groups: Mapping[str, Sequence[Mapping[str, Any]]], console:
                     end_section=section and i == len(levels) - 1)
 
   add('none', 'clean', {name: [result['clean'] for result in results] for name, results in groups.items()}, True)
-  for kind in dict.fromkeys(kind for results in groups.values() for result in results for kind in result['kinds']):
-    having = {name: [result['kinds'][kind]['levels'] for result in results] for name, results in groups.items()
-              if all(kind in result['kinds'] for result in results)}
-    steps = [level['label'] for level in next(iter(having.values()))[0]] if having else []
+  everything = [result for results in groups.values() for result in results]
+  shown = [kind for kind in kinds or first['kinds'] if all(kind in result['kinds'] for result in everything)]
+  for kind in shown:
+    steps = [level['label'] for level in first['kinds'][kind]['levels']]
     for i, label in enumerate(steps):
-      add('' if i else kind, label, {name: [levels[i] for levels in results] for name, results in having.items()},
-          i == len(steps) - 1)
+      levels = {name: [result['kinds'][kind]['levels'][i] for result in results] for name, results in groups.items()}
+      add('' if i else kind, label, levels, i == len(steps) - 1)
   table.add_row('largest class', escape(first['majority']['class']), *([''] if several else []),
                 percent(first['majority']['share']), '', '', percent(1 / len(first['classes'])), style='dim')
   console.print(table)
-  for kind, measured in first['kinds'].items():
-    console.print(f"{kind}: {measured['what']}.", highlight=False)
+  for kind in shown:
+    console.print(f"{kind}: {first['kinds'][kind]['what']}.", highlight=False)
   for name, results in groups.items():
     if several and len(results) > 1:
       console.print(f"{escape(name)}: mean of {len(results)} seeds ({', '.join(str(r['seed']) for r in results)}).",
