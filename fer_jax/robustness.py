@@ -27,11 +27,13 @@ def main(argv: list[str]) -> None:
   del argv
   _start()
   from fer_jax import corruption, run, storage
+  from fer_jax.data.corrupt import check_kinds
   from fer_jax.reports.benchmark import Run, by_config
   from fer_jax.reports.page import write_report
   from fer_jax.reports.robustness import print_robustness
   workdirs = [storage.as_path(workdir) for workdir in dict.fromkeys(_WORKDIR.value)]
-  runs, configs = [], {workdir: corruption.read(workdir)[0] for workdir in workdirs}  # What is amiss shows now.
+  check_kinds(tuple(_KINDS.value))  # What is amiss shows before anything is measured.
+  runs, configs = [], {workdir: corruption.read(workdir)[0] for workdir in workdirs}
   for workdir, config in configs.items():
     result = corruption.measure(workdir, _SPLIT.value, _KINDS.value, data_dir=_DATA_DIR.value, seed=_SEED.value)
     runs.append(Run(str(workdir), config.to_dict(), run.read_run(workdir), result))

@@ -334,9 +334,10 @@ def test_leaks_are_said_in_words(trained, trained_on, source, tested, reasons):
   assert leaks(trained, trained_on, tested, {'more': source} if source else {}) == reasons
 
 
-def leaks(trained, trained_on, tested, sources=None, select='last', teacher=None):
+def leaks(trained, trained_on, tested, sources=None, select='last', teacher=None, head=None):
   made = ConfigDict({'data': {'dataset': 'ferplus', 'train': 'train', 'holdout': 'valid', 'test': 'test', 'dir': '',
-                              **trained_on}, 'sources': sources or {}, 'select': select})
+                              **trained_on}, 'sources': sources or {}, 'select': select,
+                     'model': {'head': head or {'name': 'linear'}}})
   other = dataclasses.replace(trained, config=made, record={'teacher': teacher} if teacher else {})
   return frozen._leaks(other, frozen.Target(**{'dataset': 'ferplus', **tested}))
 
@@ -349,6 +350,13 @@ def test_leaks_by_selection_and_by_the_teacher(trained):
   teacher = {'dataset': 'ferplus', 'trained_on': 'train+valid'}
   assert leaks(trained, {}, {'test': 'valid'}, teacher=teacher) == ["the network's teacher was trained on these images"]
   assert leaks(trained, {}, {'test': 'test'}, teacher=teacher) == []
+
+
+def test_a_batch_mean_is_a_leak(trained):
+  head = lambda mean: {'name': 'arm', 'global_mean': mean}
+  assert leaks(trained, {}, {'test': 'test'}, head=head('running')) == []
+  assert leaks(trained, {}, {'test': 'test'}, head=head('batch')) == [
+      'each answer depends on the other images of its batch']
 
 
 def test_shots_below_one(trained, folder, mesh):
