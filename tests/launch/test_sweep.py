@@ -1,8 +1,8 @@
 """sweep: the runs of a table, what the queue leaves out and goes on with, and whose status counts."""
 
 import json
-import re
 import os
+import re
 import shlex
 import signal
 import sys
