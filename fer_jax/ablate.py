@@ -95,22 +95,13 @@ def _check(rows: list[str]) -> list[str]:
 
 def _report(rows: list[str]) -> None:
   """Prints and writes the tables, and writes the page; what cannot be used is said on the standard error."""
-  from rich.console import Console
-
   from fer_jax import storage
   from fer_jax.reports import ablation as tables_of
   from fer_jax.reports import formats
   from fer_jax.reports.ablation_page import write_page
   found, problems = tables_of.collect(_WORKDIR.value, rows, _SEEDS.value)
   tables = tables_of.make_tables(found, _command())
-  # As wide as the terminal, where there is one.
-  console = Console() if sys.stdout.isatty() and not _OUT.value else None
-  text = formats.render(tables, _FORMAT.value, console)
-  if _OUT.value:
-    storage.write_text(_OUT.value, text)
-    print(f'Written: {_OUT.value}')
-  else:
-    print(text, end='')
+  print(formats.deliver(tables, _FORMAT.value, _OUT.value))
   workdir = storage.as_path(_WORKDIR.value)
   # Several workers come here at once.
   lock = contextlib.nullcontext() if _COLLECT.value else ablation.held(f'{_WORKDIR.value}/ablation.lock', wait=True)

@@ -33,8 +33,6 @@ _start = commands.start_flags()
 def main(argv: list[str]) -> None:
   """Trains what is missing, tests, prints the tables and writes ``WORKDIR/cross.json``."""
   del argv
-  from rich.console import Console
-
   from fer_jax.reports import formats
   formats.render([], _FORMAT.value)  # Not only after days of training.
   if bool(_CONFIG.value) == bool(_WORKDIRS.value):
@@ -56,14 +54,7 @@ def main(argv: list[str]) -> None:
     more = [matrix.Split(name, variant, split or 'test', _DATA_DIR.value) for name, variant, split in parsed]
   result = matrix.measure([storage.as_path(workdir) for workdir in dict.fromkeys(workdirs)], more)
   storage.write_json(storage.as_path(_WORKDIR.value) / 'cross.json', result)
-  # As wide as the terminal, where there is one.
-  console = Console() if sys.stdout.isatty() and not _OUT.value else None
-  text = formats.render(cross.make_tables(result), _FORMAT.value, console)
-  if _OUT.value:
-    storage.write_text(_OUT.value, text)
-    cluster.say(f'Written: {_OUT.value}')
-  else:
-    cluster.say(text)
+  cluster.say(formats.deliver(cross.make_tables(result), _FORMAT.value, _OUT.value))
 
 
 if __name__ == '__main__':

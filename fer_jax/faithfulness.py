@@ -18,6 +18,7 @@ from fer_jax import cluster, evaluation, randomisation, run, step, storage
 from fer_jax.attribution.priors import SOURCES, prior_map
 from fer_jax.data import augment
 from fer_jax.errors import UserError
+from fer_jax.metrics import action_units, alignment
 from fer_jax.metrics import faithfulness as metrics
 
 # Maps that know nothing of the network, by the name of the prior that they are; 'uniform' is a random order of pixels.
@@ -73,7 +74,7 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
   source = evaluation.open_split(config, record, split, workdir)
   mesh = cluster.make_mesh()
   trained = run.load(workdir, mesh, config)
-  chosen = evenly_spaced(len(source), faces)
+  chosen = action_units.evenly(len(source), faces)
   picked = dataclasses.replace(source, records=_Rows(source.records, chosen))
   rows = _batch_size(config, mesh, len(chosen))
   cluster.say(f'{len(chosen):,} of {len(source):,} faces of {split}, {steps} steps, {rows} faces at a time.')
@@ -105,12 +106,6 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
   storage.write_npz(path.with_suffix('.npz'), maps=np.array([name for name, _ in every]), shares=shares, row=chosen,
                     **{kind: np.stack([curve[kind] for _, curve in every]) for kind in metrics.SIGNS})
   return result
-
-
-def evenly_spaced(count: int, wanted: int) -> np.ndarray:
-  """Rows of ``wanted`` examples out of ``count``, evenly spaced from the first on, int (min(wanted, count),)."""
-  wanted = min(wanted, count)
-  return np.arange(wanted) * count // wanted
 
 
 class _Rows:
@@ -220,7 +215,7 @@ def levels(maps: jax.Array, side: int) -> jax.Array:
   A map that is constant up to rounding, or not finite, is 0 everywhere.
   """
   low, high = (f(axis=(1, 2), keepdims=True) for f in (maps.min, maps.max))
-  flat = ~((high - low) > metrics.FLAT * jnp.maximum(abs(low), abs(high))) | ~jnp.isfinite(high - low)
+  flat = ~((high - low) > alignment.FLAT * jnp.maximum(abs(low), abs(high))) | ~jnp.isfinite(high - low)
   maps = jnp.where(flat, 0.0, (maps - low) / jnp.where(flat, 1.0, high - low))
   maps = jax.image.resize(maps, (len(maps), side, side), 'bilinear')
   return jnp.rint(_LEVELS * jnp.clip(maps, 0, 1)).astype(jnp.uint16).reshape(len(maps), -1)

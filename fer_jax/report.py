@@ -26,20 +26,10 @@ def main(argv: list[str]) -> None:
   del argv
   if not _WORKDIRS.value:
     raise UserError("--workdirs: name the folders of training runs, such as --workdirs='runs/*'.")
-  from rich.console import Console
-
-  from fer_jax import storage
   from fer_jax.reports import benchmark, formats
   runs, problems = benchmark.collect(_WORKDIRS.value)
   tables, remarks = benchmark.make_tables(runs, _TABLE.value)
-  # As wide as the terminal, where there is one.
-  console = Console() if sys.stdout.isatty() and not _OUT.value else None
-  text = formats.render(tables, _FORMAT.value, console)
-  if _OUT.value:
-    storage.write_text(_OUT.value, text)
-    print(f'Written: {_OUT.value}')
-  else:
-    print(text, end='')
+  print(formats.deliver(tables, _FORMAT.value, _OUT.value))
   for sentence in (*problems, *remarks):
     print(f'note: {sentence}', file=sys.stderr)
 

@@ -16,6 +16,7 @@ from configs import ran
 from fer_jax import checkpoint, cluster, evaluation, faithfulness, run, sources, step, storage
 from fer_jax.data import augment, stream
 from fer_jax.errors import UserError
+from fer_jax.metrics import action_units
 from fer_jax.metrics.faithfulness import portions
 from fer_jax.models.classifier import Classifier
 from fer_jax.models.taps import tapping
@@ -163,9 +164,9 @@ def test_levels_are_the_resized_map_and_nothing_where_there_is_no_map():
 
 
 def test_faces_are_evenly_spaced():
-  assert faithfulness.evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
-  assert faithfulness.evenly_spaced(5, 9).tolist() == [0, 1, 2, 3, 4]
-  assert faithfulness.evenly_spaced(7, 1).tolist() == [0]
+  assert action_units.evenly(10, 4).tolist() == [0, 2, 5, 7]
+  assert action_units.evenly(5, 9).tolist() == [0, 1, 2, 3, 4]
+  assert action_units.evenly(7, 1).tolist() == [0]
 
 
 def test_any_batch_size_and_eight_devices_give_the_same_curves():

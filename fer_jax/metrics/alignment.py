@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 # Below this share of a map's largest magnitude, its variation is rounding noise, and the map is taken for constant.
-_FLAT = 1e-6
+FLAT = 1e-6
 
 # Values this near to the maximum, as a share of the map's range, are as large: resizing rounds, ties must stay ties.
 _TIE = 1e-6
@@ -61,7 +61,7 @@ def min_max(image: np.ndarray) -> np.ndarray:
   """Scales a map (h, w) to its own minimum 0 and maximum 1: float64; zeros where it is constant or not finite."""
   image = np.asarray(image, np.float64)
   low, high = image.min(), image.max()
-  if not np.isfinite(image).all() or high - low <= _FLAT * max(abs(low), abs(high)):
+  if not np.isfinite(image).all() or high - low <= FLAT * max(abs(low), abs(high)):
     return np.zeros_like(image)
   return (image - low) / (high - low)
 
@@ -90,6 +90,6 @@ def _similarity(image: np.ndarray, prior: np.ndarray, centre: bool) -> float:
   image, prior = image / scales[0], prior / scales[1]
   if centre:
     image, prior = image - image.mean(), prior - prior.mean()
-    if min(np.abs(image).max(), np.abs(prior).max()) < _FLAT:
+    if min(np.abs(image).max(), np.abs(prior).max()) < FLAT:
       return 0.0
   return float(np.clip(image @ prior / np.sqrt((image @ image) * (prior @ prior)), -1, 1))

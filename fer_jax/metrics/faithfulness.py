@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from fer_jax.metrics.alignment import FLAT
 from fer_jax.metrics.intervals import bootstrap
 
 # Curves by name, and the sign that makes a larger area the better one.
 SIGNS = {'deletion': -1, 'insertion': 1}
-
-# Below this share of a map's largest magnitude, its variation is rounding noise, and the map is taken for constant.
-FLAT = 1e-6
 
 
 def portions(pixels: int, steps: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import functools
 import html
 import io
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from rich.markup import escape
 from rich.table import Column as RichColumn
 from rich.table import Table as RichTable
 
+from fer_jax import storage
 from fer_jax.errors import UserError, nearest
 
 FORMATS = ('text', 'markdown', 'latex', 'csv')
@@ -107,6 +109,18 @@ def render(tables: Sequence[Table], form: str, console: Console | None = None) -
   if form not in writers:
     raise UserError(f"--format={form}: unknown{nearest(form, FORMATS)}")
   return writers[form](tables)
+
+
+def deliver(tables: Sequence[Table], form: str, path: str | None) -> str:
+  """What a command prints: the tables, as wide as the terminal if there is one, or that they are written to ``path``.
+
+  Raises:
+    UserError: an unknown form, or the file cannot be written.
+  """
+  if path:
+    storage.write_text(path, render(tables, form))
+    return f'Written: {path}'
+  return render(tables, form, Console() if sys.stdout.isatty() else None).removesuffix('\n')
 
 
 def _text(tables: Sequence[Table], console: Console | None) -> str:
