@@ -87,10 +87,8 @@ def _check(rows: list[str]) -> list[str]:
     for seed in range(_SEEDS.value):
       config.seed = seed
       for home in ablation.homes(_WORKDIR.value, row, seed):
-        with contextlib.suppress(FileNotFoundError):
-          run.check_same_config(home, storage.read_json(f'{home}/config.json'), config)
-  flat = dict(run.flat(config.to_dict()))
-  return [f'--config.{key}={flat[key]}' for key in dict.fromkeys(keys)]
+        run.is_claimed(home, config)
+  return commands.arguments(config, _SET.value)
 
 
 def _report(rows: list[str]) -> None:

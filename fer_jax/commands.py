@@ -5,7 +5,7 @@ import os
 import runpy
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,20 @@ def change_config(config: ConfigDict, changes: Sequence[str]) -> None:
       config.update_from_flattened_dict({key: value})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
       raise UserError(f'--set={change}: {error.args[0] if error.args else error}') from error
+
+
+def arguments(config: ConfigDict, changes: Sequence[str]) -> list[str]:
+  """Arguments of a training, ``--config.key=value``, that make ``changes``, which ``config`` has already."""
+  values = flat(config.to_dict())
+  return [f'--config.{key}={values[key]}' for key in dict.fromkeys(change.partition('=')[0] for change in changes)]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """The values of a nested mapping by dotted keys, in order."""
+  values = {}
+  for key, value in tree.items():
+    values |= flat(value, f'{prefix}{key}.') if isinstance(value, Mapping) and value else {f'{prefix}{key}': value}
+  return values
 
 
 def _import_neighbours(path: str) -> None:

@@ -209,10 +209,11 @@ def read_result(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
                       '--workdir.') from error
 
   if config.seeds == 1:
-    print_evaluation(result := read(workdir))
+    print_evaluation(result := cluster.once(lambda: read(workdir)))
     return result
   members = seeds.of(config)
-  results = {seed: read(seeds.folder(workdir, seed)) for seed in members.numbers}
+  # Process 0 may still be writing the last one when the others get here.
+  results = {seed: cluster.once(lambda seed=seed: read(seeds.folder(workdir, seed))) for seed in members.numbers}
   print_seeds(results, members.data_seed)
   return results
 

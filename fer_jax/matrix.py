@@ -3,7 +3,6 @@
 ``plan`` lists the trainings, for ``ablation.train_all``; ``measure`` tests what they have left.
 """
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -72,18 +71,17 @@ def plan(config: str, datasets: Sequence[str], seeds: int, workdir: str, changes
   if workdir.startswith('gs://'):
     raise UserError(f'--workdir={workdir}: a bucket has no locks to divide the runs by. Train the runs one by one and '
                     'then use --workdirs, or choose a folder that the workers share.')
-  keys = list(dict.fromkeys(change.partition('=')[0] for change in changes))
+  keys = [change.partition('=')[0] for change in changes]
   for key in ('seed', 'seeds', 'data.dataset', 'data.variant'):
     if key in keys:
       raise UserError(f'--set={key}: every run has its own; --seeds and --datasets say which there are.')
   trainings, classes = [], []
   for name, variant, _ in parsed:
     argument = (config if '*' in config else f'{config}:*').replace('*', name)
-    made = commands.load_config(argument, [*changes, *[f'data.variant={variant}'] * bool(variant)])
-    flat = run.flat(made.to_dict())
-    chosen = [*keys, *['data.variant'] * bool(variant)]
+    own = [*changes, *[f'data.variant={variant}'] * bool(variant)]
+    made = commands.load_config(argument, own)
     trainings.append((f'{name}_{variant}' if variant else name, made,
-                      (f'--config={argument}', *(f'--config.{key}={flat[key]}' for key in chosen))))
+                      (f'--config={argument}', *commands.arguments(made, own))))
     classes.append(sources.open_source(made, made.data.test).classes)
   for ours, theirs in itertools.combinations(classes, 2):
     shared_classes(ours, theirs)
@@ -92,8 +90,7 @@ def plan(config: str, datasets: Sequence[str], seeds: int, workdir: str, changes
     for row, made, arguments in trainings:
       home = homes(workdir, row, seed)[0]
       made.seed = seed
-      with contextlib.suppress(FileNotFoundError):
-        run.check_same_config(home, storage.read_json(f'{home}/config.json'), made)
+      run.is_claimed(home, made)
       jobs.append(Job(row, seed, home, (sys.executable, '-m', 'fer_jax.train', *arguments, f'--config.seed={seed}',
                                         f'--workdir={home}')))
   return jobs

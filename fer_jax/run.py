@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from fer_jax import __version__, checkpoint, cluster, optim, registry, step, storage
+from fer_jax import __version__, checkpoint, cluster, commands, optim, registry, step, storage
 from fer_jax.attribution import maps
 from fer_jax.data import augment
 from fer_jax.errors import UserError
@@ -212,31 +212,38 @@ def open_workdir(config: ConfigDict, workdir: str | os.PathLike[str], overrides:
       written.
   """
   workdir = storage.as_path(workdir)
-  ours = json.loads(config.to_json_best_effort())
+  if is_claimed(workdir, config):
+    return read_run(workdir)
+  with storage.explained(workdir, 'read'):
+    there = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
+  if there - _BEFORE:
+    raise UserError(f'{workdir} is not empty and holds no run (no config.json); choose another --workdir.')
+  record = {'name': config.name, 'command': ' '.join(sys.argv), 'overrides': list(overrides),
+            'versions': versions(), 'commit': commit(), 'started': now(), 'seed': config.seed}
+  storage.write_json(workdir / 'run.json', record)
+  # Last: its presence says that this is a run.
+  storage.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
+  return record
+
+
+def is_claimed(workdir: str | os.PathLike[str], config: ConfigDict) -> bool:
+  """Whether a workdir holds a run of ``config``; False where it holds none.
+
+  Raises:
+    UserError: it holds a run of another config; the differing keys are named.
+  """
   try:
-    theirs = storage.read_json(workdir / 'config.json')
+    theirs = commands.flat(storage.read_json(storage.as_path(workdir) / 'config.json'))
   except FileNotFoundError:
-    with storage.explained(workdir, 'read'):
-      there = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
-    if there - _BEFORE:
-      raise UserError(f'{workdir} is not empty and holds no run (no config.json); choose another --workdir.') from None
-    record = {'name': config.name, 'command': ' '.join(sys.argv), 'overrides': list(overrides),
-              'versions': versions(), 'commit': commit(), 'started': now(), 'seed': config.seed}
-    storage.write_json(workdir / 'run.json', record)
-    storage.write_json(workdir / 'config.json', ours)  # Last: its presence says that this is a run.
-    return record
-  check_same_config(workdir, theirs, config)
-  return read_run(workdir)
-
-
-def check_same_config(workdir: str | os.PathLike[str], theirs: Mapping[str, Any], config: ConfigDict) -> None:
-  """Raises UserError, which names keys, where ``theirs``, the config.json in ``workdir``, is not ``config``."""
-  ours = json.loads(config.to_json_best_effort())
-  differing = [f'{key} is {_show(theirs, key)} there, {_show(ours, key)} here'
-               for key in sorted(flat(theirs).keys() | flat(ours).keys()) if _show(theirs, key) != _show(ours, key)]
+    return False
+  ours = commands.flat(json.loads(config.to_json_best_effort()))
+  shown = lambda values, key: json.dumps(values[key]) if key in values else 'absent'
+  differing = [f'{key} is {shown(theirs, key)} there, {shown(ours, key)} here'
+               for key in sorted(theirs.keys() | ours.keys()) if shown(theirs, key) != shown(ours, key)]
   if differing:
     raise UserError(f"{workdir} holds a run of another config: {'; '.join(differing[:8])}. "
                     'Choose another --workdir, or give the same config to go on.')
+  return True
 
 
 def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -293,14 +300,3 @@ def now() -> str:
   return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
-def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """A config's values by dotted keys."""
-  out = {}
-  for key, value in tree.items():
-    out |= flat(value, f'{prefix}{key}.') if isinstance(value, dict) and value else {prefix + key: value}
-  return out
-
-
-def _show(tree: Mapping[str, Any], key: str) -> str:
-  values = flat(tree)
-  return json.dumps(values[key]) if key in values else 'absent'

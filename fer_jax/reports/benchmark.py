@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_jax import storage
+from fer_jax import commands, storage
 from fer_jax.errors import UserError, nearest
 from fer_jax.metrics.intervals import t_interval, wilson
 from fer_jax.reports.formats import Column, Line, Table
@@ -375,14 +375,8 @@ def _identity(run: Run) -> str:
 
 def settings(run: Run) -> dict[str, str]:
   """The flat config and what was tested on, without the seed and without where the data lie."""
-  def flat(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
-    for key, value in tree.items():
-      if isinstance(value, dict) and value:
-        yield from flat(value, f'{prefix}{key}.')
-      else:
-        yield prefix + key, json.dumps(value)
-
-  found = {key: value for key, value in flat(run.config) if key not in ('seed', 'seeds', 'data.dir')}
+  found = {key: json.dumps(value) for key, value in commands.flat(run.config).items()
+           if key not in ('seed', 'seeds', 'data.dir')}
   return found | {'test data': run.result['protocol']['fingerprint'][:12]}
 
 

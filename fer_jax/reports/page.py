@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from fer_jax import cluster, storage
+from fer_jax import cluster, commands, storage
 from fer_jax.reports import alignment, embedding, faithfulness, figures, pictures, robustness, template
 from fer_jax.reports.table import leaks, measures, other_data, subset_rows, title
 
@@ -91,8 +91,8 @@ def _contents(workdir: epath.Path) -> dict[str, Any]:
       'random_caveat': faithfulness.RANDOM_CAVEAT,
       'curves': [(key, figures.curve(key, *scalars[key])) for key in _ordered(scalars)],
       'losses': _losses(config, scalars),
-      'config': template.flat(config),
-      'run_rows': template.flat(run),
+      'config': commands.flat(config),
+      'run_rows': commands.flat(run),
   }
 
 
@@ -162,7 +162,7 @@ def _losses(config: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[
     rows.append({
         'name': name,
         'weight': '1' if weight is None else template.brief(weight),
-        'options': ', '.join(f'{key} = {template.brief(value)}' for key, value in template.flat(options)),
+        'options': ', '.join(f'{key} = {template.brief(value)}' for key, value in commands.flat(options).items()),
         'values': f'{values[0]:.4g} → {values[-1]:.4g}' if values else '–',
     })
   return rows

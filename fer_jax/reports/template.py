@@ -32,17 +32,6 @@ def write(path: str | os.PathLike[str], template: str, contents: Mapping[str, An
   storage.write_text(path, environment.get_template(template).render(contents, written=written))
 
 
-def flat(tree: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:
-  """Rows ('a.b.c', value) of a nested mapping."""
-  rows = []
-  for key, value in tree.items():
-    if isinstance(value, Mapping) and value:
-      rows += flat(value, f'{prefix}{key}.')
-    else:
-      rows.append((f'{prefix}{key}', value))
-  return rows
-
-
 def brief(value: Any) -> str:
   """A value of a JSON file as a reader would write it."""
   if isinstance(value, bool) or value is None:
