@@ -133,6 +133,15 @@ def place(batch: Mapping[str, np.ndarray], mesh: Mesh, axis: int = 0) -> dict[st
   return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
+def shapes(tree: Any, mesh: Mesh, axis: int | None = None) -> Any:
+  """Shapes and types of what ``replicate`` makes of a tree, or ``place`` of a batch whose rows lie along ``axis``.
+
+  What is traced with them need not be traced again for the arrays.
+  """
+  sharding = replicated(mesh) if axis is None else NamedSharding(mesh, _rows(axis))
+  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
 def _rows(axis: int) -> PartitionSpec:
   return PartitionSpec(*[None] * axis, AXIS)
 

@@ -279,13 +279,12 @@ def make_plan(config: ConfigDict, mesh: Mesh) -> Plan:
     state = setup.initial(seed)
     return with_backbone(state, pretrained) if pretrained else state
 
-  shapes = lambda batch, n, axis=0: {
-      name: jax.ShapeDtypeStruct((*rows.shape[:axis], n, *rows.shape[axis + 1:]), rows.dtype)
-      for name, rows in batch.items()}
-  like, meter = jax.eval_shape(lambda: (members.stack(initial), new_meter(members, setup)))
-  train_step.eval_shape(like, meter, frozen, shapes(next(batches(threads=0)), config.batch_size, members.axis))
-  evaluator.eval_shape(jax.eval_shape(initial, config.seed).variables(),
-                       shapes(stream.rows(test, [0]), config.eval_batch_size))
+  like, meter = cluster.shapes(jax.eval_shape(lambda: (members.stack(initial), new_meter(members, setup))), mesh)
+  train_step.eval_shape(like, meter, frozen, cluster.shapes(next(batches(threads=0)), mesh, members.axis))
+  variables = cluster.shapes(jax.eval_shape(initial, config.seed).variables(), mesh)
+  seen = {name: jax.ShapeDtypeStruct((config.eval_batch_size, *values.shape[1:]), values.dtype)
+          for name, values in stream.rows(test, [0]).items()}
+  evaluator.eval_shape(variables, cluster.shapes(seen, mesh, 0))
   sources.open_comparisons(config, source.channels)
   return Plan(parts, holdout_split, holdout, test, teacher, frozen, setup, train_step, evaluator, batches, members,
               initial)

@@ -73,6 +73,19 @@ def parts(config, data):
   return [Part(data, config.data.parts, order=config.data.order), *others]
 
 
+def assert_traces(config):
+  """The step can be traced, which takes a tenth of compiling it, and returns a state of the same form."""
+  setup = run.make_setup(config, CLASSES, 20)
+  batch = next(stream.training_batches(parts(config, source(maps=config.data.maps.to_dict())), seed=0,
+                                       batch_size=config.batch_size, threads=0))
+  like = jax.eval_shape(setup.initial)
+  state, meter = jax.eval_shape(functools.partial(step.train_step, setup.recipe), like,
+                                step.new_meter(setup.recipe.terms), {}, batch)
+  forms = lambda tree: [(path, leaf.shape, leaf.dtype) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+  assert forms(state) == forms(like)
+  assert set(meter) > {f'loss/{term}' for term in config.losses}
+
+
 def steps(config, count=5, devices=1, data=None, setup=None, start=None, frozen=None):
   """Takes ``count`` steps on ``data`` (default: ``source()``), with the config's setup, initial state and a teacher's
   variables where they are at hand; returns the state and the meter on the host."""

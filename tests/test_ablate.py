@@ -77,7 +77,7 @@ def test_collect_makes_the_tables_of_what_is_there(tmp_path):
     assert next(csv.DictReader(file))['accuracy, %'] == f'{100 * right.mean():.2f}'
 
 
-RUNS = ('cosine-0', 'constant-0', 'cosine-1', 'constant-1')
+RUNS = ('cosine-0', 'constant-0')
 
 # Fast: one loss, one map, and no evaluations before the end.
 TABLE = """
@@ -115,10 +115,10 @@ def test_two_workers_of_which_one_is_killed_make_the_table_of_one_left_in_peace(
   config = tmp_path / 'configs' / 'schedules.py'
   config.parent.mkdir()
   config.write_text(TABLE)
-  changes = [argument.replace('--config.', '--set=') for argument in (*TINY, '--config.epochs=10')]
-  work = lambda name: start('ablate', f'--config={config}:synthetic_faces', '--seeds=2', f'--workdir={tmp_path}/{name}',
+  changes = [argument.replace('--config.', '--set=') for argument in (*TINY, '--config.epochs=6')]
+  work = lambda name: start('ablate', f'--config={config}:synthetic_faces', '--seeds=1', f'--workdir={tmp_path}/{name}',
                             *changes, data_dir=tmp_path)
-  finish([work('peace'), work('peace')])
+  finish([work('peace')])
   killed, other = work('shared'), work('shared')
   line = ''
   while '--workdir=' not in line:
@@ -141,10 +141,10 @@ def test_two_workers_of_which_one_is_killed_make_the_table_of_one_left_in_peace(
   assert sorted(Path(re.search(r'--workdir=(\S+)', line)[1]).name for line in commands) == sorted(RUNS)
   for name in RUNS:
     peace, shared = tmp_path / 'peace' / name, tmp_path / 'shared' / name
-    assert [line['step'] for line in metrics(shared) if line['kind'] == 'train'] == list(range(1, 41))
+    assert [line['step'] for line in metrics(shared) if line['kind'] == 'train'] == list(range(1, 25))
     assert json.loads((shared / 'run.json').read_text())['looks'] == {'test': 1}
     (a, one), (b, two) = final_state(peace), final_state(shared)
-    assert a == b == 40
+    assert a == b == 24
     for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
       np.testing.assert_array_equal(x, y)
   assert numbers(tmp_path / 'shared') == numbers(tmp_path / 'peace')
@@ -152,7 +152,7 @@ def test_two_workers_of_which_one_is_killed_make_the_table_of_one_left_in_peace(
   assert {row['table'] for row in table} == {
       'schedules: scores', 'schedules: accuracy, difference to cosine', 'schedules: alignment of attribution maps'}
   assert [(row['row'], row['seeds']) for row in table[:3]] == [
-      ('cosine', '2'), ('constant', '2'), ('constant', '2 and 2')]
+      ('cosine', '1'), ('constant', '1'), ('constant', '1 and 1')]
   for out, _ in printed:  # Both print the table, with what was computed.
     assert 'schedules: scores' in out
   names = {path.name for path in (tmp_path / 'shared').iterdir()}

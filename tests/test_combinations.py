@@ -1,4 +1,4 @@
-"""Every backbone with every head and every loss that is meant to go with it takes a step; the others are named."""
+"""Every backbone with every head and every loss that is meant to go with it; what does not go together is named."""
 
 import pytest
 from ml_collections import ConfigDict
@@ -10,7 +10,7 @@ from fer_jax.losses.alignment import PRESETS
 from tests import faces
 from tests.test_configs import assert_takes_a_step
 
-# Every backbone at a size that compiles in seconds.
+# Every backbone, small.
 BACKBONES = {
     'resnet': {'depth': 10, 'width': 4, 'stem': 'small'},
     'resnet large_maps': {'depth': 10, 'width': 4, 'stem': 'standard', 'large_maps': True},
@@ -75,6 +75,12 @@ def test_the_lists_are_complete():
   assert {options['loss'] for options in LOSSES.values()} == set(registry.names('losses'))
 
 
+# Some take half a minute to compile. What a head gets is of one form whatever the backbone, so one has all heads, the
+# others one each; with the rest of the heads their step is traced.
+HEAD_OF = {'resnet large_maps': 'linear', 'vgg': 'wildcat', 'vit': 'embedding', 'mobilenet_v2': 'arm',
+           'mobilefacenet': 'region_attention', 'ir': 'linear'}
+
+
 @pytest.mark.parametrize('head', HEADS)
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_takes_a_step_with_every_loss_at_once(backbone, head):
@@ -82,7 +88,8 @@ def test_takes_a_step_with_every_loss_at_once(backbone, head):
   if (backbone, head) != ('resnet', 'embedding'):
     # A teacher is a second network to compile, and its losses see outputs alone, which all heads have: one for all.
     losses = [name for name in losses if not name.startswith('distil')]
-  assert_takes_a_step(config(backbone, head, losses))
+  check = assert_takes_a_step if HEAD_OF.get(backbone, head) == head else faces.assert_traces
+  check(config(backbone, head, losses))
 
 
 @pytest.mark.parametrize('backbone, head, losses, changes, message', REFUSED.values(), ids=REFUSED)

@@ -19,9 +19,10 @@ from tests import faces
 from tests.processes import TINY, call, finish, start, start_together
 from tests.workdirs import final_state, metrics
 
-# Largest distance of a parameter array from the single run's, relative to its norm, after 3 steps. Measured with these
-# tests' settings of the compiler: up to 8e-6 after 5 steps. Grouped convolutions add up in another order.
-TOLERANCE = 3e-5
+# Largest distance of all parameters from the single run's, relative to their norm, after 3 steps: grouped convolutions
+# add up in another order. Measured with these tests' settings of the compiler: up to 8e-6. An array alone may be
+# further off, by as much as one ReLU that rounding has switched makes of a gradient: 2e-4 on another processor.
+TOLERANCE, OF_AN_ARRAY = 3e-5, 3e-3
 
 
 def plain(**changes):
@@ -62,9 +63,12 @@ def assert_equal(one, two):
 
 
 def assert_close(one, two, tolerance=TOLERANCE):
-  for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(two), strict=True):
-    x, y = np.float64(x), np.float64(y)
-    assert np.linalg.norm(x - y) <= tolerance * max(np.linalg.norm(x), 1e-3), jax.tree_util.keystr(path)
+  pairs = [(np.float64(x), np.float64(y)) for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True)]
+  for (path, _), (x, y) in zip(jax.tree_util.tree_leaves_with_path(one), pairs, strict=True):
+    assert np.linalg.norm(x - y) <= OF_AN_ARRAY * max(np.linalg.norm(x), 1e-3), jax.tree_util.keystr(path)
+  off, size = (np.sqrt(sum(np.sum(square ** 2) for square in squares)) for squares in zip(
+      *[(x - y, x) for x, y in pairs], strict=True))
+  assert off <= tolerance * size
 
 
 def of(stack, i):

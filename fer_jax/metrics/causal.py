@@ -6,7 +6,7 @@ outside, whatever the map's scale and offset; the pointing game asks for the map
 """
 
 import numpy as np
-from scipy import stats
+import scipy  # Its parts load when they are first used.
 
 from fer_jax.metrics import alignment
 from fer_jax.metrics.alignment import resize
@@ -56,7 +56,7 @@ def area_under_curve(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     image = resize(image, inside.shape).astype(np.float32)  # Resizing rounds: equal values must stay ties.
     if positives and negatives and np.isfinite(image).all():
       # Mann-Whitney: the mean rank inside, less the least it could be, over the number of pixels outside.
-      ranks = stats.rankdata(image)[inside.ravel()]
+      ranks = scipy.stats.rankdata(image)[inside.ravel()]
       areas[i] = (ranks.mean() - (positives + 1) / 2) / negatives
   return areas
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy  # Its parts load when they are first used.
 
 from fer_jax.metrics.intervals import Estimate, bootstrap
 
@@ -44,7 +44,7 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> McNemar:
   ours, theirs = _paired(np.asarray(ours, bool), np.asarray(theirs, bool))
   ours_only, theirs_only = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
   differ = ours_only + theirs_only
-  p_value = float(stats.binomtest(ours_only, differ).pvalue) if differ else 1.0
+  p_value = float(scipy.stats.binomtest(ours_only, differ).pvalue) if differ else 1.0
   return McNemar(int((ours & theirs).sum()), ours_only, theirs_only, int((~ours & ~theirs).sum()), p_value)
 
 
@@ -98,7 +98,7 @@ def welch(ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.
     return Welch(difference, None, None, None)
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', RuntimeWarning)  # Of lost precision, where one of the two has no spread at all.
-    test = stats.ttest_ind(ours, theirs, equal_var=False)
+    test = scipy.stats.ttest_ind(ours, theirs, equal_var=False)
   low, high = test.confidence_interval(confidence)
   return Welch(difference, float(low), float(high), float(test.pvalue))
 

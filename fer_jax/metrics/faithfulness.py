@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy  # Its parts load when they are first used.
 
 from fer_jax.metrics.alignment import FLAT
 from fer_jax.metrics.intervals import bootstrap
@@ -88,7 +88,7 @@ def correlations(maps: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
   pair = [np.where(defined[:, None], values, 0) for values in pair]
   # To unit scale: squares of gradients of 1e-170 would vanish.
   pair = [values / np.maximum(abs(values).max(axis=1, keepdims=True), np.finfo(float).tiny) for values in pair]
-  found = {'pearson': pair, 'spearman': [stats.rankdata(values, axis=1) for values in pair]}
+  found = {'pearson': pair, 'spearman': [scipy.stats.rankdata(values, axis=1) for values in pair]}
   return {kind: np.where(defined, _pearson(*values), np.nan) for kind, values in found.items()}
 
 

@@ -6,7 +6,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy  # Its parts load when they are first used.
 
 
 class Estimate(NamedTuple):
@@ -63,7 +63,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
   mean, n = float(values.mean()), len(values)
   if n == 1:
     return Estimate(mean, None, None, n)
-  half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+  half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
   return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -90,7 +90,7 @@ def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], float], conf
   value, n = float(statistic(values)), len(values)
   if n == 1:
     return Estimate(value, None, None, n)
-  ends = stats.bootstrap((np.arange(n),), lambda rows: statistic(values[rows]), vectorized=False, batch=100,
+  ends = scipy.stats.bootstrap((np.arange(n),), lambda rows: statistic(values[rows]), vectorized=False, batch=100,
                          n_resamples=resamples, confidence_level=confidence, method='percentile',
                          rng=np.random.default_rng(seed)).confidence_interval
   return Estimate(value, float(ends.low), float(ends.high), n)
