@@ -38,7 +38,7 @@ def small_disk(tmp_path):
   folder = tmp_path / 'disk'
   folder.mkdir()
   mounted = shutil.which('mount') and subprocess.run(
-      ['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', str(folder)], capture_output=True).returncode == 0
+      ['mount', '-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', str(folder)], capture_output=True).returncode == 0
   if not mounted:
     pytest.skip('mounting a small file system is not allowed here')
   yield folder

@@ -1,5 +1,6 @@
 """Whole runs: what they write, that they resume bit for bit, and how they stop."""
 
+import collections
 import contextlib
 import json
 import os
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax import checkpoint, cluster, evaluation, experiment, monitoring, run, sources, storage
+from fer_jax import checkpoint, cluster, evaluation, experiment, monitoring, run, sources, step, storage
 from fer_jax.data import stream
 from fer_jax.errors import UserError
 from tests import faces
@@ -30,12 +31,24 @@ def splits(monkeypatch):
   _patch(monkeypatch)
 
 
+TRACES = collections.Counter()
+
+
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """A run of 16 steps and its result; the other tests compare with it."""
+  """A run of 16 steps and its result; the other tests compare with it. TRACES counts how often a step was traced."""
   workdir = tmp_path_factory.mktemp('run') / 'pal'
+
+  def counted(name, function):
+    def traced(*arguments):
+      TRACES[name] += 1
+      return function(*arguments)
+    return traced
+
   with pytest.MonkeyPatch.context() as patch:
     _patch(patch)
+    for name in ('train_step', 'evaluation_step'):
+      patch.setattr(step, name, counted(name, getattr(step, name)))
     result = experiment.train(faces.config(epochs=2.0), workdir, ['--config.epochs=2.0'])
   return workdir, result
 
@@ -58,6 +71,10 @@ def test_a_run_leaves_its_whole_record(finished):
   assert on_disk['count'] == 20 and np.sum(on_disk['confusion']) == 20 and on_disk['protocol']['looks'] == 1
   assert set(on_disk['alignment']) >= {'logit_sum', 'predicted', 'uniform', 'centred_gaussian'}
   assert not list(workdir.rglob('*.part*'))
+
+
+def test_planning_and_running_trace_each_step_once(finished):
+  assert TRACES == {'train_step': 1, 'evaluation_step': 1}
 
 
 def test_a_finished_run_is_not_evaluated_again(finished, capsys):
@@ -126,7 +143,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, fin
   def filling(self, step, *arguments):
     if step == 6:
       with contextlib.suppress(OSError):  # Now it is full.
-        (small_disk / 'other').write_bytes(bytes(5_000_000))
+        (small_disk / 'other').write_bytes(bytes(10_000_000))
     real(self, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch:

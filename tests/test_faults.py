@@ -14,7 +14,7 @@ KILLS = 20
 
 # A checkpoint every other step, so that many kills fall into saving one.
 RUN = ('--config=configs/baseline.py', *TINY, '--config.epochs=60.0', '--config.checkpoint_every=0.5',
-       '--config.evaluate_every=4.0', '--config.select=holdout')
+       '--config.evaluate_every=12.0', '--config.select=holdout')
 
 
 def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
