@@ -114,7 +114,8 @@ def _draw(axes: Axes, y: float, row: Dots, below: float = 0.2, size: float = 8) 
 
 def _finish(axes: Axes, rows: Sequence[Dots], unit: str) -> None:
   """What the charts of dots have in common."""
-  if not any(len(row.values) for row in rows):
+  # Nothing, or nothing but zeros, around which matplotlib would choose limits on both sides.
+  if not any(len(row.values) for row in rows) or not axes.dataLim.get_points()[:, 0].any():
     axes.set_xlim(0, 1)
   axes.margins(x=0.06)
   axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))

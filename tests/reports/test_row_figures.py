@@ -77,6 +77,12 @@ def test_a_difference_has_a_line_at_0_in_every_row_and_is_hollow_where_its_inter
   assert [shade for _, shade in hollow] == ['row-2'] and float(hollow[0][0]) == pytest.approx(x(-1), abs=0.01)
 
 
+@pytest.mark.parametrize('values, low, high, below_0', [([0.0, 0.0], 0.0, 0.0, False), ([0.0, 0.0], -3.0, 3.0, True)])
+def test_an_axis_goes_below_0_for_what_lies_there_alone(values, low, high, below_0):
+  ticks = texts(row_figures.compact('a', [Dots('contempt', 0, values, low, high)], 'recall, %'))
+  assert any('\N{MINUS SIGN}' in tick for tick in ticks) == below_0 and {'0', '0.0'} & set(ticks)
+
+
 def test_scatter_has_seeds_means_and_constants_in_their_places():
   rows = [(ROWS[0], [0.2, 0.3, 0.7]), (ROWS[1], [0.1, 0.5])]
   svg = row_figures.scatter('s', rows, {'uniform': 0.0, 'training mean': 0.6}, 'cosine', 'accuracy, %')
