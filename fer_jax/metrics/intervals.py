@@ -91,8 +91,8 @@ def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], float], conf
   if n == 1:
     return Estimate(value, None, None, n)
   ends = scipy.stats.bootstrap((np.arange(n),), lambda rows: statistic(values[rows]), vectorized=False, batch=100,
-                         n_resamples=resamples, confidence_level=confidence, method='percentile',
-                         rng=np.random.default_rng(seed)).confidence_interval
+                               n_resamples=resamples, confidence_level=confidence, method='percentile',
+                               rng=np.random.default_rng(seed)).confidence_interval
   return Estimate(value, float(ends.low), float(ends.high), n)
 
 
