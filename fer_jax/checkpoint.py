@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator
 
-import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
@@ -81,10 +80,8 @@ class Checkpoints:
     Raises:
       UserError: the checkpoint is of another model or optimiser, or cannot be read.
     """
-    sharding = cluster.replicated(mesh)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
     try:
-      state = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
+      state = self._manager.restore(step, args=ocp.args.StandardRestore(cluster.shapes(like, mesh)))
     except _FAILURES as error:
       raise UserError(f'cannot restore step {step} of {self._directory} into this model: {_reason(error)}. '
                       'Use the config the workdir was trained with, or another workdir.') from error

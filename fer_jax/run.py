@@ -298,5 +298,3 @@ def commit() -> str:
 def now() -> str:
   """The time in UTC, to the second."""
   return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-
-

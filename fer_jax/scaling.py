@@ -20,7 +20,6 @@ import re
 from collections.abc import Mapping
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from fer_jax import cluster, registry, run, step
@@ -130,10 +129,7 @@ def compile_step(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[jax.stage
             'landmarks': ((68, 2), 'float32'), 'mask': ((), 'bool'),
             **{name: ((), 'int32') for name in ('label', 'landmark_source', 'row', 'triplet')},
             **{name: ((face.MAP_SIZE, face.MAP_SIZE), 'uint8') for name in maps}}
-  rows, copies = NamedSharding(mesh, PartitionSpec(cluster.AXIS)), cluster.replicated(mesh)
-  batch = {name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=rows)
-           for name, (shape, dtype) in fields.items()}
-  shapes = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=copies), tree)
+  batch = {name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype) for name, (shape, dtype) in fields.items()}
   teacher, frozen = run.load_teacher(config, mesh)
   if not teacher and any(term.loss == 'distillation' for term in config.losses.values()):
     setup = run.make_setup(config, classes, 1000)
@@ -142,7 +138,8 @@ def compile_step(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[jax.stage
   setup = run.make_setup(config, classes, 1000, teacher)
   state = jax.eval_shape(setup.initial)
   train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
-  lowered = train_step.lower(shapes(state), shapes(step.new_meter(setup.recipe.terms)), shapes(frozen), batch)
+  copies = cluster.shapes((state, step.new_meter(setup.recipe.terms), frozen), mesh)
+  lowered = train_step.lower(*copies, cluster.shapes(batch, mesh, 0))
   return lowered.compile(), sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 

@@ -21,7 +21,7 @@ from tests.workdirs import final_state, metrics
 
 # Largest distance of all parameters from the single run's, relative to their norm, after 3 steps: grouped convolutions
 # add up in another order. Measured with these tests' settings of the compiler: up to 8e-6. An array alone may be
-# further off, by as much as one ReLU that rounding has switched makes of a gradient: 2e-4 on another processor.
+# further off, as where rounding switches a ReLU: a bias was, by 2e-4, on another processor.
 TOLERANCE, OF_AN_ARRAY = 3e-5, 3e-3
 
 
