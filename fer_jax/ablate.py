@@ -16,8 +16,10 @@ import sys
 
 from absl import flags
 
-from fer_jax import ablation, commands
+from fer_jax import command_line
+from fer_jax.analysis import ablation
 from fer_jax.errors import UserError
+from fer_jax.training import config_files
 
 _CONFIG = flags.DEFINE_string('config', None, 'An ablation config, and behind a colon the data set.', required=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the runs; gs:// for --collect only.', required=True)
@@ -71,7 +73,8 @@ def _check(rows: list[str]) -> list[str]:
   Raises:
     UserError: a change that cannot be or leaves no difference between two rows, or a run of other settings.
   """
-  from fer_jax import run, storage
+  from fer_jax.runtime import storage
+  from fer_jax.training.workdir import is_claimed
   keys = [change.partition('=')[0] for change in _SET.value]
   for key in ('seed', 'seeds', 'name'):
     if key in keys:
@@ -79,7 +82,7 @@ def _check(rows: list[str]) -> list[str]:
   storage.as_path(_WORKDIR.value)  # Names other kinds of storage.
   seen: dict[str, str] = {}
   for row in rows:
-    config = commands.load_config(f'{_CONFIG.value}:{row}', _SET.value)
+    config = config_files.load_config(f'{_CONFIG.value}:{row}', _SET.value)
     recipe = str(config.to_dict() | {'name': ''})
     if (other := seen.setdefault(recipe, row)) != row:
       raise UserError(f"the rows '{other}' and '{row}' are the same config"
@@ -87,16 +90,16 @@ def _check(rows: list[str]) -> list[str]:
     for seed in range(_SEEDS.value):
       config.seed = seed
       for home in ablation.homes(_WORKDIR.value, row, seed):
-        run.is_claimed(home, config)
-  return commands.arguments(config, _SET.value)
+        is_claimed(home, config)
+  return config_files.arguments(config, _SET.value)
 
 
 def _report(rows: list[str]) -> None:
   """Prints and writes the tables, and writes the page; what cannot be used is said on the standard error."""
-  from fer_jax import storage
   from fer_jax.reports import ablation as tables_of
   from fer_jax.reports import formats
   from fer_jax.reports.ablation_page import write_page
+  from fer_jax.runtime import storage
   found, problems = tables_of.collect(_WORKDIR.value, rows, _SEEDS.value)
   tables = tables_of.make_tables(found, _command())
   print(formats.deliver(tables, _FORMAT.value, _OUT.value))
@@ -120,4 +123,4 @@ def _command() -> str:
 
 
 if __name__ == '__main__':
-  commands.run(main)
+  command_line.run(main)

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from fer_jax import commands
+from fer_jax import command_line
 from fer_jax.errors import UserError
+from fer_jax.training import config_files
 
 _CONFIGS = flags.DEFINE_list('configs', None, 'Config files to compare, each with its data set behind a colon; the '
                              'first is what the others are divided by.')
@@ -56,16 +57,17 @@ def make_contestant(name: str, config: Any) -> Contestant:
 
   Of several seeds an image counts once for each of them that is trained on it.
   """
-  from fer_jax import cluster, run, seeds, sources, step
+  from fer_jax.runtime import cluster
+  from fer_jax.training import seeds, setup, sources, step
   mesh = cluster.make_mesh()
   cluster.check_batch(config.batch_size, mesh)
   config.data.cache = False  # What reading and decoding cost, not what memory does.
   parts = sources.open_parts(config)
-  teacher, frozen = run.load_teacher(config, mesh)
-  setup = run.make_setup(config, parts[0].source.classes, 1000, teacher)
+  teacher, frozen = setup.load_teacher(config, mesh)
+  system = setup.make_system(config, parts[0].source.classes, 1000, teacher)
   members = seeds.of(config)
-  state = cluster.replicate(members.stack(setup.initial), mesh)
-  meter = cluster.replicate(members.stack(lambda seed: step.new_meter(setup.recipe.terms)), mesh)
+  state = cluster.replicate(members.stack(system.initial), mesh)
+  meter = cluster.replicate(members.stack(lambda seed: step.new_meter(system.recipe.terms)), mesh)
   batches = members.batches(parts, batch_size=config.batch_size, threads=config.data.threads)
   batch = cluster.place(next(batches), mesh, members.axis)
   began, count = time.perf_counter(), 0
@@ -73,7 +75,7 @@ def make_contestant(name: str, config: Any) -> Contestant:
     next(batches)
     count += config.batch_size * len(members)
   pipeline = count / (time.perf_counter() - began)
-  compiled = cluster.parallel(members.step(setup.recipe), mesh, config.parallel, members.axis).lower(
+  compiled = cluster.parallel(members.step(system.recipe), mesh, config.parallel, members.axis).lower(
       state, meter, frozen, batch).compile()
   holder = [state, meter]
 
@@ -120,7 +122,7 @@ def main(argv: list[str]) -> None:
   elif _SCALING.value:
     _print_scaling(_SCALING.value)
   elif _SEEDS.value > 1:
-    from fer_jax import cluster
+    from fer_jax.runtime import cluster
     cluster.start()
     for name in _CONFIGS.value:
       _print_seeds(name, _SEEDS.value)
@@ -132,10 +134,11 @@ def _print_faces(name: str) -> None:
   from rich.console import Console
   from rich.table import Table
 
-  from fer_jax import cluster
-  from fer_jax.data import rates, stream
+  from fer_jax.analysis import rates
+  from fer_jax.data.reading import splits
+  from fer_jax.runtime import cluster
   dataset, _, variant = name.partition(':')
-  source = stream.open_split(dataset, variant, 'train', None, prepare_if_missing=dataset == 'synthetic_faces')
+  source = splits.open_split(dataset, variant, 'train', None, prepare_if_missing=dataset == 'synthetic_faces')
   found = rates.faces_per_second(source, _ROUNDS.value, _COUNT)
   table = Table('on one core', 'faces/s, median', 'slowest and fastest round',
                 title=f'{_ROUNDS.value} rounds of {_COUNT} faces of {source.size} px in turns on {cluster.hardware()}')
@@ -148,12 +151,12 @@ def _print_workers(numbers: list[str]) -> None:
   from rich.console import Console
   from rich.table import Table
 
-  from fer_jax.data import rates  # No JAX before the measurement: the processes import this module, too.
+  from fer_jax.analysis import rates
   if not all(number.isdecimal() and int(number) for number in numbers):
     raise UserError(f"--workers={','.join(numbers)}: give numbers of processes, such as --workers=1,2.")
   workers = [int(number) for number in numbers]
   seconds = rates.preparation_seconds(workers, _PREPARED, _ROUNDS.value)
-  from fer_jax import cluster
+  from fer_jax.runtime import cluster
   table = Table('processes', 'faces/s', f'times as fast as {workers[0]}', 'lowest and highest ratio',
                 title=f'{_PREPARED:,} drawn faces prepared, {_ROUNDS.value} rounds in turns on {cluster.hardware()}')
   for i, number in enumerate(workers):
@@ -168,7 +171,7 @@ def _print_scaling(names: list[str]) -> None:
   from rich.console import Console
   from rich.table import Table
 
-  from fer_jax import cluster, scaling
+  from fer_jax.runtime import cluster, scaling
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', _DEVICES[0])
   mesh = cluster.make_mesh()
@@ -178,7 +181,7 @@ def _print_scaling(names: list[str]) -> None:
                    title='Modelled, not measured: efficiency if gradients travel during the backward pass (if they are '
                          f'waited for), at the same rows/device, with {_UTILISATION.value:.0%} of the peak')
   for name in names:
-    config = commands.load_config(name, _SET.value)
+    config = config_files.load_config(name, _SET.value)
     compiled, parameters = scaling.compile_step(config, mesh)
     found = scaling.collectives(compiled.as_text())
     reduced = found.pop('all-reduce')
@@ -194,16 +197,16 @@ def _print_scaling(names: list[str]) -> None:
 
 
 def _print_configs() -> None:
-  from fer_jax import cluster
+  from fer_jax.runtime import cluster
   cluster.start()
-  configs = {name: commands.load_config(name, _SET.value) for name in _CONFIGS.value}
+  configs = {name: config_files.load_config(name, _SET.value) for name in _CONFIGS.value}
   if len(configs) < 2:
     raise UserError('--configs needs at least two different configs to compare.')
   _print_ratios([make_contestant(name, config) for name, config in configs.items()])
 
 
 def _print_seeds(name: str, count: int) -> None:
-  make = lambda what, *changes: make_contestant(what, commands.load_config(name, [*_SET.value, *changes]))
+  make = lambda what, *changes: make_contestant(what, config_files.load_config(name, [*_SET.value, *changes]))
   one = make(name)
   # As many steps from one state: what they cost does not depend on whose it is.
   singly = Contestant(f'{count} single steps of {name}', count * one.batch_size, count * one.flops, one.pipeline,
@@ -217,7 +220,7 @@ def _print_ratios(contestants: list[Contestant]) -> None:
   from rich.console import Console
   from rich.table import Table
 
-  from fer_jax import cluster
+  from fer_jax.runtime import cluster
   seconds = compare(contestants, _ROUNDS.value, _STEPS.value)
   table = Table(title=f'{_ROUNDS.value} rounds of {_STEPS.value} steps in turns on {cluster.hardware()}')
   for column in ('config', 'step time ratio', '95 % of the median', 'FLOPs ratio', 'GFLOP/image', 'images/s',
@@ -235,4 +238,4 @@ def _print_ratios(contestants: list[Contestant]) -> None:
 
 
 if __name__ == '__main__':
-  commands.run(main)
+  command_line.run(main)

@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from fer_jax import commands
+from fer_jax import command_line
 from fer_jax.errors import UserError
 
 _CONFIG = flags.DEFINE_string('config', None, 'A config that takes a data set as its argument.')
@@ -27,7 +27,7 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the result, and of wh
 _DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where the data sets of --datasets lie, beside --workdirs.')
 _FORMAT = flags.DEFINE_string('format', 'text', 'What is printed: text, markdown, latex or csv.')
 _OUT = flags.DEFINE_string('out', None, 'File to write that to, instead of the console.')
-_start = commands.start_flags()
+_start = command_line.start_flags()
 
 
 def main(argv: list[str]) -> None:
@@ -39,23 +39,24 @@ def main(argv: list[str]) -> None:
     raise UserError('give either --config=CONFIG or --workdirs=RUNS.')
   if _WORKDIRS.value and _SET.value:
     raise UserError('--set changes trainings; runs that are there stay as they are: leave it out, or give --config.')
-  from fer_jax import ablation, cluster, matrix, storage
-  from fer_jax.reports import cross
+  from fer_jax.analysis import ablation, cross
   from fer_jax.reports.benchmark import expand
+  from fer_jax.reports.cross import make_tables
+  from fer_jax.runtime import cluster, storage
   if _CONFIG.value:
-    jobs = matrix.plan(_CONFIG.value, _DATASETS.value, _SEEDS.value, _WORKDIR.value, _SET.value)
+    jobs = cross.plan(_CONFIG.value, _DATASETS.value, _SEEDS.value, _WORKDIR.value, _SET.value)
     if status := ablation.train_all(jobs, shared=True):
       sys.exit(status)
     workdirs, more = [job.workdir for job in jobs], []
   _start()
   if not _CONFIG.value:
     workdirs = [path for pattern in _WORKDIRS.value for path in expand(pattern)]
-    parsed = map(matrix.parse, _DATASETS.value)
-    more = [matrix.Split(name, variant, split or 'test', _DATA_DIR.value) for name, variant, split in parsed]
-  result = matrix.measure([storage.as_path(workdir) for workdir in dict.fromkeys(workdirs)], more)
+    parsed = map(cross.parse, _DATASETS.value)
+    more = [cross.Split(name, variant, split or 'test', _DATA_DIR.value) for name, variant, split in parsed]
+  result = cross.measure([storage.as_path(workdir) for workdir in dict.fromkeys(workdirs)], more)
   storage.write_json(storage.as_path(_WORKDIR.value) / 'cross.json', result)
-  cluster.say(formats.deliver(cross.make_tables(result), _FORMAT.value, _OUT.value))
+  cluster.say(formats.deliver(make_tables(result), _FORMAT.value, _OUT.value))
 
 
 if __name__ == '__main__':
-  commands.run(main)
+  command_line.run(main)

@@ -10,7 +10,7 @@ Changes by --set make an evaluation of their own, in a file of its own; they can
 
 from absl import flags
 
-from fer_jax import commands
+from fer_jax import command_line
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a training run.', required=True)
 _SPLIT = flags.DEFINE_string('split', None, "Split of the run's data set; its test split by default.")
@@ -21,16 +21,17 @@ _SUBSET = flags.DEFINE_multi_string('subset', [], "A list of faces to score apar
                                     'may be repeated.')
 _COPIES = flags.DEFINE_boolean('copies', False, 'Also score without the images that have an exact copy in the training '
                                'split.')
-_start = commands.start_flags()
+_start = command_line.start_flags()
 
 
 def main(argv: list[str]) -> None:
   """Evaluates, prints the table, writes ``WORKDIR/evaluation/<split>[,<changes>].json`` and the report."""
   del argv
   _start()
-  from fer_jax import cluster, evaluation, storage
   from fer_jax.reports.page import write_report
   from fer_jax.reports.table import print_evaluation
+  from fer_jax.runtime import cluster, storage
+  from fer_jax.training import evaluation
   workdir = storage.as_path(_WORKDIR.value)
   print_evaluation(evaluation.evaluate_run(
       workdir, _SPLIT.value, data_dir=_DATA_DIR.value, changes=_SET.value, subset_lists=_SUBSET.value,
@@ -39,4 +40,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  commands.run(main)
+  command_line.run(main)

@@ -10,23 +10,24 @@ the map changes when the network forgets what it has learnt. Neither needs a lab
 
 from absl import flags
 
-from fer_jax import commands
+from fer_jax import command_line
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a finished training run.', required=True)
 _SPLIT = flags.DEFINE_string('split', None, "Split of the run's data set; its test split by default.")
 _FACES = flags.DEFINE_integer('faces', 500, 'How many faces, evenly spaced over the split.')
 _STEPS = flags.DEFINE_integer('steps', 16, "Portions in which a face's pixels go and come.")
 _DATA_DIR = flags.DEFINE_string('data_dir', None, "Where prepared data sets lie, if not where the run's config says.")
-_start = commands.start_flags()
+_start = command_line.start_flags()
 
 
 def main(argv: list[str]) -> None:
   """Prints the tables, writes ``WORKDIR/explanations/<split>.json`` and the report."""
   del argv
   _start()
-  from fer_jax import cluster, faithfulness, storage
+  from fer_jax.analysis import faithfulness
   from fer_jax.reports.faithfulness import print_faithfulness
   from fer_jax.reports.page import write_report
+  from fer_jax.runtime import cluster, storage
   workdir = storage.as_path(_WORKDIR.value)
   print_faithfulness(faithfulness.explain_run(workdir, _SPLIT.value, faces=_FACES.value, steps=_STEPS.value,
                                               data_dir=_DATA_DIR.value))
@@ -34,4 +35,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  commands.run(main)
+  command_line.run(main)

@@ -12,8 +12,9 @@ import json
 
 from absl import flags
 
-from fer_jax import cluster, commands
+from fer_jax import command_line
 from fer_jax.errors import UserError
+from fer_jax.runtime import cluster
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a training run.', required=True)
 _OUT = flags.DEFINE_string('out', None, 'The .npz file to write.', required=True)
@@ -22,7 +23,7 @@ _DATASET = flags.DEFINE_string('dataset', None, 'Or a prepared data set.')
 _VARIANT = flags.DEFINE_string('variant', '', 'Its variant.')
 _SPLIT = flags.DEFINE_string('split', 'test', 'Its split.')
 _DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where prepared data sets lie.')
-_start = commands.start_flags()
+_start = command_line.start_flags()
 
 
 def main(argv: list[str]) -> None:
@@ -31,22 +32,25 @@ def main(argv: list[str]) -> None:
   _start()
   import numpy as np
 
-  from fer_jax import frozen, run, storage
+  from fer_jax.analysis import transfer
+  from fer_jax.runtime import storage
+  from fer_jax.training import setup
+  from fer_jax.training.workdir import now
   if bool(_IMAGES.value) == bool(_DATASET.value):
     raise UserError('give either --images=FOLDER or --dataset=NAME.')
   out = storage.as_path(_OUT.value)
   if out.suffix != '.npz':
     raise UserError(f'--out={out}: give the path of an .npz file.')
   mesh = cluster.make_mesh()
-  trained = run.load(_WORKDIR.value, mesh)
+  trained = setup.load(_WORKDIR.value, mesh)
   if _IMAGES.value:
-    source = frozen.open_faces(trained, 'folder', '', '', _IMAGES.value)
+    source = transfer.open_faces(trained, 'folder', '', '', _IMAGES.value)
   else:
-    source = frozen.open_faces(trained, _DATASET.value, _VARIANT.value, _SPLIT.value, _DATA_DIR.value)
-  table = frozen.features(trained, source, mesh)
+    source = transfer.open_faces(trained, _DATASET.value, _VARIANT.value, _SPLIT.value, _DATA_DIR.value)
+  table = transfer.features(trained, source, mesh)
   about = {'workdir': str(trained.workdir), 'name': trained.config.name, 'step': trained.step,
            'commit': trained.record['commit'], 'seed': trained.config.seed, 'fingerprint': source.fingerprint,
-           'data': _IMAGES.value or f'{_DATASET.value} {_SPLIT.value}', 'written': run.now()}
+           'data': _IMAGES.value or f'{_DATASET.value} {_SPLIT.value}', 'written': now()}
   storage.write_npz(out, names=np.array(source.names), classes=np.array(source.classes),
                     network_classes=np.array(trained.record['classes']), about=json.dumps(about), **table)
   cluster.say(f"{out}: {len(source):,} faces, pooled {table['pooled'].shape[1]}, embedding "
@@ -54,4 +58,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  commands.run(main)
+  command_line.run(main)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from fer_jax import registry
-from fer_jax.commands import run
+from fer_jax.command_line import run
 from fer_jax.errors import UserError
 
 flags.DEFINE_string('dataset', None, 'The data set: the name of a builder in fer_jax/data/builders.')
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
   """The command; see the flags."""
   del argv
   values = flags.FLAGS
-  from fer_jax.data import preparation  # Here, because processes of the pool import this module too.
+  from fer_jax.data.preparing import preparation
   if values.describe:
     print(preparation.describe(values.describe))
     return

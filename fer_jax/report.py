@@ -11,7 +11,7 @@ import sys
 
 from absl import flags
 
-from fer_jax import commands
+from fer_jax import command_line
 from fer_jax.errors import UserError
 
 _WORKDIRS = flags.DEFINE_list('workdirs', [], "Folders of training runs; '*' stands for several, as in 'runs/*'.")
@@ -35,4 +35,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  commands.run(main)
+  command_line.run(main)

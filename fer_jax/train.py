@@ -3,14 +3,14 @@
 from absl import flags
 from ml_collections import config_flags
 
-from fer_jax import commands
+from fer_jax import command_line
 from fer_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='The config file, and behind a colon the data set.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run, gs:// too; an interrupted run in it goes on.',
                                required=True)
 _PROFILE = flags.DEFINE_string('profile', None, 'START:STOP, steps whose JAX trace is written to WORKDIR/profile.')
-_start = commands.start_flags()
+_start = command_line.start_flags()
 
 
 def main(argv: list[str]) -> None:
@@ -18,8 +18,8 @@ def main(argv: list[str]) -> None:
   del argv
   profile = _steps(_PROFILE.value)
   _start(f"{_WORKDIR.value.rstrip('/')}/compile_cache")
-  from fer_jax import experiment  # After the start: importing it may touch a device.
-  experiment.train(_CONFIG.value, _WORKDIR.value, commands.overrides(), profile)
+  from fer_jax.training import loop
+  loop.train(_CONFIG.value, _WORKDIR.value, command_line.overrides(), profile)
 
 
 def _steps(text: str | None) -> range:
@@ -32,4 +32,4 @@ def _steps(text: str | None) -> range:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  commands.run(main)
+  command_line.run(main)

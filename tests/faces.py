@@ -8,11 +8,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import pal
-from fer_jax import cluster, run, step
-from fer_jax.data import face, stream
-from fer_jax.data.mixture import Part
-from fer_jax.data.stream import Source
+from fer_jax.data import face
+from fer_jax.data.reading import streams
+from fer_jax.data.reading.mixture import Part
+from fer_jax.data.reading.splits import Source
 from fer_jax.data.triplets import triplets_from_labels
+from fer_jax.runtime import cluster
+from fer_jax.training import setup, step
 
 CLASSES = face.EXPRESSIONS[:7]
 
@@ -59,9 +61,9 @@ def shrink(made: ConfigDict, **changes) -> ConfigDict:
 
 def teacher(config):
   """A teacher of the config's own form, at its initial parameters."""
-  setup = run.make_setup(config, CLASSES, 20)
+  system = setup.make_system(config, CLASSES, 20)
   record = {'classes': list(CLASSES), 'commit': 'none', 'steps': 20}
-  return run.Trained(Path('teacher'), config, record, setup, setup.initial().variables(), 0)
+  return setup.Trained(Path('teacher'), config, record, system, system.initial().variables(), 0)
 
 
 def parts(config, data):
@@ -75,27 +77,27 @@ def parts(config, data):
 
 def assert_traces(config):
   """The step can be traced, which takes a tenth of compiling it, and returns a state of the same form."""
-  setup = run.make_setup(config, CLASSES, 20)
-  batch = next(stream.training_batches(parts(config, source(maps=config.data.maps.to_dict())), seed=0,
+  system = setup.make_system(config, CLASSES, 20)
+  batch = next(streams.training_batches(parts(config, source(maps=config.data.maps.to_dict())), seed=0,
                                        batch_size=config.batch_size, threads=0))
-  like = jax.eval_shape(setup.initial)
-  state, meter = jax.eval_shape(functools.partial(step.train_step, setup.recipe), like,
-                                step.new_meter(setup.recipe.terms), {}, batch)
+  like = jax.eval_shape(system.initial)
+  state, meter = jax.eval_shape(functools.partial(step.train_step, system.recipe), like,
+                                step.new_meter(system.recipe.terms), {}, batch)
   forms = lambda tree: [(path, leaf.shape, leaf.dtype) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
   assert forms(state) == forms(like)
   assert set(meter) > {f'loss/{term}' for term in config.losses}
 
 
-def steps(config, count=5, devices=1, data=None, setup=None, start=None, frozen=None):
-  """Takes ``count`` steps on ``data`` (default: ``source()``), with the config's setup, initial state and a teacher's
+def steps(config, count=5, devices=1, data=None, system=None, start=None, frozen=None):
+  """Takes ``count`` steps on ``data`` (default: ``source()``), with the config's system, initial state and a teacher's
   variables where they are at hand; returns the state and the meter on the host."""
   data = data or source(maps=config.data.maps.to_dict())
   mesh = cluster.make_mesh(jax.devices()[:devices])
-  setup = setup or run.make_setup(config, data.classes, 20)
-  state = cluster.replicate(start or setup.initial(), mesh)
-  meter = cluster.replicate(step.new_meter(setup.recipe.terms), mesh)
-  train_step = cluster.parallel(functools.partial(step.train_step, setup.recipe), mesh, config.parallel)
-  batches = stream.training_batches(parts(config, data), seed=setup.recipe.data_seed, batch_size=config.batch_size,
+  system = system or setup.make_system(config, data.classes, 20)
+  state = cluster.replicate(start or system.initial(), mesh)
+  meter = cluster.replicate(step.new_meter(system.recipe.terms), mesh)
+  train_step = cluster.parallel(functools.partial(step.train_step, system.recipe), mesh, config.parallel)
+  batches = streams.training_batches(parts(config, data), seed=system.recipe.data_seed, batch_size=config.batch_size,
                                     threads=0)
   frozen = cluster.replicate(frozen or {}, mesh)
   for _ in range(count):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from fer_jax import commands
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.errors import UserError
+from fer_jax.training import config_files
 from tests.processes import TINY, call
 
 
@@ -72,10 +72,10 @@ def config():
 
 
 def test_changes_are_python_literals_or_plain_text(config):
-  commands.change_config(config, ['order=sorted', 'rate=1', 'sizes=(3, 4)', 'cache=False', 'head.mean="batch"'])
+  config_files.change_config(config, ['order=sorted', 'rate=1', 'sizes=(3, 4)', 'cache=False', 'head.mean="batch"'])
   assert config.to_dict() == {'order': 'sorted', 'rate': 1.0, 'sizes': (3, 4), 'cache': False,
                               'head': {'mean': 'batch'}}
-  commands.change_config(config, ['order=a=b c'])
+  config_files.change_config(config, ['order=a=b c'])
   assert config.order == 'a=b c'
 
 
@@ -84,7 +84,7 @@ def test_changes_are_python_literals_or_plain_text(config):
     ('head.x.y=1', '--set=head.x.y=1: '), ('order', '--set=order: write --set=KEY=VALUE')])
 def test_changes_that_cannot_be(config, change, message):
   with pytest.raises(UserError) as error:
-    commands.change_config(config, [change])
+    config_files.change_config(config, [change])
   assert str(error.value).startswith(message)
 
 

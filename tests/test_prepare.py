@@ -14,7 +14,8 @@ import PIL.Image
 import pytest
 
 from fer_jax import prepare, registry
-from fer_jax.data import face, preparation
+from fer_jax.data import face
+from fer_jax.data.preparing import preparation
 
 ROOT = pathlib.Path(prepare.__file__).resolve().parents[1]
 

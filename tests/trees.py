@@ -4,7 +4,7 @@ import zipfile
 
 import tensorflow_datasets as tfds
 
-from fer_jax.data import preparation
+from fer_jax.data.preparing import preparation
 
 
 def write(path, files, level=''):

@@ -4,13 +4,15 @@ import json
 
 import jax
 
-from fer_jax import checkpoint, cluster, run
+from fer_jax.runtime import cluster
+from fer_jax.training import checkpoint, setup
+from fer_jax.training.workdir import read_config, read_run
 
 
 def final_state(workdir):
   """The step of the newest checkpoint, and its state on the host."""
-  config, record = run.read_config(workdir), run.read_run(workdir)
-  like = jax.eval_shape(run.make_setup(config, record['classes'], record['steps']).initial)
+  config, record = read_config(workdir), read_run(workdir)
+  like = jax.eval_shape(setup.make_system(config, record['classes'], record['steps']).initial)
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
   step, state = checkpoints.restore_latest(like, cluster.make_mesh(jax.devices()[:1]))
   checkpoints.close()

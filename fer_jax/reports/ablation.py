@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax import storage
-from fer_jax.ablation import homes
+from fer_jax.analysis.ablation import homes
 from fer_jax.errors import UserError, listed
 from fer_jax.metrics.action_units import CLASS_FREE
 from fer_jax.metrics.intervals import t_interval
@@ -23,6 +22,7 @@ from fer_jax.reports.benchmark import Run
 from fer_jax.reports.cost import cost
 from fer_jax.reports.differences import Difference, compare, disagreements
 from fer_jax.reports.formats import Column, Line, Table
+from fer_jax.runtime import storage
 
 # Beside accuracy: key of an evaluation, title, factor, decimals.
 _SCORES = (('mean_class_accuracy', 'mean class, %', 100, 2), ('macro_f1', 'macro F1, %', 100, 2),

@@ -9,7 +9,6 @@ from urllib.parse import quote
 import numpy as np
 from etils import epath
 
-from fer_jax import cluster, storage
 from fer_jax.metrics.confusion import recall
 from fer_jax.metrics.intervals import t_interval, wilson
 from fer_jax.reports import benchmark, figures, row_figures, template, wall
@@ -20,6 +19,7 @@ from fer_jax.reports.differences import Difference, compare
 from fer_jax.reports.formats import Table
 from fer_jax.reports.row_figures import Dots
 from fer_jax.reports.table import leaks, other_data
+from fer_jax.runtime import cluster, storage
 
 # Charts of accuracy against alignment: title, axis, map, key of its row in an evaluation's alignment.
 _MEASURES = (

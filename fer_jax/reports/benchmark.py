@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_jax import commands, storage
 from fer_jax.errors import UserError, nearest
 from fer_jax.metrics.intervals import t_interval, wilson
 from fer_jax.reports.formats import Column, Line, Table
 from fer_jax.reports.table import leaks, other_data
+from fer_jax.runtime import storage
+from fer_jax.training import config_files
 
 
 class Value(NamedTuple):
@@ -375,7 +376,7 @@ def _identity(run: Run) -> str:
 
 def settings(run: Run) -> dict[str, str]:
   """The flat config and what was tested on, without the seed and without where the data lie."""
-  found = {key: json.dumps(value) for key, value in commands.flat(run.config).items()
+  found = {key: json.dumps(value) for key, value in config_files.flat(run.config).items()
            if key not in ('seed', 'seeds', 'data.dir')}
   return found | {'test data': run.result['protocol']['fingerprint'][:12]}
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fer_jax import storage
 from fer_jax.reports.benchmark import Run
+from fer_jax.runtime import storage
 
 
 class Cost(NamedTuple):

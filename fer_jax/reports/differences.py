@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fer_jax import storage
 from fer_jax.errors import UserError
 from fer_jax.metrics.comparison import McNemar, Welch, mcnemar, paired_bootstrap, welch
 from fer_jax.metrics.intervals import Estimate
 from fer_jax.reports.benchmark import Run
 from fer_jax.reports.benchmark import settings as settings_of
+from fer_jax.runtime import storage
 
 
 class Difference(NamedTuple):

@@ -5,12 +5,12 @@ from typing import Any
 
 from fer_jax.reports import figures
 from fer_jax.reports.table import (
-    TRIVIAL_FEATURES,
-    chosen_words,
-    few_shot_rows,
-    transfer_title,
-    transfer_words,
-    triplet_rows,
+  TRIVIAL_FEATURES,
+  chosen_words,
+  few_shot_rows,
+  transfer_title,
+  transfer_words,
+  triplet_rows,
 )
 
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fer_jax import cluster
 from fer_jax.reports import figures
 from fer_jax.reports.table import leaks, other_data
+from fer_jax.runtime import cluster
 
 # Said wherever the numbers are shown.
 CURVES_CAVEAT = (

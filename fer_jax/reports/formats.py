@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.table import Column as RichColumn
 from rich.table import Table as RichTable
 
-from fer_jax import storage
 from fer_jax.errors import UserError, nearest
+from fer_jax.runtime import storage
 
 FORMATS = ('text', 'markdown', 'latex', 'csv')
 

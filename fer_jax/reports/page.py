@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from fer_jax import cluster, commands, storage
 from fer_jax.reports import alignment, embedding, faithfulness, figures, pictures, robustness, template
 from fer_jax.reports.table import leaks, measures, other_data, subset_rows, title
+from fer_jax.runtime import cluster, storage
+from fer_jax.training import config_files
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
 _CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate', 'grad_norm', 'images_per_second',
@@ -91,8 +92,8 @@ def _contents(workdir: epath.Path) -> dict[str, Any]:
       'random_caveat': faithfulness.RANDOM_CAVEAT,
       'curves': [(key, figures.curve(key, *scalars[key])) for key in _ordered(scalars)],
       'losses': _losses(config, scalars),
-      'config': commands.flat(config),
-      'run_rows': commands.flat(run),
+      'config': config_files.flat(config),
+      'run_rows': config_files.flat(run),
   }
 
 
@@ -162,7 +163,7 @@ def _losses(config: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[
     rows.append({
         'name': name,
         'weight': '1' if weight is None else template.brief(weight),
-        'options': ', '.join(f'{key} = {template.brief(value)}' for key, value in commands.flat(options).items()),
+        'options': ', '.join(f'{key} = {template.brief(value)}' for key, value in config_files.flat(options).items()),
         'values': f'{values[0]:.4g} → {values[-1]:.4g}' if values else '–',
     })
   return rows

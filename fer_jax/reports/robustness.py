@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fer_jax import cluster
 from fer_jax.reports import figures
 from fer_jax.reports.table import interval, leaks, other_data, percent
+from fer_jax.runtime import cluster
 
 # Said wherever the numbers are shown.
 CAVEAT = ('The corruptions are drawn, and drawn corruptions are not real occlusion, blur or light: they rank networks '

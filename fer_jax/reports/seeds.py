@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fer_jax import cluster
 from fer_jax.metrics.intervals import t_interval
 from fer_jax.reports.table import leaks, title
+from fer_jax.runtime import cluster
 
 # Key of an evaluation, title, factor and decimals of what is printed.
 _MEASURES = (('accuracy', 'accuracy, %', 100, 2), ('mean_class_accuracy', 'mean class, %', 100, 2),

@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fer_jax import cluster
 from fer_jax.metrics.calibration import BINS
 from fer_jax.metrics.intervals import wilson
 from fer_jax.reports.alignment import TRIVIAL, alignment_groups
+from fer_jax.runtime import cluster
 
 TRIVIAL_FEATURES = ('untrained network', 'majority class')  # Rows that owe nothing to training.
 

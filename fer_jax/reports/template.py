@@ -7,8 +7,8 @@ from typing import Any
 
 import jinja2
 
-from fer_jax import storage
 from fer_jax.reports.table import interval, percent
+from fer_jax.runtime import storage
 
 SELECT = {
     'last': 'the parameters after the last step',

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax import storage
 from fer_jax.reports import pictures
+from fer_jax.runtime import storage
 
 WALLS = 2  # Maps shown at most.
 _PREFERRED = ('cam', 'logit_sum', 'attention', 'predicted')

@@ -16,7 +16,7 @@ from fer_jax.errors import UserError
 from fer_jax.losses.alignment import alignment
 from fer_jax.models.classifier import Classifier
 from fer_jax.models.heads.linear import Linear
-from fer_jax.step import Context
+from fer_jax.training.step import Context
 
 FAMILY = ('grad_cam', 'grad_cam_plus_plus', 'grad_cam_plus_plus_intended', 'layer_cam')
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_jax.data import builder, face
+from fer_jax.data import face
+from fer_jax.data.preparing import builder
 from fer_jax.landmarks.action_units import CODEBOOK, action_unit_map
 from fer_jax.landmarks.heatmap import landmark_heatmap
 

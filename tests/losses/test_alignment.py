@@ -15,7 +15,7 @@ from fer_jax.errors import UserError
 from fer_jax.losses.alignment import PRESETS, alignment
 from fer_jax.models.classifier import Classifier, make_classifier
 from fer_jax.models.heads.linear import Linear
-from fer_jax.step import Context
+from fer_jax.training.step import Context
 
 SIZE, ROWS, CLASSES = 8, 4, 7
 

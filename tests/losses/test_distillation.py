@@ -13,7 +13,7 @@ from fer_jax.errors import UserError
 from fer_jax.losses.distillation import distillation
 from fer_jax.models.classifier import Classifier
 from fer_jax.models.heads.linear import Linear
-from fer_jax.teacher import Teacher
+from fer_jax.training.teacher import Teacher
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = RNG.normal(scale=3, size=(2, 6, 4)).astype(np.float32)

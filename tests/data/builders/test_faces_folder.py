@@ -8,9 +8,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from fer_jax.data import face, preparation, stream
-from fer_jax.data.builders.faces_folder import faces_folder, source
+from fer_jax.data import face
+from fer_jax.data.builders.faces_folder import faces_folder, files
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
+from fer_jax.data.preparing import preparation
+from fer_jax.data.reading import splits
 from fer_jax.errors import UserError
 from tests import trees
 from tests.trees import write
@@ -67,7 +69,7 @@ def fails(tmp_path, files, *expected, **options):
 @pytest.mark.parametrize('path, level', [
     ('f.zip', ''), ('f.zip', 'archive/images/'), ('folder', ''), ('ordner-ü', 'x/')])
 def test_accepted_layouts(tmp_path, path, level):
-  faces = source.open_source(write(tmp_path / path, {level + name: file for name, file in tree().items()}))
+  faces = files.open_files(write(tmp_path / path, {level + name: file for name, file in tree().items()}))
   assert list(faces.splits) == ['train', 'valid', 'test']
   assert list(faces.splits['train']) == ['Happy', 'müde', 'staunend', 'surprised']
   assert list(faces.splits['train']['Happy']) == ['train/Happy/1.png', 'train/Happy/below/1.JPG']
@@ -77,12 +79,12 @@ def test_accepted_layouts(tmp_path, path, level):
 
 @pytest.mark.parametrize('name', ['val', 'valid', 'validation', 'VAL'])
 def test_names_of_the_validation_split(tmp_path, name):
-  assert list(source.open_source(write(tmp_path, {f'{name}/a/1.bmp': b'', 'test/a/1.webp': b''})).splits) == [
+  assert list(files.open_files(write(tmp_path, {f'{name}/a/1.bmp': b'', 'test/a/1.webp': b''})).splits) == [
       'valid', 'test']
 
 
 def test_images_outside_of_the_splits_are_ignored_and_told(tmp_path):
-  faces = source.open_source(write(tmp_path, {'train/a/1.png': b'', 'cover.png': b'', 'testing/a/1.png': b''}))
+  faces = files.open_files(write(tmp_path, {'train/a/1.png': b'', 'cover.png': b'', 'testing/a/1.png': b''}))
   assert faces.ignored == ['cover.png', 'testing/a/1.png']
 
 
@@ -93,14 +95,14 @@ def test_images_outside_of_the_splits_are_ignored_and_told(tmp_path):
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_the_order_is_the_one_given_whatever_the_folders_are_called(order, data):
   folders = [data.draw(st.sampled_from([name, f' {name.upper()} ', *face._SYNONYMS[name]])) for name in order]
-  assert list(source.read_classes(folders).values()) == list(order)
-  assert list(source.read_classes(folders)) == [folder.strip() for folder in folders]
-  numbered = source.read_classes([f'{i}:{folder}' for i, folder in enumerate(folders)])
+  assert list(files.read_classes(folders).values()) == list(order)
+  assert list(files.read_classes(folders)) == [folder.strip() for folder in folders]
+  numbered = files.read_classes([f'{i}:{folder}' for i, folder in enumerate(folders)])
   assert numbered == {str(i): name for i, name in enumerate(order)}
 
 
 def test_other_names_are_kept():
-  assert source.read_classes(['Pain', '3:joy', 'a:b:müde', 'sad']) == {
+  assert files.read_classes(['Pain', '3:joy', 'a:b:müde', 'sad']) == {
       'Pain': 'Pain', '3': 'happiness', 'a:b': 'müde', 'sad': 'sadness'}
 
 
@@ -211,11 +213,11 @@ def test_reading_needs_no_classes(built):
   assert {name: record['label'] for name, record in records(builder, 'test').items()} == {
       'test/müde/1.png': 2, 'test/Happy/1.png': 1, 'test/surprised/b.png': 0, 'test/staunend/1.png': 3}
   assert not preparation.prepare(builder) and preparation.summary(builder) == preparation.summary(built)
-  split = stream.open_split('faces_folder', 'mine', 'train', data_dir)
+  split = splits.open_split('faces_folder', 'mine', 'train', data_dir)
   assert split.classes == NAMES and len(split) == 5
   row = split.names.index('train/müde/größe 1.png')
   assert split.labels[row] == 2 and split.example(row)['image'].shape == (48, 48, 3)
-  some = stream.open_split('faces_folder', 'mine', 'train', data_dir, classes=('fear', 'surprise'))
+  some = splits.open_split('faces_folder', 'mine', 'train', data_dir, classes=('fear', 'surprise'))
   assert dict(zip(some.names, some.labels, strict=True)) == {'train/staunend/1.png': 0, 'train/surprised/a.png': 1}
 
 
@@ -229,7 +231,7 @@ def test_other_classes_than_the_prepared_ones_are_refused(built):
 
 def test_what_is_not_prepared_or_damaged_is_told(tmp_path):
   with pytest.raises(UserError, match='faces_folder is not prepared'):
-    stream.open_split('faces_folder', None, 'train', str(tmp_path))
+    splits.open_split('faces_folder', None, 'train', str(tmp_path))
   pytest.importorskip('dlib', reason='landmarks need dlib')
   builder = build(tmp_path, {'test/a/1.png': png()}, classes=['a', 'b'])  # Test alone will do.
   assert builder.classes() == ('a', 'b') and list(builder.info.splits) == ['test']
@@ -244,4 +246,4 @@ def test_aligned(tmp_path):
   build(tmp_path, files, classes=['sad', 'happy'], variant='mine-similarity64')
   builder = preparation.make_builder('faces_folder', 'mine-similarity64', str(tmp_path / 'data'))
   assert builder.classes() == ('sadness', 'happiness')
-  assert stream.open_split('faces_folder', 'mine-similarity64', 'train', str(tmp_path / 'data')).size == 64
+  assert splits.open_split('faces_folder', 'mine-similarity64', 'train', str(tmp_path / 'data')).size == 64

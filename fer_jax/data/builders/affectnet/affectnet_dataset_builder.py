@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fer_jax.data.builder import FaceBuilder
-from fer_jax.data.builders.affectnet import source
-from fer_jax.data.making import Listed
+from fer_jax.data.builders.affectnet import files
+from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.records import Listed
 from fer_jax.errors import UserError
 
 _DESCRIPTIONS = {
@@ -30,7 +30,7 @@ class Builder(FaceBuilder):
   """
 
   BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name, description=text) for name, text in _DESCRIPTIONS.items()]
-  CLASSES = source.CLASSES
+  CLASSES = files.CLASSES
   EXTRA = {name: tfds.features.Scalar(dtype=np.float32) for name in ('valence', 'arousal')}
   COUNTS = {
       'csv8': {'train': _TRAIN, 'valid': (500,) * 8},
@@ -39,7 +39,7 @@ class Builder(FaceBuilder):
       'npy7': _SEVEN,
   }
   HOMEPAGE = 'http://mohammadmahoor.com/affectnet/'
-  HOW_TO = source.HOW_TO
+  HOW_TO = files.HOW_TO
 
   def __init__(self, *, first_release: str | None = None, **kwargs: Any):
     """Makes a builder.
@@ -64,7 +64,7 @@ class Builder(FaceBuilder):
     release = self.variant[:3]
     if self._first_release and release == 'csv':
       raise UserError(f'--first_release is for the variants npy8 and npy7; {self.variant} has the names anyway.')
-    splits = source.open_source(path, release, len(self.classes()))
+    splits = files.open_files(path, release, len(self.classes()))
     for name, split in splits.items():
       self.leave_out(split.problems, f'{split.where}: lines or annotations that cannot be used')
       self.leave_out(split.missing, f'{split.where}: an image or its annotation is missing')
@@ -80,19 +80,19 @@ class Builder(FaceBuilder):
                     for one in faces]
             for split, faces, images in ((name, split.faces, split.images) for name, split in splits.items())}
 
-  def _names_csv(self, splits: Mapping[str, source.Split]) -> dict[str, dict[str, str]]:
+  def _names_csv(self, splits: Mapping[str, files.Split]) -> dict[str, dict[str, str]]:
     """File names, or paths where several images have the same name."""
     paths = {split: [PurePosixPath(face.path) for face in splits[split].faces] for split in splits}
     count = collections.Counter(path.stem for split in paths for path in paths[split])
     return {split: {str(path): path.name if count[path.stem] == 1 else str(path) for path in paths[split]}
             for split in splits}
 
-  def _names_npy(self, splits: Mapping[str, source.Split]) -> dict[str, dict[str, str]]:
+  def _names_npy(self, splits: Mapping[str, files.Split]) -> dict[str, dict[str, str]]:
     """Numbers, which start anew in each split; with the first release at hand, its names for validation images."""
     train, valid = splits['train'].faces, splits['valid'].faces
     names = {'train': {face.path: f'train_set/{face.path}' for face in train}}
     if self._first_release:
-      return names | {'valid': source.names_in_first_release(self._first_release, valid)}
+      return names | {'valid': files.names_in_first_release(self._first_release, valid)}
     self.note("Images of valid are called by their numbers, so RAN's lists do not match them; give the first release's "
               'validation.csv as --first_release if you want that.')
     return names | {'valid': {face.path: face.path for face in valid}}

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fer_jax.data import face
-from fer_jax.data.builder import FaceBuilder
-from fer_jax.data.builders.faces_folder import source
-from fer_jax.data.making import Listed
+from fer_jax.data.builders.faces_folder import files
+from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.records import Listed
 from fer_jax.errors import UserError
 
 
 class Builder(FaceBuilder):
   """The faces in SPLIT/CLASS/ of a folder or a zip; a variant is any name that their owner gives."""
 
-  HOW_TO = source.HOW_TO
+  HOW_TO = files.HOW_TO
 
   def __init__(self, *, config: Any = None, classes: Sequence[str] | None = None, **kwargs: Any):
     """Makes a builder.
@@ -27,7 +27,7 @@ class Builder(FaceBuilder):
     Raises:
       UserError: ``classes`` are none, or not those of the prepared data.
     """
-    self._folders = source.read_classes(classes or ())
+    self._folders = files.read_classes(classes or ())
     super().__init__(config=config or 'default', **kwargs)
 
   def classes(self) -> tuple[str, ...]:
@@ -43,8 +43,8 @@ class Builder(FaceBuilder):
 
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the images of every split that there is."""
-    faces = source.open_source(path)
-    for text in source.check_classes(faces, list(self._folders)):
+    faces = files.open_files(path)
+    for text in files.check_classes(faces, list(self._folders)):
       self.note(text)
     if faces.ignored:
       self.note(f'{len(faces.ignored):,} image(s) outside of the folders of the splits were ignored, e.g. '
@@ -53,4 +53,4 @@ class Builder(FaceBuilder):
       self.note(f'No expression of this project, so the action-unit maps are empty: {", ".join(others)}. Expressions '
                 f'are {", ".join(face.EXPRESSIONS)}.')
     labels = {folder: label for label, folder in enumerate(self._folders)}
-    return source.listed(faces, labels, f'--classes has {", ".join(labels)}; name these as well, or take them away.')
+    return files.listed(faces, labels, f'--classes has {", ".join(labels)}; name these as well, or take them away.')

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import tensorflow_datasets as tfds
 
 from fer_jax.data import face, triplets
-from fer_jax.data.builder import FaceBuilder, Reason
-from fer_jax.data.builders.fec import source
-from fer_jax.data.files import File
-from fer_jax.data.making import Listed
+from fer_jax.data.builders.fec import files
+from fer_jax.data.preparing.builder import FaceBuilder, Reason
+from fer_jax.data.preparing.files import File
+from fer_jax.data.preparing.records import Listed
 
 
 class Builder(FaceBuilder):
@@ -27,16 +27,16 @@ class Builder(FaceBuilder):
   CLASSES = face.EXPRESSIONS
   DISJOINT = False
   HOMEPAGE = 'https://research.google/tools/datasets/google-facial-expression/'
-  HOW_TO = source.HOW_TO
+  HOW_TO = files.HOW_TO
 
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the faces of the triplets that have a majority and three images; a face in both splits is in both."""
-    self._splits = source.open_source(path)
+    self._splits = files.open_files(path)
     for split in self._splits.values():
       self.leave_out(split.malformed, f'bad lines in {split.table}')
     return {name: self._listed(split) for name, split in self._splits.items()}
 
-  def _listed(self, split: source.Split) -> list[Listed]:
+  def _listed(self, split: files.Split) -> list[Listed]:
     members = dict.fromkeys(member for triplet in split.kept() for member in triplet.faces)
     return [Listed(split.files[member], File(str(split.root / split.files[member])), -1) for member in members]
 
@@ -53,7 +53,7 @@ class Builder(FaceBuilder):
     (self.data_path / 'coverage.txt').write_text(text)
 
 
-def _table(split: source.Split) -> str:
+def _table(split: files.Split) -> str:
   """The triplets with a majority as ``fer_jax.data.triplets.read`` reads them: faces by name, the odd one last.
 
   Those whose faces are not all stored are in it, so that the reader knows how many there are of how many.

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fer_jax.data import face
-from fer_jax.data.builder import FaceBuilder
-from fer_jax.data.builders.faces_folder import source as faces_folder
-from fer_jax.data.builders.fer2013 import source
-from fer_jax.data.making import Listed
+from fer_jax.data.builders.faces_folder import files as faces_folder
+from fer_jax.data.builders.fer2013 import files
+from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.records import Listed
 
 _DESCRIPTIONS = {
     'default': 'fer2013.csv or icml_face_data.csv.',
@@ -22,33 +22,33 @@ _DESCRIPTIONS = {
 class Builder(FaceBuilder):
   """FER2013 with 28,709 / 3,589 / 3,589 faces in train / valid / test.
 
-  Extra feature of the variant 'votes': ``votes`` int32 (10,) in the order of ``source.VOTES``, the seven classes first.
+  Extra feature of the variant 'votes': ``votes`` int32 (10,) in the order of ``files.VOTES``, the seven classes first.
   """
 
   BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name, description=text) for name, text in _DESCRIPTIONS.items()]
-  CLASSES = source.CLASSES
-  COUNTS = {'default': source.COUNTS, 'votes': source.COUNTS, 'folder': source.MERGED_COUNTS}
+  CLASSES = files.CLASSES
+  COUNTS = {'default': files.COUNTS, 'votes': files.COUNTS, 'folder': files.MERGED_COUNTS}
   HOMEPAGE = 'https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge'
-  HOW_TO = source.HOW_TO
+  HOW_TO = files.HOW_TO
 
   @property
   def EXTRA(self) -> Mapping[str, Any]:
     """The votes, where the variant has them."""
     if self.variant != 'votes':
       return {}
-    return {'votes': tfds.features.Tensor(shape=(len(source.VOTES),), dtype=np.int32)}
+    return {'votes': tfds.features.Tensor(shape=(len(files.VOTES),), dtype=np.int32)}
 
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the faces of all rows, or of all images in the folders."""
     return self._in_folders(path) if self.variant == 'folder' else self._in_table(path)
 
   def _in_table(self, path: str | None) -> dict[str, list[Listed]]:
-    rows, problems = source.open_table(path, votes=self.variant == 'votes')
+    rows, problems = files.open_table(path, votes=self.variant == 'votes')
     self.leave_out(problems, f'{self.name}: bad lines in {path}')
-    splits = {split: [row for row in rows if row.usage == usage] for usage, split in source.SPLITS.items()}
+    splits = {split: [row for row in rows if row.usage == usage] for usage, split in files.SPLITS.items()}
     if self.variant == 'votes':
       for split, held in splits.items():
-        agree, count = source.agreement(held)
+        agree, count = files.agreement(held)
         self.note(f'{split}: the label has the most of the ten votes for {agree:,} of {count:,} images; images with a '
                   'tie are not counted')
     return {split: [Listed(row.name, row.image, row.label,
@@ -56,9 +56,9 @@ class Builder(FaceBuilder):
             for split, held in splits.items()}
 
   def _in_folders(self, path: str | None) -> dict[str, list[Listed]]:
-    faces = source.open_folders(path)
+    faces = files.open_folders(path)
     if 'valid' in faces.splits:
-      self.COUNTS = {'folder': source.COUNTS}
+      self.COUNTS = {'folder': files.COUNTS}
     else:
       self.note('test is PublicTest and PrivateTest together: the names of the files do not tell them apart')
     if faces.ignored:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fer_jax.data.builder import FaceBuilder
-from fer_jax.data.builders.ferplus import labels, source
-from fer_jax.data.making import Listed
+from fer_jax.data.builders.ferplus import files, labels
+from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.records import Listed
 
 _DESCRIPTIONS = {
     'majority': 'One class has more than half of the votes; other images are dropped. The default of the literature.',
@@ -34,17 +34,17 @@ class Builder(FaceBuilder):
   }
   COUNTS = labels.COUNTS
   HOMEPAGE = 'https://github.com/microsoft/FERPlus'
-  HOW_TO = source.HOW_TO
+  HOW_TO = files.HOW_TO
 
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the faces that the variant's rule keeps, or all that 'majority' drops."""
-    splits = source.open_source(path)
+    splits = files.open_files(path)
     for split, (_, extra) in splits.items():
       if extra:
         self.note(f'{len(extra):,} image(s) of {split} have no line in label.csv and were ignored, e.g. {extra[0]}')
     return {split: [face for row in rows if (face := self._listed(row, split))] for split, (rows, _) in splits.items()}
 
-  def _listed(self, row: source.Row, split: str) -> Listed | None:
+  def _listed(self, row: files.Row, split: str) -> Listed | None:
     unlabelled = self.variant == labels.UNLABELLED
     rule = 'majority' if unlabelled else labels.rule_of_split(self.variant, split)
     target = labels.target(row.votes, rule)

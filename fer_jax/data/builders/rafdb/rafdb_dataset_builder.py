@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fer_jax.data.builder import FaceBuilder
-from fer_jax.data.builders.rafdb import source
-from fer_jax.data.making import Listed
+from fer_jax.data.builders.rafdb import files
+from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.records import Listed
 
 _COUNTS = {'train': (1290, 281, 717, 4772, 1982, 705, 2524), 'test': (329, 74, 160, 1185, 478, 162, 680)}
 
@@ -23,22 +23,22 @@ class Builder(FaceBuilder):
       tfds.core.BuilderConfig(name='aligned', description='The aligned 100 x 100 faces as distributed.'),
       tfds.core.BuilderConfig(name='original', description='The original photos, cut to the box of the face.'),
   ]
-  CLASSES = source.CLASSES
+  CLASSES = files.CLASSES
   EXTRA = {name: tfds.features.Scalar(dtype=np.int32) for name in ('gender', 'race', 'age')}
-  COUNTS = dict.fromkeys(source.VARIANTS, _COUNTS)
+  COUNTS = dict.fromkeys(files.VARIANTS, _COUNTS)
   HOMEPAGE = 'http://www.whdeng.cn/RAF/model1.html'
-  HOW_TO = source.HOW_TO
+  HOW_TO = files.HOW_TO
 
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the faces of the variant."""
-    found = source.open_source(path, self.variant)
+    found = files.open_files(path, self.variant)
     self.leave_out(found.problems, f'{found.table}: lines that cannot be used')
     for note in found.notes:
       self.note(note)
     return {split: [self._listed(row) for row in found.rows if row.stem.startswith(f'{split}_')]
-            for split in source.SPLITS}
+            for split in files.SPLITS}
 
-  def _listed(self, row: source.Row) -> Listed:
+  def _listed(self, row: files.Row) -> Listed:
     points, *codes = row.attributes
     return Listed(f'{row.stem}_aligned.jpg', row.image, row.label, box=row.box,
                   points=points if self.variant == 'original' else None,  # Released points are of the original photos.

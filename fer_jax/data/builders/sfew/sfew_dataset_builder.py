@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow_datasets as tfds
 
-from fer_jax.data.builder import FaceBuilder
-from fer_jax.data.builders.sfew import source
-from fer_jax.data.making import Listed
+from fer_jax.data.builders.sfew import files
+from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.records import Listed
 
 
 class Builder(FaceBuilder):
@@ -16,15 +16,15 @@ class Builder(FaceBuilder):
   """
 
   BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='aligned', description='The aligned faces as distributed.')]
-  CLASSES = source.CLASSES
+  CLASSES = files.CLASSES
   COUNTS = {'aligned': {'train': (891,), 'valid': (431,), 'test': (372,)}}
   RECALLED = True
   HOMEPAGE = 'https://cs.anu.edu.au/few/AFEW.html'
-  HOW_TO = source.HOW_TO
+  HOW_TO = files.HOW_TO
 
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the images of every split that is there."""
-    found = source.open_source(path)
+    found = files.open_files(path)
     for note in found.notes:
       self.note(note)
     return found.splits

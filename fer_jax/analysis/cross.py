@@ -1,0 +1,235 @@
+"""Networks on each other's test splits: what one data set teaches, seen on another, over the classes both have.
+
+``plan`` lists the trainings, for ``ablation.train_all``; ``measure`` tests what they have left.
+"""
+
+import dataclasses
+import functools
+import itertools
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fer_jax.analysis import transfer
+from fer_jax.analysis.ablation import Job, homes
+from fer_jax.data.reading import splits, subsets
+from fer_jax.errors import UserError
+from fer_jax.metrics.confusion import confusion_matrix
+from fer_jax.metrics.shared import restrict, shared_classes
+from fer_jax.metrics.summary import overall
+from fer_jax.reports.benchmark import Run, by_config
+from fer_jax.runtime import cluster, storage
+from fer_jax.training import config_files, evaluation, setup, sources
+from fer_jax.training.workdir import is_claimed, now, read_config, read_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """A split that networks are tested on: ``dataset``, ``variant``, ``split`` and ``folder`` as in ``open_split``."""
+
+  dataset: str
+  variant: str
+  split: str
+  folder: str = ''
+
+
+def parse(text: str) -> tuple[str, str, str]:
+  """Data set, variant and split of 'NAME', 'NAME/VARIANT' or either with ':SPLIT'; '' for what is not said.
+
+  Raises:
+    UserError: another form.
+  """
+  found = re.fullmatch(r'(\w+)(?:/([\w-]+))?(?::(.+))?', text)
+  if not found:
+    raise UserError(f"--datasets: '{text}': write NAME, NAME/VARIANT or NAME/VARIANT:SPLIT, such as fer2013/votes.")
+  return found[1], found[2] or '', found[3] or ''
+
+
+def plan(config: str, datasets: Sequence[str], seeds: int, workdir: str, changes: Sequence[str] = ()) -> list[Job]:
+  """The trainings of a matrix, seed by seed, checked before anything starts.
+
+  Args:
+    config: 'PATH' or 'PATH:ARGUMENT', where '*' in the argument stands for the data set.
+    datasets: 'NAME' or 'NAME/VARIANT'.
+    seeds: how many on each.
+    workdir: of the matrix; the runs lie in WORKDIR/NAME-SEED.
+    changes: 'key=value', to every config.
+
+  Raises:
+    UserError: fewer than two data sets, a bad config or change, a data set that is not there, two that share fewer than
+      two classes, or a run of other settings is in the way.
+  """
+  parsed = [parse(text) for text in dict.fromkeys(datasets)]
+  if len(parsed) < 2:
+    raise UserError('--datasets: name two data sets at least, such as --datasets=ferplus,fer2013.')
+  if split := next((split for *_, split in parsed if split), ''):
+    raise UserError(f"--datasets: the config says which splits are trained and tested on; leave out ':{split}', or "
+                    f'give --set=data.test={split}.')
+  if workdir.startswith('gs://'):
+    raise UserError(f'--workdir={workdir}: a bucket has no locks to divide the runs by. Train the runs one by one and '
+                    'then use --workdirs, or choose a folder that the workers share.')
+  keys = [change.partition('=')[0] for change in changes]
+  for key in ('seed', 'seeds', 'data.dataset', 'data.variant'):
+    if key in keys:
+      raise UserError(f'--set={key}: every run has its own; --seeds and --datasets say which there are.')
+  trainings, classes = [], []
+  for name, variant, _ in parsed:
+    argument = (config if '*' in config else f'{config}:*').replace('*', name)
+    own = [*changes, *[f'data.variant={variant}'] * bool(variant)]
+    made = config_files.load_config(argument, own)
+    trainings.append((f'{name}_{variant}' if variant else name, made,
+                      (f'--config={argument}', *config_files.arguments(made, own))))
+    classes.append(sources.open_source(made, made.data.test).classes)
+  for ours, theirs in itertools.combinations(classes, 2):
+    shared_classes(ours, theirs)
+  jobs = []
+  for seed in range(seeds):
+    for row, made, arguments in trainings:
+      home = homes(workdir, row, seed)[0]
+      made.seed = seed
+      is_claimed(home, made)
+      jobs.append(Job(row, seed, home, (sys.executable, '-m', 'fer_jax.train', *arguments, f'--config.seed={seed}',
+                                        f'--workdir={home}')))
+  return jobs
+
+
+def own_test(config: ConfigDict) -> Split:
+  """The test split of a run's own data set."""
+  return Split(config.data.dataset, config.data.variant, config.data.test, config.data.dir)
+
+
+def measure(workdirs: Sequence[Path], more: Sequence[Split] = ()) -> dict[str, Any]:
+  """Tests runs on the test splits of all their data sets.
+
+  A run's predictions for its own test split are those of its evaluation, where they are left: no further look at it.
+
+  Args:
+    workdirs: of finished runs; those that differ in their seed alone become one row.
+    more: further test splits.
+
+  Returns:
+    What ``WORKDIR/cross.json`` holds. tests: those of the columns, and cells, one for each row and test:
+      row, config (its name), tested_on; own: whether the test is of the data set that the row was trained on;
+      classes: those that both have, left_out {class of the test: faces}, count: faces of the shared classes; chance of
+      a guess, majority: the largest shared class and its share; copies: faces with an exact copy in the training split;
+      runs [{workdir, seed, step, commit, count, accuracy, accuracy_interval (Wilson), mean_class_accuracy, own_test:
+      these rates of the same network and classes on its own test split, without_copies: rates or None, leaks}].
+
+  Raises:
+    UserError: a run that has not finished, one data set alone, two that share fewer than two classes, or none that has
+      faces of them.
+  """
+  mesh = cluster.make_mesh()
+  found, tests = [], []
+  for workdir in workdirs:
+    config, record = read_config(workdir), read_run(workdir)
+    if 'finished' not in record:
+      raise UserError(f'the run in {workdir} has not finished; give its command again and it goes on.')
+    # Runs are told apart by their configs alone.
+    found.append(Run(str(workdir), config.to_dict(), record, {'name': config.name, 'protocol': {'fingerprint': ''}}))
+    tests.append(own_test(config))
+  tests = list(dict.fromkeys([*tests, *more]))
+  if len(tests) < 2:
+    raise UserError(f"there is one test split only, {_names(tests)[tests[0]]}: a matrix needs two data sets.")
+  names = _names(tests)
+  cells = []
+  for label, runs in _rows(found, names).items():
+    row: dict[Split, dict[str, Any]] = {}
+    for one in runs:
+      for test, (facts, result) in _test(storage.as_path(one.workdir), tests, mesh).items():
+        cell = row.setdefault(test, {'row': label, 'tested_on': names[test], **facts, 'runs': []})
+        if differing := [key for key in facts if facts[key] != cell[key]]:
+          raise UserError(f"{one.workdir} and {runs[0].workdir} differ in {', '.join(differing)} on {names[test]}: "
+                          'they were trained on different data.')
+        cell['runs'].append(result)
+    cells += row.values()
+  return {'tests': [dataclasses.asdict(test) | {'name': name} for test, name in names.items()], 'cells': cells,
+          'hardware': cluster.hardware(), 'measured': now()}
+
+
+def _names(tests: Sequence[Split]) -> dict[Split, str]:
+  """The shortest names of one form that tell test splits apart."""
+  forms = ('{0.dataset}', '{0.dataset}/{0.variant}', '{0.dataset}/{0.variant}:{0.split}',
+           '{0.dataset}/{0.variant}:{0.split} in {0.folder}')
+  every = [[form.format(test) for test in tests] for form in forms]
+  return dict(zip(tests, next(names for names in every if len(set(names)) == len(tests)), strict=True))
+
+
+def _rows(runs: Sequence[Run], names: Mapping[Split, str]) -> dict[str, list[Run]]:
+  """Runs by the name of their row: the data set, the config's name where there are several, and else what differs."""
+  groups = by_config(runs)
+  trained_on = [names[own_test(ConfigDict(group[0].config))].partition(':')[0] for group in groups.values()]
+  configs = {run.config['name'] for run in runs}
+  labels = trained_on if len(configs) == 1 else [
+      f'{group[0].config["name"]} on {data}' for group, data in zip(groups.values(), trained_on, strict=True)]
+  return dict(zip(labels if len(set(labels)) == len(labels) else groups, groups.values(), strict=True))
+
+
+def _test(workdir: Path, tests: Sequence[Split], mesh: jax.sharding.Mesh
+          ) -> dict[Split, tuple[dict[str, Any], dict[str, Any]]]:
+  """One run on all tests: {test: (facts that its seeds share, its result)}."""
+  trained = setup.load(workdir, mesh)
+  config, known = trained.config, trained.record['classes']
+  network, mine = transfer.evaluator(trained, mesh), own_test(trained.config)
+  opened = {test: transfer.open_faces(trained, test.dataset, test.variant, test.split, test.folder) for test in tests}
+  tables = {test: _outputs(trained, network, source, test, mesh) for test, source in opened.items()}
+  learned = set(_digests(dataclasses.replace(mine, split=config.data.train), tuple(config.data.classes)))
+
+  def answers(test: Split, shared: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    return restrict(*tables[test], known, opened[test].classes, shared)
+
+  def rates(label: np.ndarray, prediction: np.ndarray, shared: Sequence[str]) -> dict[str, Any]:
+    return overall(confusion_matrix(label, prediction, len(shared)))
+
+  results = {}
+  for test, source in opened.items():
+    shared = shared_classes(known, source.classes)
+    label, prediction = answers(test, shared)
+    counts = np.bincount(label[label >= 0], minlength=len(shared))
+    if not counts.any():
+      raise UserError(f"{test.split} of {test.dataset} has no face of the classes {', '.join(shared)}.")
+    stored = tables[test][0]
+    others = np.bincount(stored[(stored >= 0) & (label < 0)], minlength=len(source.classes))
+    copied = np.array([digest in learned for digest in _digests(test)]) & (label >= 0)
+    leaks = transfer.leaks(trained, test.dataset, test.split, test.folder)
+    # A data set's own copies are in everybody's numbers; those in another one make it no other.
+    if copied.any() and test != mine:
+      leaks.append(f'{copied.sum():,} of the {counts.sum():,} faces have an exact copy in the training split')
+    facts = {
+        'config': config.name, 'own': test == mine, 'classes': list(shared), 'count': int(counts.sum()),
+        'left_out': {name: int(n) for name, n in zip(source.classes, others, strict=True) if n},
+        'chance': 1 / len(shared), 'copies': int(copied.sum()),
+        'majority': {'class': shared[int(counts.argmax())], 'share': float(counts.max() / counts.sum())}}
+    results[test] = facts, {
+        'workdir': str(workdir), 'seed': config.seed, 'step': trained.step, 'commit': trained.record['commit'],
+        **rates(label, prediction, shared), 'own_test': rates(*answers(mine, shared), shared),
+        'without_copies': rates(np.where(copied, -1, label), prediction, shared) if copied.any() else None,
+        'leaks': leaks}
+  return results
+
+
+def _outputs(trained: setup.Trained, network: Any, source: splits.Source, test: Split, mesh: jax.sharding.Mesh
+             ) -> tuple[np.ndarray, np.ndarray]:
+  """Labels (N,) and logits (N, K); those that the run's evaluation left of its own test split, if it did."""
+  config, mine = trained.config, test == own_test(trained.config)
+  if mine and (left := evaluation.saved(trained.step, source, test.split, trained.workdir)):
+    return left[1]['label'], left[1]['logits']
+  table = evaluation.outputs_of(network, trained.variables, source, config.eval_batch_size, mesh, config.eval_order)
+  if mine:
+    looks = trained.record.get('looks', {})
+    storage.write_json(trained.workdir / 'run.json', trained.record | {
+        'looks': looks | {test.split: looks.get(test.split, 0) + 1}})
+  return table['label'], table['logits']
+
+
+@functools.cache
+def _digests(split: Split, classes: tuple[str, ...] = ()) -> list[bytes]:
+  """Digests of a split's images, or of those of some classes; every split is read once for all runs."""
+  return subsets.digests(splits.open_split(split.dataset, split.variant, split.split, split.folder,
+                                           classes=classes).records)

@@ -1,0 +1,130 @@
+"""How well runs hold up against drawn corruptions: the same faces again, kind by kind and severity by severity."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fer_jax import __version__
+from fer_jax.analysis import transfer
+from fer_jax.analysis.corruptions import KINDS, check_kinds, corrupt
+from fer_jax.errors import UserError
+from fer_jax.metrics.confusion import confusion_matrix
+from fer_jax.metrics.summary import overall
+from fer_jax.runtime import cluster, storage
+from fer_jax.training import evaluation, setup
+from fer_jax.training.workdir import now, read_config, read_run
+
+_draw = jax.jit(corrupt, static_argnames='kind')  # One program for all severities, seeds and runs.
+
+
+def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), *, data_dir: str | None = None,
+            seed: int = 0) -> dict[str, Any]:
+  """Evaluates a run on corrupted faces and writes ``WORKDIR/robustness/<split>.json``.
+
+  The network's step is compiled once, and the drawing once for each kind: severities are arguments. Kinds that the file
+  has of this very network and data are kept; where all are there, nothing is computed. Else it is a look at the split.
+
+  Args:
+    workdir: of a finished run.
+    split: of its data set; None: its test split.
+    kinds: names in ``data.corrupt.KINDS``; none for all.
+    data_dir: where prepared data sets lie, if not where the run's config says.
+    seed: of the draws.
+
+  Returns:
+    The content of the file. Rates are count, accuracy, accuracy_interval (Wilson, 95 %) and mean_class_accuracy.
+      clean: rates of the faces as they are; majority: the largest class of the split and its share;
+      kinds {kind: {what, levels [{severity, label, relative_drop, rates}]}}, where relative_drop is the part of the
+      clean accuracy that is lost; differs: of how many faces the clean answer is not that of the run's evaluation, None
+      where there is none of this step and data; protocol as in an evaluation; augment: what training showed.
+
+  Raises:
+    UserError: no run, or one that has not finished, an unknown kind, or a split without labels.
+  """
+  kinds = tuple(kinds) or tuple(KINDS)
+  check_kinds(kinds)
+  config, record = read(workdir)
+  config.data.dir = data_dir or config.data.dir
+  split = split or config.data.test
+  mesh = cluster.make_mesh()
+  source = evaluation.open_split(config, record, split, workdir)
+  counts = np.bincount(source.labels[source.labels >= 0], minlength=len(source.classes))
+  if not counts.any():
+    raise UserError(f'{split} of {config.data.dataset} has no labelled faces, so nothing can be scored.')
+  trained = setup.load(workdir, mesh, config)
+  path = workdir / 'robustness' / f'{split}.json'
+  about = {'protocol': evaluation.make_protocol(config, record, source, split) | {'n': int(counts.sum())},
+           'step': trained.step, 'drawn_with_seed': seed, 'fer_jax': __version__}
+  left = _left(path, about)
+  missing = [kind for kind in kinds if kind not in left.get('kinds', {})]
+  if not missing:
+    cluster.say(f'Measured at {left["evaluated"]}: no further look at {split}.')
+    return left
+  network = transfer.evaluator(trained, mesh)
+
+  def table_of(kind: str, severity: float) -> dict[str, np.ndarray]:
+    evaluator = lambda variables, batch: network(variables, _draw(batch, kind, np.float32(severity), seed))
+    return evaluation.outputs_of(evaluator, trained.variables, source, config.eval_batch_size, mesh, config.eval_order)
+
+  untouched = table_of(missing[0], 0.0)
+  clean = _rates(untouched, source.classes)
+  measured = {kind: {'what': KINDS[kind].what, 'levels': [
+      _level(kind, severity, _rates(table_of(kind, severity), source.classes), clean)
+      for severity in KINDS[kind].severities]} for kind in missing}
+  measured |= left.get('kinds', {})
+  result = about | {
+      'clean': clean, 'majority': {'class': source.classes[int(counts.argmax())],
+                                   'share': float(counts.max() / counts.sum())},
+      'kinds': {kind: measured[kind] for kind in KINDS if kind in measured}, 'classes': list(source.classes),
+      'differs': _differing(trained.step, source, split, workdir, untouched), 'augment': config.augment.to_dict(),
+      'name': config.name, 'seed': config.seed, 'commit': record['commit'], 'hardware': cluster.hardware(),
+      'evaluated': now()}
+  storage.write_json(path, result)
+  looks = record.get('looks', {})
+  storage.write_json(workdir / 'run.json', record | {'looks': looks | {split: looks.get(split, 0) + 1}})
+  return result
+
+
+def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
+  """Config and record of a run.
+
+  Raises:
+    UserError: there is no run, or it has not finished.
+  """
+  config, record = read_config(workdir), read_run(workdir)
+  if 'finished' not in record:
+    raise UserError(f'the run in {workdir} has not finished; give its command again and it goes on.')
+  return config, record
+
+
+def _left(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+  """What was measured before of the same network and data with the same draws and severities; {} where nothing was."""
+  try:
+    result = storage.read_json(path)
+    if any(json.loads(json.dumps(value)) != result[key] for key, value in about.items()):
+      return {}
+    severities = lambda kind: tuple(level['severity'] for level in result['kinds'][kind]['levels'])
+    kept = {kind: result['kinds'][kind] for kind in result['kinds']
+            if kind in KINDS and severities(kind) == KINDS[kind].severities}
+    return result | {'kinds': kept}
+  except (FileNotFoundError, ValueError, KeyError, TypeError):
+    return {}
+
+
+def _rates(table: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, Any]:
+  return overall(confusion_matrix(table['label'], table['logits'].argmax(axis=1), len(classes)))
+
+
+def _level(kind: str, severity: float, rates: Mapping[str, Any], clean: Mapping[str, Any]) -> dict[str, Any]:
+  lost = 1 - rates['accuracy'] / clean['accuracy'] if clean['accuracy'] else None
+  return {'severity': severity, 'label': KINDS[kind].label(severity), 'relative_drop': lost, **rates}
+
+
+def _differing(at: int, source: Any, split: str, workdir: Path, table: Mapping[str, np.ndarray]) -> int | None:
+  left = evaluation.saved(at, source, split, workdir)
+  return int((left[1]['prediction'] != table['logits'].argmax(axis=1)).sum()) if left else None

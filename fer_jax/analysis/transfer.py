@@ -1,0 +1,228 @@
+"""A run's network, frozen, on other faces: its features, and how well they separate the classes of another data set."""
+
+import copy
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fer_jax.data.reading import splits
+from fer_jax.errors import UserError
+from fer_jax.metrics import confusion, probes
+from fer_jax.metrics.intervals import wilson
+from fer_jax.runtime import cluster, storage
+from fer_jax.training import evaluation, loop, setup
+from fer_jax.training.workdir import now
+
+LAYERS = ('pooled', 'embedding')
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """Another data set, and how to go about it.
+
+  Attributes:
+    dataset: a builder's name, or 'folder'; ``variant``, ``data_dir`` and ``classes`` as in ``splits.open_split``.
+    train: the split that classifiers learn from.
+    test: the split they are scored on.
+  """
+
+  dataset: str
+  train: str = 'train'
+  test: str = 'test'
+  variant: str = ''
+  data_dir: str = ''
+  classes: tuple[str, ...] = ()
+
+  @property
+  def name(self) -> str:
+    """The data set's name; of a folder, the folder's."""
+    return Path(self.data_dir).resolve().name if self.dataset == 'folder' else self.dataset
+
+
+def open_faces(trained: setup.Trained, dataset: str, variant: str, split: str, data_dir: str,
+               classes: Sequence[str] = ()) -> splits.Source:
+  """Opens faces as the network knows them: of its size, and grey where it has seen grey faces only.
+
+  Raises:
+    UserError: see ``splits.open_split``.
+  """
+  size = trained.config.data.size or trained.config.image_size
+  return splits.open_split(dataset, variant, split, data_dir, size=size, channels=trained.record.get('channels', 0),
+                           classes=classes, prepare_if_missing=dataset == 'synthetic_faces')
+
+
+def features(trained: setup.Trained, source: splits.Source, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
+  """The network's features of every face of a split, without augmentation.
+
+  Args:
+    trained: the run.
+    source: from ``open_faces``.
+    mesh: the devices.
+
+  Returns:
+    'pooled' (N, C), 'embedding' (N, D) and 'logits' (N, K) float32, 'label' int32 (N,), -1 where unknown.
+  """
+  table = evaluation.outputs_of(evaluator(trained, mesh), trained.variables, source, trained.config.eval_batch_size,
+                                mesh)
+  return {name: table[name] for name in ('pooled', 'embedding', 'logits', 'label')}
+
+
+def evaluator(trained: setup.Trained, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
+  """The evaluation step without maps, which need landmarks."""
+  cluster.check_batch(trained.config.eval_batch_size, mesh, 'eval_batch_size')
+  return evaluation.make_evaluator(dataclasses.replace(trained.system, explain={}), mesh)
+
+
+def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *, layer: str = 'pooled',
+             shots: Sequence[int] = (), draws: int = 5, finetune_epochs: float = 0.0) -> dict[str, Any]:
+  """Scores frozen features on another data set, writes ``WORKDIR/transfer/<target>.json`` and returns its content.
+
+  Classifiers and their hyper-parameters come from the train split alone. Beside them stand an untrained network of the
+  same form, the largest class of the train split, and where asked for the whole network trained on.
+
+  Args:
+    trained: the run.
+    target: the data set.
+    mesh: the devices.
+    layer: 'pooled', the backbone's features, or 'embedding', the head's.
+    shots: numbers of labelled faces of each class for the few-shot curve; empty for none.
+    draws: draws for each of them.
+    finetune_epochs: passes over the train split of end-to-end training from the run's backbone, at a tenth of its
+      learning rate, with a new linear head, in batches of at most an eighth of the split (but 8 faces); 0 for none. It
+      is a run of its own, in ``WORKDIR/transfer/``.
+
+  Raises:
+    UserError: a bad target or layer, splits of different classes, or a split without labels.
+  """
+  if layer not in LAYERS:
+    raise UserError(f"layer='{layer}': choose {' or '.join(map(repr, LAYERS))}.")
+  if any(n < 1 for n in shots):
+    raise UserError(f'shots={list(shots)}: give numbers from 1 up.')
+  train, test = (open_faces(trained, target.dataset, target.variant, split, target.data_dir, target.classes)
+                 for split in (target.train, target.test))
+  if train.classes != test.classes:
+    raise UserError(f"{target.train} has the classes {', '.join(train.classes)}, {target.test} has "
+                    f"{', '.join(test.classes)}; both need the same.")
+  network = evaluator(trained, mesh)
+
+  def labelled(variables: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Features and labels of both splits under ``variables``."""
+    tables = [evaluation.outputs_of(network, variables, split, trained.config.eval_batch_size, mesh)
+              for split in (train, test)]
+    return [(table[layer][table['label'] >= 0], table['label'][table['label'] >= 0]) for table in tables]
+
+  (x, y), (test_x, test_y) = labelled(trained.variables)
+  if not len(y) or not len(test_y):
+    raise UserError(f'{target.name}: {len(y)} labelled faces in {target.train} and {len(test_y)} in {target.test}; '
+                    'both need some.')
+  name = '_'.join(filter(None, (target.name, target.variant, target.train, target.test, '-'.join(target.classes))))
+  name = re.sub(r'[^\w.+-]+', '_', name)
+  whole = [_finetuned(trained, target, train, finetune_epochs, name)] if finetune_epochs else []
+  untrained = cluster.replicate(trained.system.initial().variables(), mesh)
+  (blind_x, _), (blind_test_x, _) = labelled(untrained)
+
+  def row(name: str, method: str, predictions: np.ndarray, chosen: dict[str, Any]) -> dict[str, Any]:
+    counts = confusion.confusion_matrix(test_y, predictions, len(test.classes))
+    return {'features': name, 'method': method, 'accuracy': confusion.accuracy(counts),
+            'accuracy_interval': list(wilson(int(np.trace(counts)), int(counts.sum()))),
+            'mean_class_accuracy': confusion.mean_class_accuracy(counts), 'chosen': chosen}
+
+  rows = [row('this network', method, *probes.probe(method, x, y, test_x)) for method in probes.METHODS]
+  rows.append(row('untrained network', probes.METHODS[0], *probes.probe(probes.METHODS[0], blind_x, y, blind_test_x)))
+  rows += [row('majority class', '-', np.full(len(test_y), np.bincount(y).argmax()), {}), *whole]
+  curve = [{'features': who, **point} for who, inputs in (('this network', (x, y, test_x, test_y)),
+                                                          ('untrained network', (blind_x, y, blind_test_x, test_y)))
+           for point in probes.few_shot(*inputs, shots, draws)] if shots else []
+  known = {*trained.record['classes'], *trained.record.get('teacher', {}).get('classes', ())}
+  result = {
+      'target': {'dataset': target.name, 'variant': target.variant, 'train': target.train, 'test': target.test,
+                 'classes': list(test.classes), 'train_count': len(y), 'test_count': len(test_y),
+                 'fingerprints': [train.fingerprint, test.fingerprint]},
+      'layer': layer, 'dim': x.shape[1], 'step': trained.step, 'name': trained.config.name,
+      'commit': trained.record['commit'], 'seed': trained.config.seed, 'hardware': cluster.hardware(),
+      'evaluated': now(), 'seen_in_training': [c for c in test.classes if c in known],
+      'leaks': _leaks(trained, target), 'rows': rows, 'few_shot': curve}
+  storage.write_json(trained.workdir / 'transfer' / f'{name}_{layer}.json', result)
+  return result
+
+
+def _leaks(trained: setup.Trained, target: Target) -> list[str]:
+  """Why a target's numbers are not those of faces that nobody has seen, in words."""
+  reasons = leaks(trained, target.dataset, target.test, target.data_dir)
+  if _overlap(target.train, target.test):
+    reasons.append('the classifiers were trained on these images')
+  return reasons
+
+
+def leaks(trained: setup.Trained, dataset: str, split: str, folder: str) -> list[str]:
+  """Why answers on a split are not those for faces that the network has never seen, in words.
+
+  Splits are compared by name, so a slice counts as the whole split. What a run in ``config.init_from`` has seen is not
+  known.
+
+  Args:
+    trained: the run.
+    dataset: a builder's name, or 'folder'.
+    split: as in ``splits.open_split``.
+    folder: where it lies; only that of a 'folder' matters.
+  """
+  config = trained.config
+  data, teacher = config.data, trained.record.get('teacher', {})
+
+  def overlaps(name: str, other: str, place: str) -> bool:
+    same = name == dataset and (name != 'folder' or Path(place).resolve() == Path(folder).resolve())
+    return same and _overlap(other, split)
+
+  reasons = []
+  if overlaps(data.dataset, data.train, data.dir):
+    reasons.append('the network was trained on these images')
+  if config.select in ('holdout', 'best_on_test') and overlaps(
+      data.dataset, data.holdout if config.select == 'holdout' else data.test, data.dir):
+    reasons.append('the parameters were chosen by the accuracy on these images')
+  if teacher and overlaps(teacher.get('dataset', ''), teacher.get('trained_on', ''), ''):
+    reasons.append("the network's teacher was trained on these images")
+  for name, options in config.sources.items():
+    where = options.get('dataset') or data.dataset, options.split, options.get('dir') or data.dir
+    if options.get('parts', 1) and overlaps(*where):
+      reasons.append(f"the network has seen these images in its source '{name}'")
+  if config.model.head.get('global_mean') == 'batch':
+    reasons.append('each answer depends on the other images of its batch')
+  return reasons
+
+
+def _overlap(ours: str, theirs: str) -> bool:
+  """Whether two split expressions name a common split."""
+  names = lambda split: {part.partition('[')[0] for part in split.split('+')}
+  return bool(names(ours) & names(theirs))
+
+
+def _finetuned(trained: setup.Trained, target: Target, train: splits.Source, epochs: float, name: str) -> dict[str, Any]:
+  """Trains the whole network on the target, from the run's backbone; the row of its result."""
+  config, devices = copy.deepcopy(trained.config), jax.device_count()
+  batch_size = min(config.batch_size, max(len(train) // 8, 8))  # A few dozen faces are more than one step an epoch.
+  with config.unlocked():
+    config.name = f'{config.name}, fine-tuned'
+    config.init_from = str(storage.absolute(trained.workdir))
+    config.data.update({
+        'dataset': target.dataset, 'variant': target.variant, 'dir': target.data_dir, 'train': target.train,
+        'holdout': '', 'test': target.test, 'classes': tuple(train.classes), 'target': 'label', 'parts': 1,
+        'subsets': (), 'copies': False, 'size': config.data.size or config.image_size,
+        'channels': trained.record.get('channels', 0)})
+    config.sources, config.comparisons, config.explain = ConfigDict(), ConfigDict(), ConfigDict()
+    config.teacher.workdir, config.select = '', 'ema' if config.ema else 'last'
+    config.regions.scheme = 'none'
+    config.model.head = ConfigDict({'name': 'linear', 'dropout': 0.0})
+    config.losses = ConfigDict({'cross_entropy': {'loss': 'cross_entropy', 'weight': 1.0, 'mask': 'labelled'}})
+    config.optimizer.learning_rate, config.optimizer.rules = config.optimizer.learning_rate / 10, ()
+    config.epochs, config.batch_size = float(epochs), batch_size // devices * devices or devices
+  result = loop.train(config, trained.workdir / 'transfer' / f'{name}_finetuned_{epochs:g}')
+  return {'features': 'fine-tuned end to end', 'method': '-',
+          **{key: result[key] for key in ('accuracy', 'accuracy_interval', 'mean_class_accuracy')},
+          'chosen': {'epochs': float(epochs), 'learning_rate': config.optimizer.learning_rate,
+                     'batch_size': config.batch_size}}

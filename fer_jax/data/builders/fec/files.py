@@ -1,0 +1,241 @@
+"""Reads FEC, two csv files of triplets and an index of cropped faces, and says precisely what is wrong with them."""
+
+import collections
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from fer_jax.data import triplets
+from fer_jax.data.preparing.files import File, open_tree
+from fer_jax.errors import UserError, raise_if
+
+FILES = {
+    'train': 'faceexp-comparison-data-train-public.csv',
+    'test': 'faceexp-comparison-data-test-public.csv',
+}
+INDEX = 'index.csv'
+COLUMNS = ('url', 'left', 'right', 'top', 'bottom', 'file')
+
+# What becomes of a triplet that can be read.
+OUTCOMES = ('tie', 'missing image', 'unreadable image', 'kept')
+
+HOW_TO = """\
+FEC is prepared from --source=PATH, a folder with
+  faceexp-comparison-data-train-public.csv   as distributed, about 449,000 triplets
+  faceexp-comparison-data-test-public.csv    about 51,000 triplets
+  index.csv                                  which image is which face
+(the first two may lie in a folder FEC_dataset/). To obtain it: Google gives out the csv files, by the form at
+https://research.google/tools/datasets/google-facial-expression/. They hold no images, but the URLs of photos at Flickr
+(many are gone) and a box around each face: left, right, top, bottom, in this order, as fractions of the photo's width
+and height. Fetch the photos, crop each face by its box (a photo can have several) into an image file below PATH, and
+write index.csv, in UTF-8, with a line for each face: URL and box as in the csv files, and the image's path from PATH:
+  url,left,right,top,bottom,file
+  "http://farm1.staticflickr.com/1/2_3_b.jpg",0.25,0.5,0.125,0.625,faces/000000.jpg
+Faces that are not in it, or whose image is not there, are left out with their triplets."""
+
+_TYPES = {f'{name.upper()}_TRIPLET': name for name in triplets.TYPES}
+_BEYOND = 0.1  # A box may reach this far out of its photo, in fractions of the photo.
+
+
+class Face(NamedTuple):
+  """A face: a photo, and a box in it as fractions of the photo's width and height, to 6 decimals."""
+
+  url: str
+  left: float
+  right: float
+  top: float
+  bottom: float
+
+
+class Triplet(NamedTuple):
+  """One line of a csv file."""
+
+  faces: tuple[Face, Face, Face]
+  type: str  # One of triplets.TYPES.
+  votes: tuple[int, int, int]  # How many raters found that face to be the odd one out.
+
+  @property
+  def odd(self) -> int | None:
+    """Which face has more votes than each of the others; None where none has."""
+    most = max(self.votes)
+    return self.votes.index(most) if self.votes.count(most) == 1 else None
+
+
+class Split:
+  """One of the two csv files, and what becomes of its triplets.
+
+  Attributes:
+    faces: every face of its triplets, in the order of the lines.
+    files: for each face whose image is there, its path relative to the data set's folder.
+    malformed: the lines that are no triplets: file, line number and what is wrong.
+    unreadable: faces whose image turned out to be unreadable; whoever reads them says so.
+    table: the csv file.
+    root: the data set's folder.
+  """
+
+  def __init__(self, table: pathlib.Path, root: pathlib.Path, index: Mapping[Face, str]):
+    """Reads the csv file.
+
+    Args:
+      table: the csv file.
+      root: the data set's folder.
+      index: where the images of faces are said to be, relative to ``root``.
+
+    Raises:
+      UserError: the file is empty or not UTF-8.
+    """
+    self.table, self.root = table, root
+    self._triplets, self.malformed = [], []
+    known = {}
+    for number, fields, problem in File(str(table)).rows():
+      try:
+        if problem:
+          raise ValueError(problem)
+        triplet = read_row(fields)
+        # Equal faces become one object, which saves memory: a face is in ten triplets or so.
+        self._triplets.append(triplet._replace(faces=tuple(known.setdefault(face, face) for face in triplet.faces)))
+      except ValueError as e:
+        self.malformed.append(f'{table.name}, line {number}: {e}')
+    if not self._triplets and not self.malformed:
+      raise UserError(f'{table} is empty. Obtain the file anew.\n{HOW_TO}')
+    self.faces = list(known)
+    self.files = {face: index[face] for face in known if face in index and os.path.isfile(root / index[face])}
+    self.unreadable = set()
+
+  def kept(self) -> list[Triplet]:
+    """The triplets that have a majority and three images which are not known to be unreadable.
+
+    Raises:
+      UserError: there are none; the message says what became of those that are listed.
+    """
+    kept = [triplet for triplet in self._triplets if self._outcome(triplet) == 'kept']
+    if not kept:
+      counts = collections.Counter(map(self._outcome, self._triplets))
+      reasons = [f'{len(self.malformed):,} malformed', *(f'{counts[what]:,} {what}' for what in OUTCOMES[:-1])]
+      example = f' The first malformed one: {self.malformed[0]}.' if self.malformed else ''
+      raise UserError(f'no triplet is left of {len(self._triplets) + len(self.malformed):,} in {self.table}: '
+                      f'{", ".join(reasons)}.{example} Check that {self.root / INDEX} has URLs and boxes as they are '
+                      'in the csv file, and paths of images that are there.')
+    return kept
+
+  def decided(self) -> list[Triplet]:
+    """The triplets that have a majority, whether their images are there or not."""
+    return [triplet for triplet in self._triplets if triplet.odd is not None]
+
+  def name(self, face: Face) -> str:
+    """What a face is called: its file, or its URL and box where there is none."""
+    return self.files.get(face) or ' '.join(map(str, face))
+
+  def coverage(self) -> str:
+    """A table of what became of the triplets, by type; the type of a malformed line is unknown."""
+    counts = collections.Counter((self._outcome(triplet), triplet.type) for triplet in self._triplets)
+    rows = {'listed': [sum(counts[outcome, kind] for outcome in OUTCOMES) for kind in triplets.TYPES]}
+    rows |= {outcome: [counts[outcome, kind] for kind in triplets.TYPES] for outcome in OUTCOMES}
+    totals = {name: sum(row) for name, row in rows.items()}
+    totals['listed'] += len(self.malformed)
+    lines = [f'{name:<18}' + ''.join(f'{n:>13,}' for n in (*row, totals[name])) for name, row in rows.items()]
+    lines.insert(1, f'{"malformed":<18}' + f'{"-":>13}' * len(triplets.TYPES) + f'{len(self.malformed):>13,}')
+    return '\n'.join([' ' * 18 + ''.join(f'{kind:>13}' for kind in (*triplets.TYPES, 'total')), *lines]) + '\n'
+
+  def _outcome(self, triplet: Triplet) -> str:
+    """One of ``OUTCOMES``, the first that applies."""
+    if triplet.odd is None:
+      return 'tie'
+    if any(face not in self.files for face in triplet.faces):
+      return 'missing image'
+    return 'kept' if self.unreadable.isdisjoint(triplet.faces) else 'unreadable image'
+
+
+def open_files(path: str | None) -> dict[str, Split]:
+  """Opens FEC in the folder ``path``; its csv files may lie in a folder FEC_dataset in it.
+
+  Returns:
+    The splits 'train' and 'test'.
+
+  Raises:
+    UserError: there is no such folder, a file is missing or cannot be read, or the index has a bad line; the message
+      names file and line.
+  """
+  if not path:
+    raise UserError(HOW_TO)
+  root = pathlib.Path(path).expanduser()
+  if not root.is_dir():
+    raise UserError(f'--source: {root} {"is not a folder" if root.exists() else "does not exist"}.\n{HOW_TO}')
+  inner = root / 'FEC_dataset'
+  folder = inner if any((inner / name).is_file() for name in FILES.values()) else root
+  needed = [folder / name for name in FILES.values()] + [root / INDEX]
+  if missing := [file.relative_to(root).as_posix() for file in needed if not file.is_file()]:
+    listing = open_tree(path, HOW_TO).listing()
+    raise UserError(f'{root} has no {" and no ".join(missing)}; found there: {listing}.\n{HOW_TO}')
+  index = _read_index(root / INDEX)
+  return {split: Split(folder / name, root, index) for split, name in FILES.items()}
+
+
+def read_row(fields: list[str]) -> Triplet:
+  """Makes a triplet of the fields of a line.
+
+  Args:
+    fields: three times URL, left, right, top, bottom; the type; for each rater an id and which face is the odd one out,
+      '1' to '3'.
+
+  Raises:
+    ValueError: the fields are something else; the message says what.
+  """
+  annotations = fields[17::2]
+  if len(fields) < 18 or len(fields) % 2:
+    raise ValueError('expected 16 fields (URL and box of three faces, type) and a pair (rater, annotation) for each '
+                     f'rater, found {len(fields)} fields')
+  faces = tuple(_face(fields[5 * k:5 * k + 5]) for k in range(3))
+  if len(set(faces)) < 3:
+    raise ValueError('the same face occurs twice')
+  if fields[15] not in _TYPES:
+    raise ValueError(f'the type should be one of {", ".join(_TYPES)}, found {fields[15]!r}')
+  if bad := [annotation for annotation in annotations if annotation not in ('1', '2', '3')]:
+    raise ValueError(f'the annotations should be 1, 2 or 3, found {", ".join(map(repr, bad))}')
+  return Triplet(faces, _TYPES[fields[15]], tuple(annotations.count(k) for k in '123'))
+
+
+def _face(fields: list[str]) -> Face:
+  url, *box = fields
+  try:
+    left, right, top, bottom = (round(float(number), 6) for number in box)
+    good = all(-_BEYOND <= low < high <= 1 + _BEYOND for low, high in ((left, right), (top, bottom)))
+  except ValueError:
+    good = False
+  if not url or not good:
+    raise ValueError('a face should be a URL and left < right, top < bottom as fractions of the photo, found '
+                     f'{", ".join(map(repr, fields))}')
+  return Face(url, left, right, top, bottom)
+
+
+def _read_index(path: pathlib.Path) -> dict[Face, str]:
+  """The image of each face."""
+  files, faces, lines, problems = {}, {}, {}, []
+  table = File(str(path)).rows()
+  first, header, _ = next(table, (0, (), ''))
+  if not first:
+    raise UserError(f'{path} is empty. Write the file anew.\n{HOW_TO}')
+  if tuple(header) != COLUMNS:
+    raise UserError(f'{path}, line {first}: the header should be {",".join(COLUMNS)}, found {",".join(header)!r}.\n'
+                    f'{HOW_TO}')
+  for number, fields, problem in table:
+    try:
+      if problem:
+        raise ValueError(problem)
+      if len(fields) != len(COLUMNS):
+        raise ValueError(f'expected {len(COLUMNS)} fields ({", ".join(COLUMNS)}), found {len(fields)}')
+      face, file = _face(fields[:5]), pathlib.PurePosixPath(fields[5])
+      if not file.name or file.is_absolute() or '..' in file.parts:
+        raise ValueError(f'the file should be a path relative to {path.parent} and within it, found {fields[5]!r}')
+      file = file.as_posix()
+      if files.setdefault(face, file) != file:
+        raise ValueError(f'this face is already in line {lines[face]}, with another file: {files[face]}')
+      lines.setdefault(face, number)
+      if (other := faces.setdefault(file, face)) != face:
+        raise ValueError(f'{file} is already in line {lines[other]}, for another face')
+    except ValueError as e:
+      problems.append(f'line {number}: {e}')
+  raise_if(problems, f'bad lines in {path}', '\nCorrect them: a face, a URL and a box in the photo, has one image of '
+            'its own.')
+  return files

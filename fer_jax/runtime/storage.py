@@ -1,0 +1,190 @@
+"""The workdir's files, in a local folder or under gs://: whole or not there, written by process 0 alone.
+
+Only ``epath`` is used, so both kinds of path go through the same code. What fails is said in one sentence, as a
+``UserError``. Checkpoints are Orbax's, see ``checkpoint.py``.
+"""
+
+import contextlib
+import errno
+import importlib.util
+import io
+import json
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from etils import epath
+from fsspec.config import conf
+
+from fer_jax.errors import UserError
+from fer_jax.runtime import cluster
+
+# What other processes write must be seen: gcsfs would answer from what it listed before.
+conf['gcs'] = {'use_listings_cache': False} | conf.get('gcs', {})
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def as_path(path: str | os.PathLike[str]) -> epath.Path:
+  """The path of a local file or folder, or of one under gs://.
+
+  Raises:
+    UserError: it is of another kind of storage, or gs:// cannot be reached from this installation.
+  """
+  text = os.fspath(path)
+  if re.match(r'\w+:/', text) and not text.startswith('gs://'):
+    raise UserError(f'{text}: give a local path, or one that begins with gs://.')
+  if _remote(text) and not any(map(importlib.util.find_spec, ('gcsfs', 'tensorflow'))):
+    raise UserError(f'{text}: gs:// paths need a package that is not installed: pip install "fer_jax[gcs]"')
+  return epath.Path(text)
+
+
+def absolute(path: str | os.PathLike[str]) -> epath.Path:
+  """The path from the root of its file system."""
+  path = as_path(path)
+  return path if _remote(path) else epath.Path(os.path.abspath(path))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+  """Writes a text as UTF-8."""
+  _write(path, text.encode())
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+  """Writes a value as JSON."""
+  write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
+  """Writes arrays, compressed."""
+  if cluster.is_main():
+    np.savez_compressed(buffer := io.BytesIO(), **arrays)
+    _write(path, buffer.getbuffer())
+
+
+def append(path: str | os.PathLike[str], text: str) -> None:
+  """Adds text to the end of a file.
+
+  A local file is extended, and a process that is killed in the middle leaves a part of ``text``. An object store cannot
+  extend anything: there the whole object is written anew, which is for small files, and for at most one call a second.
+
+  Raises:
+    UserError: as in ``write_text``.
+  """
+  if not cluster.is_main():
+    return
+  path = as_path(path)
+  if _remote(path):
+    try:
+      before = read_text(path)
+    except FileNotFoundError:
+      before = ''
+    write_text(path, before + text)
+  else:
+    with explained(path):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      with path.open('a') as file:
+        file.write(text)
+
+
+def _write(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+  """Puts a file in place of the one there, if this is process 0; folders are made.
+
+  A local file is written beside and renamed, so a reader never sees half of it, and what was there stays where writing
+  fails. An object in a bucket appears only once it is whole.
+
+  Raises:
+    UserError: it cannot be written: no room, no permission, no connection.
+  """
+  if not cluster.is_main():
+    return
+  path = as_path(path)
+  with explained(path):
+    if _remote(path):
+      path.write_bytes(content)
+      return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + '.part')
+    try:
+      beside.write_bytes(content)
+      beside.replace(path)
+    except OSError:
+      with contextlib.suppress(OSError):
+        beside.unlink()
+      raise
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+  """The content of a text file.
+
+  Raises:
+    FileNotFoundError: there is none.
+    UserError: it cannot be read.
+  """
+  return _read(path).decode()
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+  """The value in a JSON file; raises as ``read_text``, and ValueError where the file is damaged."""
+  return json.loads(read_text(path))
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+  """The arrays in an .npz file; raises as ``read_text``, and ValueError where the file is damaged."""
+  content = _read(path)
+  try:
+    with np.load(io.BytesIO(content)) as file:
+      return dict(file)
+  except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise ValueError(f'{path} is damaged: {error}') from error
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+  path = as_path(path)
+  with explained(path, 'read'):
+    return path.read_bytes()
+
+
+@contextlib.contextmanager
+def explained(path: str | os.PathLike[str], verb: str = 'write') -> Iterator[None]:
+  """Turns what goes wrong inside into a UserError: 'cannot ``verb`` ``path``', why, and what to do.
+
+  A FileNotFoundError in reading stays one: the caller knows what its absence means.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    missing = isinstance(error, FileNotFoundError)
+    # The libraries behind gs:// have many kinds of errors; elsewhere any but an OSError is a fault of the program.
+    if missing and verb == 'read' or not (isinstance(error, OSError) or _remote(path)):
+      raise
+    reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:300] or type(error).__name__
+    raise UserError(f'cannot {verb} {os.fspath(path)}: {reason}. {_advice(path, error, verb)}') from error
+
+
+def _advice(path: str | os.PathLike[str], error: Exception, verb: str) -> str:
+  """What to do about it."""
+  number = getattr(error, 'errno', None)
+  kept = 'What was saved before is kept; ' if verb == 'write' else ''
+  if _remote(path):
+    todo = ('check that the bucket exists, that this machine may use it (gcloud auth application-default login, or its '
+            'service account) and that it is connected')
+  elif number in _FULL:
+    todo = 'make room'
+  elif number in _FORBIDDEN:
+    todo = f'get the permission to {verb} there'
+  else:
+    todo = 'mend that'
+  advice = f'{kept}{todo} and give the same command again, or choose another path.'
+  return advice[0].upper() + advice[1:]
+
+
+def _remote(path: str | os.PathLike[str]) -> bool:
+  return os.fspath(path).startswith('gs://')

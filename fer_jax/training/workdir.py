@@ -1,0 +1,133 @@
+"""The record of a run on disk: who may write to a workdir, and what is read from one."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fer_jax import __version__
+from fer_jax.errors import UserError
+from fer_jax.runtime import storage
+from fer_jax.training.config_files import flat
+
+# What a run may find in its workdir at the start: compiled programs, and what is left where this was cut off before.
+_BEFORE = {'compile_cache', 'run.json', 'run.json.part', 'config.json.part'}
+
+
+def check_data(record: Mapping[str, Any], source: Any) -> None:
+  """Raises UserError where a run that is to go on began with another training split than ``source``."""
+  if record.get('fingerprint', source.fingerprint) != source.fingerprint or (
+      record.get('classes', list(source.classes)) != list(source.classes)):
+    raise UserError('the training split is no longer the one this run began with: other images, another order of '
+                    'classes or other settings of its preparation. Point config.data.dir to the data of then (their '
+                    f"digest is {record.get('digest') or 'unknown'}), or choose another --workdir.")
+
+
+def open_workdir(config: ConfigDict, workdir: str | os.PathLike[str], overrides: Sequence[str]) -> dict[str, Any]:
+  """Claims a workdir for a config: writes config.json, or checks that the run in it is of the same config.
+
+  Returns:
+    The record of the run so far, the content of run.json.
+
+  Raises:
+    UserError: the folder holds a run of another config (the differing keys are named), other files, or cannot be
+      written.
+  """
+  workdir = storage.as_path(workdir)
+  if is_claimed(workdir, config):
+    return read_run(workdir)
+  with storage.explained(workdir, 'read'):
+    there = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
+  if there - _BEFORE:
+    raise UserError(f'{workdir} is not empty and holds no run (no config.json); choose another --workdir.')
+  record = {'name': config.name, 'command': ' '.join(sys.argv), 'overrides': list(overrides),
+            'versions': versions(), 'commit': commit(), 'started': now(), 'seed': config.seed}
+  storage.write_json(workdir / 'run.json', record)
+  # Last: its presence says that this is a run.
+  storage.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
+  return record
+
+
+def is_claimed(workdir: str | os.PathLike[str], config: ConfigDict) -> bool:
+  """Whether a workdir holds a run of ``config``; False where it holds none.
+
+  Raises:
+    UserError: it holds a run of another config; the differing keys are named.
+  """
+  try:
+    theirs = flat(storage.read_json(storage.as_path(workdir) / 'config.json'))
+  except FileNotFoundError:
+    return False
+  ours = flat(json.loads(config.to_json_best_effort()))
+  shown = lambda values, key: json.dumps(values[key]) if key in values else 'absent'
+  differing = [f'{key} is {shown(theirs, key)} there, {shown(ours, key)} here'
+               for key in sorted(theirs.keys() | ours.keys()) if shown(theirs, key) != shown(ours, key)]
+  if differing:
+    raise UserError(f"{workdir} holds a run of another config: {'; '.join(differing[:8])}. "
+                    'Choose another --workdir, or give the same config to go on.')
+  return True
+
+
+def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+  """The content of run.json."""
+  return storage.read_json(storage.as_path(workdir) / 'run.json')
+
+
+def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
+  """The config of the run in ``workdir``.
+
+  Raises:
+    UserError: there is no run.
+  """
+  try:
+    return ConfigDict(storage.read_json(storage.as_path(workdir) / 'config.json')).lock()
+  except FileNotFoundError as error:
+    raise UserError(f'{workdir} holds no run (no config.json); give the --workdir of a training run.') from error
+
+
+def parameter_table(params: Any) -> str:
+  """One line per parameter (path, shape, count) and their sum."""
+  rows = [('/'.join(k.key for k in path), value.shape, int(np.prod(value.shape)))
+          for path, value in jax.tree_util.tree_leaves_with_path(params)]
+  width = max(len(name) for name, _, _ in rows)
+  lines = [f'{name:{width}}  {str(tuple(shape)):22} {count:>12,}' for name, shape, count in rows]
+  return '\n'.join([*lines, f"{'total':{width}}  {'':22} {sum(count for _, _, count in rows):>12,}", ''])
+
+
+def versions() -> dict[str, str]:
+  """Versions of what decides the numbers."""
+  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
+  return {'fer_jax': __version__, 'python': sys.version.split()[0], 'xla_flags': os.environ.get('XLA_FLAGS', ''),
+          **{package: importlib.metadata.version(package) for package in packages}}
+
+
+def commit() -> str:
+  """The git commit of the code, with '-dirty' where files differ from it; of a git archive the one it was made of;
+  'version x' elsewhere."""
+  def git(*arguments: str) -> str:
+    command = ['git', '-C', str(Path(__file__).parents[1]), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+  try:
+    # An installed copy inside some other project's checkout is not that project's commit.
+    git('ls-files', '--error-unmatch', __file__)
+    return git('rev-parse', '--short=12', 'HEAD') + ('-dirty' if git('status', '--porcelain') else '')
+  except (OSError, subprocess.CalledProcessError):
+    archived = (Path(__file__).parents[1] / 'COMMIT').read_text().strip()
+    return f'version {__version__}' if archived.startswith('$') else archived[:12]
+
+
+def now() -> str:
+  """The time in UTC, to the second."""
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')

@@ -1,0 +1,95 @@
+"""Every config builds, is locked, and takes a tiny step on every data set it knows, with every recipe it has."""
+
+import importlib
+import pkgutil
+
+import jax
+import numpy as np
+import pytest
+
+import configs
+from configs import common
+from fer_jax import registry
+from fer_jax.errors import UserError
+from fer_jax.training import setup
+from tests import faces
+
+SYSTEMS = sorted(m.name for m in pkgutil.iter_modules(configs.__path__) if m.name != 'common' and not m.ispkg)
+RECIPES = {'baseline': ('',), 'deepfever': (':teacher', ':student')}  # The others have a paper's beside the small one.
+CASES = [(name, dataset + recipe) for name in SYSTEMS if name != 'quickstart' for dataset in common.DATASETS
+         for recipe in RECIPES.get(name, ('', ':paper'))]
+# Data sets differ in their splits, which no model sees, and in sizes: one of each size stands for all.
+SIZES = {sets['size']: dataset for dataset, sets in common.DATASETS.items()}
+
+
+def get_config(name, *arguments):
+  return importlib.import_module(f'configs.{name}').get_config(*arguments)
+
+
+def assert_takes_a_step(config):
+  """Two steps: the first of a warm-up has a learning rate of 0."""
+  taught = any(term.loss == 'distillation' for term in config.losses.values())
+  teacher = faces.teacher(config) if taught else None
+  system = setup.make_system(config, faces.CLASSES, 20, teacher)
+  start = system.initial()
+  state, meter = faces.steps(config, count=2, system=system, start=start, frozen=teacher and teacher.variables)
+  assert all(np.isfinite(value) for value in meter.values()) and meter['steps'] == 2
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+  assert any((a != b).any() for a, b in zip(jax.tree.leaves(start.params), jax.tree.leaves(state.params), strict=True))
+
+
+# The tiny step replaces the sizes: one data set stands for all.
+@pytest.mark.parametrize('name, arguments', [
+    *((n, (a,)) for n, a in CASES if a.startswith('ferplus')), ('quickstart', ())])
+def test_takes_a_step(name, arguments):
+  config = get_config(name, *arguments)
+  assert config.is_locked
+  assert_takes_a_step(faces.shrink(config))
+
+
+@pytest.mark.parametrize('name, argument', CASES)
+def test_every_data_set_is_known_by_its_builder(name, argument):
+  data = get_config(name, argument).data
+  cls = registry.find('data.builders', data.dataset)
+  assert cls.find_variant(data.variant).name == data.variant and data.train and data.test
+  for splits in (cls.COUNTS.get(data.variant, {}),):
+    assert not splits or {data.train.split('+')[0], data.test} <= splits.keys()
+
+
+@pytest.mark.parametrize('name, argument', [(n, a) for n, a in CASES if a.partition(':')[0] in SIZES.values()])
+def test_the_full_size_config_describes_a_whole_model(name, argument):
+  config = get_config(name, argument)
+  system = setup.make_system(config, faces.CLASSES, 1000)
+  shapes = jax.eval_shape(system.initial)
+  assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) > 100_000
+
+
+@pytest.mark.parametrize('system, terms, head', [
+    ('pal', {'pal'}, 'linear'), ('au_cues', {'au_cues'}, 'linear'), ('ran', {'region_bias'}, 'region_attention'),
+    ('arm', set(), 'arm')])
+def test_a_system_differs_from_the_baseline_in_its_own_parts_alone(system, terms, head):
+  ours, theirs = get_config('baseline', 'ferplus').to_dict(), get_config(system, 'ferplus').to_dict()
+  assert theirs['losses'].keys() - ours['losses'].keys() == terms and theirs['model']['head']['name'] == head
+  own = {'name', 'losses', 'regions', 'explain'} | ({'model'} if head != 'linear' else set())
+  assert {key for key in ours if ours[key] != theirs[key]} <= own
+  assert ours['model']['backbone'] == theirs['model']['backbone']
+  assert (theirs['regions']['scheme'] != 'none') == (system == 'ran')
+
+
+def test_unknown_data_set_or_recipe():
+  with pytest.raises(UserError, match="unknown data set 'ferpluss'; did you mean 'ferplus'"):
+    get_config('pal', 'ferpluss')
+  with pytest.raises(UserError, match="unknown recipe 'papre'.*DATASET:paper"):
+    get_config('arm', 'ferplus:papre')
+  with pytest.raises(UserError, match='no recipe of a paper'):
+    get_config('baseline', 'ferplus:paper')
+  with pytest.raises(UserError, match="unknown role 'techer'; did you mean 'teacher'"):
+    get_config('deepfever', 'ferplus:techer')
+  with pytest.raises(UserError, match='no recipe of a paper'):
+    get_config('deepfever', 'ferplus:paper')
+
+
+def test_deepfever_without_a_data_set_is_of_the_synthetic_faces():
+  for role in ('teacher', 'student'):
+    assert get_config('deepfever', role).to_dict() == get_config('deepfever', f'synthetic_faces:{role}').to_dict()
+  assert get_config('deepfever', 'ferplus').name == 'deepfever/teacher'

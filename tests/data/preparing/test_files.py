@@ -1,0 +1,105 @@
+"""Files in folders and zips: the same names, contents and errors from both."""
+
+import os
+import zipfile
+
+import pytest
+
+from fer_jax.data.preparing import files
+from fer_jax.errors import UserError, raise_if
+
+CONTENT = {'b/2.png': b'two', 'b/é 漢.PNG': b'not ascii', 'a.csv': '\ufeffÄ\r\n'.encode(), 'b/c/1.jpeg': b'one',
+           '.hidden/x.png': b'', 'b/.DS_Store': b'', '__MACOSX/b/2.png': b''}
+SEEN = ['a.csv', 'b/2.png', 'b/c/1.jpeg', 'b/é 漢.PNG']
+
+
+@pytest.fixture(params=['folder', 'f.zip'])
+def path(request, tmp_path):
+  path = tmp_path / request.param
+  if path.suffix:
+    with zipfile.ZipFile(path, 'w') as archive:
+      archive.mkdir('b')
+      for name, content in CONTENT.items():
+        archive.writestr(name, content)
+  else:
+    for name, content in CONTENT.items():
+      (path / name).parent.mkdir(parents=True, exist_ok=True)
+      (path / name).write_bytes(content)
+  return path
+
+
+def test_a_tree_lists_what_is_not_hidden(path):
+  tree = files.open_tree(str(path), 'how to')
+  assert list(tree.files) == SEEN and tree.root == str(path)
+  assert {name: file.read() for name, file in tree.files.items()} == {name: CONTENT[name] for name in SEEN}
+  assert list(tree.images()) == SEEN[1:] and tree.folders() == ['b'] and tree.listing() == 'a.csv, b/'
+  assert str(tree.files['b/2.png']) == f'{path}/b/2.png'
+  inner = tree.below('b/')
+  assert list(inner.files) == ['2.png', 'c/1.jpeg', 'é 漢.PNG'] and inner.root == f'{path}/b'
+  assert tree.files['a.csv'].text() == 'Ä\r\n'
+
+
+def test_the_level_of_a_data_set(path):
+  tree = files.open_tree(str(path), '')
+  assert tree.level_of(r'c/[^/]*\.jpeg').root == f'{path}/b'
+  assert tree.level_of(r'nothing').root == tree.root
+  with pytest.raises(UserError, match='more than once: below ./, b/'):
+    tree.level_of(r'(a\.csv|2\.png)')
+
+
+def test_stamps_change_with_the_content(tmp_path):
+  file = files.File(str(tmp_path / 'a'))
+  assert file.stamp() == (-1, -1)
+  (tmp_path / 'a').write_bytes(b'1')
+  first = file.stamp()
+  (tmp_path / 'a').write_bytes(b'2')
+  os.utime(tmp_path / 'a', ns=(0, first[1] + 1))
+  assert len({first, file.stamp(), (-1, -1)}) == 3
+
+
+def test_a_lost_quote_spoils_its_own_line_alone(tmp_path):
+  (tmp_path / 'a.csv').write_bytes('\ufeffa, "b, c"\r\n\r\n"d\ne"f,"g\n h ,i'.encode())
+  rows = list(files.File(str(tmp_path / 'a.csv')).rows())
+  assert [(number, fields) for number, fields, problem in rows if not problem] == [(1, ['a', 'b, c']), (5, ['h ', 'i'])]
+  assert [number for number, fields, problem in rows if problem] == [3, 4] and not rows[1][1]
+  (tmp_path / 'a.csv').write_bytes(b'a\n\xe9\n')
+  with pytest.raises(UserError, match='a.csv cannot be read as UTF-8 text'):
+    list(files.File(str(tmp_path / 'a.csv')).rows())
+
+
+def test_what_cannot_be_read(tmp_path):
+  with pytest.raises(ValueError, match='unreadable .*No such file'):
+    files.File(str(tmp_path / 'none')).read()
+  (tmp_path / 'latin').write_bytes(b'caf\xe9')
+  with pytest.raises(UserError, match='latin cannot be read as UTF-8 text'):
+    files.File(str(tmp_path / 'latin')).text()
+  with zipfile.ZipFile(tmp_path / 'cut.zip', 'w') as archive:
+    archive.writestr('a', b'a' * 1000)
+  whole = (tmp_path / 'cut.zip').read_bytes()
+  (tmp_path / 'bad.zip').write_bytes(whole[:100] + b'b' + whole[101:])
+  with pytest.raises(ValueError, match='unreadable .*CRC'):
+    files.open_tree(str(tmp_path / 'bad.zip'), '').files['a'].read()
+  (tmp_path / 'cut.zip').write_bytes(whole[:-30])
+  with pytest.raises(UserError, match='damaged one .*\nhow to'):
+    files.open_tree(str(tmp_path / 'cut.zip'), 'how to')
+  with pytest.raises(UserError, match='none does not exist.\nhow to'):
+    files.open_tree(str(tmp_path / 'none'), 'how to')
+  with pytest.raises(UserError, match='^how to$'):
+    files.open_tree(None, 'how to')
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+  try:
+    open(os.fsencode(tmp_path) + b'/caf\xe9.png', 'w').close()
+  except OSError as e:
+    pytest.skip(f'this file system has names of text only: {e}')
+  with pytest.raises(UserError, match=r"caf\\udce9.png' is not UTF-8 text; rename the file"):
+    files.open_tree(str(tmp_path), '')
+
+
+def test_problems_are_told_at_once_but_not_all():
+  raise_if([], 'nothing')
+  with pytest.raises(UserError) as e:
+    raise_if([f'line {i}' for i in range(1030)], 'bad lines', '\nMend them.')
+  lines = str(e.value).splitlines()
+  assert lines[0] == 'bad lines (1,030):' and lines[20:] == ['  line 19', '  ... and 1,010 more', 'Mend them.']

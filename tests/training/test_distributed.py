@@ -1,0 +1,196 @@
+"""Several processes are one run: they compute what one process computes, stop together, and say what is wrong."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from fer_jax.runtime import cluster
+from fer_jax.training import evaluation, setup
+from fer_jax.training.workdir import read_run
+from tests import faces
+from tests.processes import ROOT, TINY, call, environment, finish, free_port, start, start_together
+from tests.workdirs import final_state, metrics
+
+# Steps so small that rounding, which differs with the number of devices, is not blown up by training itself; and an
+# evaluation after each, because processes take up to a second to agree that one of them got SIGTERM.
+GENTLE = ('--config=configs/pal.py', *TINY, '--config.optimizer.learning_rate=0.0003', '--config.epochs=6.0',
+          '--config.evaluate_every=0.25', '--config.checkpoint_every=100.0')
+
+
+def assert_close(one, two, tolerance):
+  """Same metrics and last states, up to the order in which devices' shares are added."""
+  for a, b in zip(metrics(one), metrics(two), strict=True):
+    assert (a['step'], a['kind']) == (b['step'], b['kind'])
+    for name in a.keys() - {'step', 'kind', 'images_per_second', 'data_wait'}:
+      np.testing.assert_allclose(a[name], b[name], rtol=tolerance, atol=tolerance, err_msg=f'{name} {a}')
+  (step, one), (other, two) = final_state(one), final_state(two)
+  assert step == other == 24
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  return tmp_path_factory.mktemp('runs')
+
+
+@pytest.fixture(scope='module')
+def whole(runs):
+  """One process with four devices; draws the faces, too."""
+  finish([start('train', *GENTLE, f'--workdir={runs}/whole', data_dir=runs, devices=4)])
+  return runs / 'whole'
+
+
+@pytest.fixture(scope='module')
+def pair(runs, whole):
+  """Two processes with two devices each, and what they printed."""
+  printed = finish(start_together(2, 'train', *GENTLE, f'--workdir={runs}/pair', data_dir=runs, devices=2))
+  return runs / 'pair', printed
+
+
+@pytest.fixture(scope='module')
+def stopped(runs, pair):
+  """A copy of a run of two processes of which the second got SIGTERM, and what they printed."""
+  processes = start_together(2, 'train', *GENTLE, f'--workdir={runs}/stopped', data_dir=runs, devices=2)
+  log = runs / 'stopped/metrics.jsonl'
+  while not (log.exists() and log.read_text().count('\n') >= 2):
+    assert processes[1].poll() is None, processes[1].communicate()
+    time.sleep(0.01)
+  processes[1].send_signal(signal.SIGTERM)
+  return runs / 'stopped', finish(processes, status=75)
+
+
+def test_two_processes_compute_what_one_does(whole, pair):
+  assert_close(whole, pair[0], 1e-4)
+  results = [json.loads((workdir / 'evaluation/test.json').read_text()) for workdir in (whole, pair[0])]
+  assert results[0]['confusion'] == results[1]['confusion'] and results[1]['protocol']['looks'] == 1
+  assert results[1]['hardware'].endswith('in 2 processes')
+
+
+def test_process_0_speaks_for_all(pair):
+  (first, _), (second, _) = pair[1]
+  assert first.startswith('2 processes, 4 x ') and "mesh {'data': 4}, 4 of 16 rows a device" in first
+  assert 'Report: ' in first
+  assert not [line for line in second.splitlines() if not line.startswith('[Gloo]')]
+
+
+def test_sigterm_to_one_of_two_saves_one_step_and_ends_both_with_75(stopped):
+  workdir, ((first, _), _) = stopped
+  step = final_state(workdir)[0]
+  assert 1 <= step < 24 and f'SIGTERM: step {step} is saved' in first
+  assert metrics(workdir)[-1]['step'] == step
+  assert 'finished' not in read_run(workdir)
+
+
+@pytest.mark.parametrize('processes, devices', [(2, 2), (1, 1), (1, 4)])
+def test_what_two_processes_left_goes_on_anywhere(runs, pair, stopped, processes, devices):
+  workdir = runs / f'resumed_{processes}_{devices}'
+  shutil.copytree(stopped[0], workdir)
+  (first, _), *_ = finish(start_together(processes, 'train', *GENTLE, f'--workdir={workdir}', data_dir=runs,
+                                         devices=devices))
+  assert f'from step {final_state(stopped[0])[0]}' in first
+  same = (processes, devices) == (2, 2)
+  assert_close(pair[0], workdir, 0 if same else 1e-4)  # On the same topology: the same bits.
+
+
+@pytest.mark.parametrize('processes', [1, 2, 3])
+def test_evaluation_counts_every_face_once(processes, tmp_path):
+  # In each process: N = 1, b - 1, b, b + 1 and 17 faces in batches of b = 6, by a network that process 0 describes.
+  script = '''
+import functools, json, sys
+from fer_jax import cluster, evaluation, run
+from tests import faces
+cluster.start(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+mesh = cluster.make_mesh()
+system = setup.make_system(faces.config(), faces.CLASSES, 4)
+variables = cluster.replicate(system.initial().variables(), mesh)
+evaluator = evaluation.make_evaluator(system, mesh)
+for n in (1, 5, 6, 7, 17):
+  table = evaluation.collect(evaluator, variables, faces.source(n, seed=n), 6, mesh)
+  print('table', json.dumps([table['row'].tolist(), table['label'].tolist(), table['prediction'].tolist(),
+                             table['landmarks_valid'].tolist(), table['logits'].round(3).tolist()]))
+'''
+  address = f'localhost:{free_port()}'
+  started = [subprocess.Popen([sys.executable, '-c', script, address, str(processes), str(i)], cwd=ROOT, text=True,
+                              env=environment(tmp_path, 6 // processes), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+             for i in range(processes)]
+  tables = [[json.loads(line[6:]) for line in out.splitlines() if line.startswith('table')]
+            for out, _ in finish(started)]
+  assert all(theirs == tables[0] for theirs in tables)  # Every process knows the same.
+  # As this process counts, with its eight devices and all faces in one batch.
+  system, mesh = setup.make_system(faces.config(), faces.CLASSES, 4), cluster.make_mesh()
+  variables = cluster.replicate(system.initial().variables(), mesh)
+  for n, (row, label, prediction, valid, logits) in zip((1, 5, 6, 7, 17), tables[0], strict=True):
+    expected = evaluation.collect(evaluation.make_evaluator(system, mesh), variables, faces.source(n, seed=n), 24, mesh)
+    assert row == list(range(n)) and label == faces.source(n, seed=n).labels.tolist()
+    assert prediction == expected['prediction'].tolist() and valid == expected['landmarks_valid'].tolist()
+    np.testing.assert_allclose(logits, expected['logits'], atol=2e-3)
+
+
+def test_a_process_that_does_not_come_is_named(runs, whole):
+  address = f'localhost:{free_port()}'
+  common = (*GENTLE, f'--workdir={runs}/missing', f'--coordinator_address={address}', '--num_processes=3',
+            '--start_timeout=15')
+  for _, err in finish([start('train', *common, f'--process_id={i}', data_dir=runs) for i in (0, 2)], status=2):
+    assert err.startswith(f'error: start-up: after 15 s process 1 of 3 is missing at {address}.')
+  assert not (runs / 'missing').exists()
+
+
+@pytest.mark.parametrize('flags, message', [
+    (['--num_processes=2'], '--coordinator_address and --process_id must be given too'),
+    (['--coordinator_address=localhost:1', '--num_processes=2', '--process_id=2'], 'the numbers are 0 to 1'),
+    (['--coordinator_address=here', '--num_processes=2', '--process_id=0'], 'give HOST:PORT'),
+    (['--profile=3'], '--profile=3: give START:STOP'), (['--profile=5:5'], '--profile=5:5: give START:STOP')])
+def test_flags_that_do_not_fit(flags, message, tmp_path):
+  status, _, err = call('train', *GENTLE, f'--workdir={tmp_path}/run', *flags, data_dir=tmp_path)
+  assert status == 2 and err.startswith('error: ') and message in err and err.count('\n') == 1
+
+
+def test_what_only_one_process_lacks_stops_both(runs, whole, tmp_path):
+  # The second process does not find the data set that the first one has.
+  address = f'localhost:{free_port()}'
+  common = (*GENTLE, f'--workdir={runs}/lacking', f'--coordinator_address={address}', '--num_processes=2')
+  (tmp_path / 'file').write_text('')
+  second = start('train', *common, '--process_id=1', data_dir=tmp_path / 'file')
+  first = start('train', *common, '--process_id=0', data_dir=runs)
+  for i, (_, err) in enumerate(finish([first, second], status=2)):
+    assert f'process {i} of 2: error: process 1: cannot write {tmp_path}/file' in err
+  assert not (runs / 'lacking').exists()
+
+
+def test_processes_of_different_configs_do_not_start(runs, whole):
+  address = f'localhost:{free_port()}'
+  common = (*GENTLE, f'--workdir={runs}/different', f'--coordinator_address={address}', '--num_processes=2')
+  first = start('train', *common, '--process_id=0', data_dir=runs)
+  second = start('train', *common, '--process_id=1', '--config.seed=1', data_dir=runs)
+  for _, err in finish([first, second], status=2):
+    assert 'the config of process 1 is not that of process 0' in err
+
+
+def test_a_workdir_that_processes_do_not_share(runs, whole, tmp_path):
+  address = f'localhost:{free_port()}'
+  started = [start('train', *GENTLE, f'--workdir={tmp_path}/{i}', f'--coordinator_address={address}',
+                   '--num_processes=2', f'--process_id={i}', data_dir=runs) for i in range(2)]
+  for _, err in finish(started, status=2):
+    assert f'error: process 1: {tmp_path}/1 holds no config.json here, though process 0 has written it' in err
+
+
+def test_commands_on_a_run_work_in_several_processes(pair, runs):
+  before = json.loads((pair[0] / 'evaluation/test.json').read_text())
+  workdir = runs / 'evaluated'
+  shutil.copytree(pair[0], workdir)
+  (first, _), (second, _) = finish(start_together(2, 'evaluate', f'--workdir={workdir}', data_dir=runs))
+  after = json.loads((workdir / 'evaluation/test.json').read_text())
+  assert after['confusion'] == before['confusion'] and after['protocol']['looks'] == 2
+  assert 'accuracy' in first and 'accuracy' not in second
+  finish(start_together(2, 'features', f'--workdir={workdir}', '--dataset=synthetic_faces', '--variant=tiny',
+                        f'--out={runs}/features.npz', data_dir=runs))
+  with np.load(runs / 'features.npz') as features:
+    assert len(features['names']) == len(features['pooled']) == before['count']

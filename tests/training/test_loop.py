@@ -1,0 +1,267 @@
+"""Whole runs: what they write, that they resume bit for bit, and how they stop."""
+
+import collections
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from fer_jax.data.reading import streams
+from fer_jax.errors import UserError
+from fer_jax.runtime import cluster, storage
+from fer_jax.training import checkpoint, evaluation, loop, metrics_log, setup, sources, step
+from fer_jax.training.workdir import open_workdir, read_run
+from tests import faces
+from tests.processes import TINY, start
+from tests.workdirs import final_state
+
+
+def _patch(patch):
+  """Makes every split a handful of faces in memory."""
+  splits = {'train': faces.source(64, seed=0), 'valid': faces.source(17, seed=1), 'test': faces.source(20, seed=2)}
+  patch.setattr(sources, 'open_source', lambda config, split: splits[split])
+
+
+@pytest.fixture(autouse=True)
+def splits(monkeypatch):
+  _patch(monkeypatch)
+
+
+TRACES = collections.Counter()
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A run of 16 steps and its result; the other tests compare with it. TRACES counts how often a step was traced."""
+  workdir = tmp_path_factory.mktemp('run') / 'pal'
+
+  def counted(name, function):
+    def traced(*arguments):
+      TRACES[name] += 1
+      return function(*arguments)
+    return traced
+
+  with pytest.MonkeyPatch.context() as patch:
+    _patch(patch)
+    for name in ('train_step', 'evaluation_step'):
+      patch.setattr(step, name, counted(name, getattr(step, name)))
+    result = loop.train(faces.config(epochs=2.0), workdir, ['--config.epochs=2.0'])
+  return workdir, result
+
+
+def test_a_run_leaves_its_whole_record(finished):
+  workdir, result = finished
+  record = json.loads((workdir / 'run.json').read_text())
+  assert record['overrides'] == ['--config.epochs=2.0'] and record['steps'] == 16 and record['finished']
+  assert {'jax', 'flax', 'optax'} <= record['versions'].keys() and record['commit'] and record['hardware']
+  assert json.loads((workdir / 'config.json').read_text())['losses']['pal']['loss'] == 'alignment'
+  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  train = [line for line in lines if line['kind'] == 'train']
+  assert {'loss', 'loss/pal', 'loss/cross_entropy', 'gradient_norm', 'learning_rate', 'images_per_second',
+          'data_wait'} <= train[0].keys()
+  assert [line['step'] for line in lines if line['kind'] == 'valid'] == [8, 16]
+  assert (workdir / 'parameters.txt').read_text().splitlines()[-1].split() == ['total', f"{record['parameters']:,}"]
+  assert '<html' in (workdir / 'report.html').read_text()
+  on_disk = json.loads((workdir / 'evaluation' / 'test.json').read_text())
+  assert on_disk == json.loads(json.dumps(result))
+  assert on_disk['count'] == 20 and np.sum(on_disk['confusion']) == 20 and on_disk['protocol']['looks'] == 1
+  assert set(on_disk['alignment']) >= {'logit_sum', 'predicted', 'uniform', 'centred_gaussian'}
+  assert not list(workdir.rglob('*.part*'))
+
+
+def test_planning_and_running_trace_each_step_once(finished):
+  assert TRACES == {'train_step': 1, 'evaluation_step': 1}
+
+
+def test_a_finished_run_is_not_evaluated_again(finished, capsys):
+  again = loop.train(faces.config(epochs=2.0), finished[0])
+  assert again == json.loads(json.dumps(finished[1])) and again['protocol']['looks'] == 1
+  assert 'nothing to do' in capsys.readouterr().out
+
+
+def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, tmp_path, monkeypatch):
+  real = streams.training_batches
+
+  def interrupted(*arguments, **options):
+    for i, batch in enumerate(real(*arguments, **options)):
+      if i == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield batch
+
+  config = faces.config(epochs=2.0)
+  monkeypatch.setattr(streams, 'training_batches', interrupted)
+  with pytest.raises(SystemExit) as stop:
+    loop.train(config, tmp_path / 'pal')
+  assert stop.value.code == cluster.PREEMPTED == 75
+  assert final_state(tmp_path / 'pal')[0] == 6
+  monkeypatch.setattr(streams, 'training_batches', real)
+  loop.train(config, tmp_path / 'pal')
+  (a, one), (b, two) = final_state(finished[0]), final_state(tmp_path / 'pal')
+  assert a == b == 16
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(x, y)
+  steps = [json.loads(line)['step'] for line in (tmp_path / 'pal/metrics.jsonl').read_text().splitlines()]
+  assert steps == sorted(steps)
+
+
+def test_sigterm_before_the_first_step_and_after_the_last(finished, tmp_path, monkeypatch, capsys):
+  config = faces.config(epochs=2.0)
+  for module, name, said in ((setup, 'make_system', 'SIGTERM before the first step'), (evaluation, 'draw_panel', '')):
+    real = getattr(module, name)
+
+    def told(*arguments, real=real, **options):
+      os.kill(os.getpid(), signal.SIGTERM)
+      return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+      patch.setattr(module, name, told)
+      with pytest.raises(SystemExit) as stop:
+        loop.train(config, tmp_path / 'pal')
+    assert stop.value.code == 75 and said in capsys.readouterr().out
+    assert 'finished' not in read_run(tmp_path / 'pal')
+  result = loop.train(config, tmp_path / 'pal')
+  assert result['protocol']['looks'] == 1 and result['confusion'] == finished[1]['confusion']
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_trace_of_some_steps(tmp_path, capsys):
+  config = faces.config(epochs=1.0)
+  loop.train(config, tmp_path / 'a', profile=range(2, 4))
+  assert [*(tmp_path / 'a/profile').rglob('*.xplane.pb')] and f'Trace: {tmp_path}/a/profile' in capsys.readouterr().out
+  loop.train(config, tmp_path / 'b', profile=range(6, 100))  # Training ends first.
+  assert [*(tmp_path / 'b/profile').rglob('*.xplane.pb')]
+
+
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, finished, tmp_path):
+  config = faces.config(epochs=2.0, checkpoint_every=0.25)
+  real = checkpoint.Checkpoints.save
+
+  def filling(self, step, *arguments):
+    if step == 6:
+      with contextlib.suppress(OSError):  # Now it is full.
+        (small_disk / 'other').write_bytes(bytes(10_000_000))
+    real(self, step, *arguments)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(checkpoint.Checkpoints, 'save', filling)
+    with pytest.raises(UserError, match='(?s)cannot (save|write) .*No space left on device.*What was saved before is'):
+      loop.train(config, small_disk / 'pal')
+  assert final_state(small_disk / 'pal')[0] in (2, 4)  # The one before may have been on its way still.
+  (small_disk / 'other').unlink()
+  loop.train(config, small_disk / 'pal')
+  (a, one), (b, two) = final_state(finished[0]), final_state(small_disk / 'pal')
+  assert a == b == 16
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_kill_9_at_a_random_step_and_resume_gives_the_same_bits(tmp_path):
+  # The synthetic faces, as a user starts it: a process killed without warning, and the same command again. A student
+  # has everything that a run can have: three sources and a teacher.
+  def run_command(role, workdir, *more):
+    command = ['train', f'--config=configs/deepfever.py:{role}', f'--workdir={tmp_path / workdir}', *TINY, *more]
+    return start(*command, data_dir=tmp_path)
+
+  def finish(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+  finish(run_command('teacher', 'teacher', '--config.epochs=0.5'))
+  more = (f'--config.teacher.workdir={tmp_path}/teacher', '--config.epochs=12.0', '--config.evaluate_every=100.0')
+  finish(run_command('student', 'whole', *more))
+  at = random.randrange(6, 40)
+  print(f'killing after step {at}')
+  victim = run_command('student', 'killed', *more)
+  log, saved = tmp_path / 'killed/metrics.jsonl', tmp_path / 'killed/checkpoints'
+  # Saving goes on in the background: there must be a checkpoint to go on from.
+  while not (log.exists() and len(log.read_text().splitlines()) >= at and [*saved.glob('*[0-9]')]):
+    assert victim.poll() is None, victim.stderr.read()
+    time.sleep(0.01)
+  victim.kill()
+  victim.communicate()
+  assert 'from step' in finish(run_command('student', 'killed', *more))
+  (a, one), (b, two) = (final_state(tmp_path / name) for name in ('whole', 'killed'))
+  assert a == b == 48
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize('devices', [1, 2, 8])
+def test_a_state_saved_on_eight_devices_comes_back_on_any_number(finished, devices):
+  config = faces.config(epochs=2.0)
+  system = setup.make_system(config, faces.CLASSES, 16)
+  mesh = cluster.make_mesh(jax.devices()[:devices])
+  variables, step = setup.selected_variables(config, system, finished[0], mesh)
+  assert step == 16
+  leaf = jax.tree.leaves(variables['params'])[0]
+  assert leaf.sharding.device_set == set(mesh.devices.flat)
+
+
+def test_holdout_selection_restores_the_best_and_counts_a_second_look(tmp_path):
+  config = faces.config(epochs=2.0, select='holdout')
+  result = loop.train(config, tmp_path / 'a')
+  lines = [json.loads(line) for line in (tmp_path / 'a/metrics.jsonl').read_text().splitlines()]
+  scores = {line['step']: line['accuracy'] for line in lines if line['kind'] == 'valid'}
+  assert scores[result['step']] == max(scores.values())
+  assert not result['protocol']['leaky']
+  mesh = cluster.make_mesh()
+  system = setup.make_system(config, faces.CLASSES, 16)
+  variables, step = setup.selected_variables(config, system, tmp_path / 'a', mesh)
+  evaluator, test = evaluation.make_evaluator(system, mesh), faces.source(20, seed=2)
+  again = evaluation.evaluate_split(config, evaluator, variables, step, test, 'test', tmp_path / 'a', mesh)
+  assert again['protocol']['looks'] == 2 and again['accuracy'] == result['accuracy']
+
+
+def test_selecting_on_the_test_split_is_marked(tmp_path):
+  result = loop.train(faces.config(select='best_on_test'), tmp_path / 'a')
+  assert result['protocol']['leaky'] and result['protocol']['select'] == 'best_on_test'
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
+  with pytest.raises(UserError, match='cross_entropy.* became (nan|inf).*learning_rate'):
+    loop.train(faces.config(optimizer__learning_rate=1e30, optimizer__warmup=0.0), tmp_path / 'a')
+  with pytest.raises(UserError, match=r'^pal became nan between steps 3 and 4'):
+    metrics_log.check_finite({'loss': float('nan'), 'loss/pal': float('nan'), 'loss/cross_entropy': 1.0}, 2, 4)
+
+
+def test_a_workdir_of_another_config_is_refused_with_the_difference(finished):
+  with pytest.raises(UserError, match='holds a run of another config: optimizer.learning_rate is 0.1 there, 0.2 here'):
+    loop.train(faces.config(epochs=2.0, optimizer__learning_rate=0.2), finished[0])
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
+  config = faces.config(epochs=2.0)
+  workdir = tmp_path / 'run'
+  storage.write_json(workdir / 'run.json', open_workdir(config, workdir, []) | {
+      'classes': list(faces.CLASSES), 'fingerprint': 'a' * 64, 'digest': 'd' * 64})
+  with pytest.raises(UserError, match=f"no longer the one this run began with.* digest is {'d' * 64}"):
+    loop.train(config, workdir)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+  (tmp_path / 'holiday.txt').write_text('')
+  with pytest.raises(UserError, match='not empty and holds no run'):
+    loop.train(faces.config(), tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished):
+  config = faces.config(epochs=2.0, model__backbone__width=8)
+  system = setup.make_system(config, faces.CLASSES, 16)
+  with pytest.raises(UserError, match='cannot restore step 16'):
+    setup.selected_variables(config, system, finished[0], cluster.make_mesh())
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'augment__flip': 0.5, 'select': 'best'}, 'holdout'), ({'ema': 0.0}, 'needs config.ema'),
+    ({'select': 'holdout', 'data__holdout': ''}, 'needs config.data.holdout'), ({'batch_size': 12}, '8 devices'),
+    ({'parallel': 'pjit'}, "choose 'jit' or 'pmap'"), ({'data__target': 'label', 'model__dtype': 'half'}, 'bfloat16')])
+def test_bad_choices(change, message, tmp_path):
+  with pytest.raises(UserError, match=message):
+    loop.train(faces.config(**change), tmp_path / 'a')
