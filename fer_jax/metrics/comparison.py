@@ -1,8 +1,9 @@
 """Whether one network, or one recipe, is better than another, beyond what chance explains.
 
-``mcnemar`` and ``paired_bootstrap`` are about the choice of faces and take the networks as they are: they speak of
-these trained parameters, not of the recipes, whose numbers vary with the seed as well. Faces are taken as independent,
-which several pictures of one person are not. ``welch`` is about the seeds and takes the faces as they are.
+``mcnemar``, and ``intervals.bootstrap`` of differences on the same faces, are about the choice of faces and take the
+networks as they are: they speak of these trained parameters, not of the recipes, whose numbers vary with the seed as
+well. Faces are taken as independent, which several pictures of one person are not. ``welch`` is about the seeds and
+takes the faces as they are.
 """
 
 import warnings
@@ -11,8 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy  # Its parts load when they are first used.
-
-from fer_jax.metrics.intervals import Estimate, bootstrap
 
 
 class McNemar(NamedTuple):
@@ -41,30 +40,13 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> McNemar:
   Raises:
     ValueError: the shapes differ, or are no vectors.
   """
-  ours, theirs = _paired(np.asarray(ours, bool), np.asarray(theirs, bool))
+  ours, theirs = np.asarray(ours, bool), np.asarray(theirs, bool)
+  if ours.shape != theirs.shape or ours.ndim != 1:
+    raise ValueError(f'ours {ours.shape} and theirs {theirs.shape} must be vectors of one length')
   ours_only, theirs_only = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
   differ = ours_only + theirs_only
   p_value = float(scipy.stats.binomtest(ours_only, differ).pvalue) if differ else 1.0
   return McNemar(int((ours & theirs).sum()), ours_only, theirs_only, int((~ours & ~theirs).sum()), p_value)
-
-
-def paired_bootstrap(ours: np.ndarray, theirs: np.ndarray, confidence: float = 0.95, seed: int = 0) -> Estimate:
-  """Bootstrap interval over faces of the mean difference ours - theirs, see ``intervals.bootstrap``.
-
-  Args:
-    ours: (N,) real, one score for each face: right or wrong, or the share of several seeds that were right.
-    theirs: (N,) real, the same faces in the same order.
-    confidence: coverage in (0, 1).
-    seed: of the resampling.
-
-  Returns:
-    The mean difference, its interval and N.
-
-  Raises:
-    ValueError: the shapes differ, are no vectors, or there are no faces.
-  """
-  ours, theirs = _paired(np.asarray(ours, np.float64), np.asarray(theirs, np.float64))
-  return bootstrap(ours - theirs, np.mean, confidence, seed)
 
 
 class Welch(NamedTuple):
@@ -76,16 +58,15 @@ class Welch(NamedTuple):
   p_value: float | None
 
 
-def welch(ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.95) -> Welch:
+def welch(ours: Sequence[float], theirs: Sequence[float]) -> Welch:
   """Welch's t test that two recipes have the same mean over seeds, whose spreads may differ (B. L. Welch, 1947).
 
   Args:
     ours: (N,) one number for each seed, assumed roughly normal.
     theirs: (M,) the other recipe's. Its seeds need not be the same: nothing is paired.
-    confidence: coverage in (0, 1).
 
   Returns:
-    ours - theirs of the means, with interval and p-value where both have two seeds or more and not all are equal.
+    ours - theirs of the means, with 95 % interval and p-value where both have two seeds or more and not all are equal.
 
   Raises:
     ValueError: one of them is empty.
@@ -99,11 +80,5 @@ def welch(ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', RuntimeWarning)  # Of lost precision, where one of the two has no spread at all.
     test = scipy.stats.ttest_ind(ours, theirs, equal_var=False)
-  low, high = test.confidence_interval(confidence)
+  low, high = test.confidence_interval()
   return Welch(difference, float(low), float(high), float(test.pvalue))
-
-
-def _paired(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  if ours.shape != theirs.shape or ours.ndim != 1:
-    raise ValueError(f'ours {ours.shape} and theirs {theirs.shape} must be vectors of one length')
-  return ours, theirs

@@ -58,18 +58,19 @@ def summarise_curves(shares: np.ndarray, curves: Mapping[str, Mapping[str, np.nd
     curve. A gain is the mean difference of a face's areas under the two maps, above 0 where the map is better; its
     interval knows that the faces are the same, so it tells two maps apart where those of their areas overlap.
   """
-  estimate = lambda values: bootstrap(values, np.mean)
+  def estimate(name: str, values: np.ndarray) -> dict[str, Any]:
+    value, low, high, _ = bootstrap(values)
+    return {name: value, 'interval': None if low is None else [low, high]}
+
   table = {}
   for name, curve in curves.items():
     table[name] = {}
     for kind, sign in SIGNS.items():
       own = area(shares, curve[kind])
-      mean = estimate(own)
-      gains = {bar: estimate(sign * (own - area(shares, other[kind])))
-               for bar, other in baselines.items() if other is not curve}
-      table[name][kind] = {
-          'area': mean.value, 'interval': _ends(mean), 'curve': np.mean(curve[kind], axis=0, dtype=np.float64).tolist(),
-          'gain': {bar: {'value': gain.value, 'interval': _ends(gain)} for bar, gain in gains.items()}}
+      table[name][kind] = estimate('area', own) | {
+          'curve': np.mean(curve[kind], axis=0, dtype=np.float64).tolist(),
+          'gain': {bar: estimate('value', sign * (own - area(shares, other[kind])))
+                   for bar, other in baselines.items() if other is not curve}}
   return table
 
 
@@ -105,10 +106,6 @@ def summarise_correlations(draws: Sequence[Mapping[str, np.ndarray]]) -> dict[st
     summary |= {kind: float(np.mean(means)) if means else None,
                 f'{kind}_range': [min(means), max(means)] if means else None}
   return summary | {'faces': min(int(np.isfinite(draw['pearson']).sum()) for draw in draws)}
-
-
-def _ends(estimate: Any) -> list[float] | None:
-  return None if estimate.low is None else [estimate.low, estimate.high]
 
 
 def _varies(rows: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Confidence intervals: how far a printed number may lie from the one it estimates."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -18,16 +18,15 @@ class Estimate(NamedTuple):
   n: int
 
 
-def wilson(successes: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
-  """Wilson score interval of a proportion (E. B. Wilson, 1927).
+def wilson(successes: float, count: float) -> tuple[float, float]:
+  """Wilson score 95 % interval of a proportion (E. B. Wilson, 1927).
 
   It stays inside [0, 1] and keeps its coverage for few examples and for rates near 0 or 1, where mean +- 1.96 sd fails.
 
   Args:
     successes: number of correct examples, 0 <= successes <= count.
     count: number of examples; 0 gives (0, 1), for nothing is known. Of examples that depend on each other, as many as
-      would tell as much if they did not: neither needs to be whole.
-    confidence: coverage in (0, 1).
+      would tell as much if they did not: neither needs to be whole (SciPy's ``proportion_ci`` takes whole ones alone).
 
   Returns:
     (low, high), both in [0, 1].
@@ -36,7 +35,7 @@ def wilson(successes: float, count: float, confidence: float = 0.95) -> tuple[fl
     raise ValueError(f'{successes} successes of {count}')
   if count == 0:
     return 0.0, 1.0
-  z = NormalDist().inv_cdf((1 + confidence) / 2)
+  z = NormalDist().inv_cdf(0.975)
   rate, shrink = successes / count, 1 + z * z / count
   centre = (rate + z * z / (2 * count)) / shrink
   half = z / shrink * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
@@ -46,15 +45,32 @@ def wilson(successes: float, count: float, confidence: float = 0.95) -> tuple[fl
   return low, high
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-  """Student's t interval of a mean over seeds.
+def mean_rate(hits: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+  """95 % interval of the unweighted mean of independent proportions, such as the recalls of classes.
+
+  The Wilson intervals of the proportions are put together as their distances from them would add up were they standard
+  errors (MOVER; G. Y. Zou and A. Donner, 2008). It stays inside [0, 1] and has a width where all are 0 or 1, which a
+  bootstrap has not; of one proportion it is Wilson's.
 
   Args:
-    values: one number per seed, assumed roughly normal.
-    confidence: coverage in (0, 1).
+    hits: (K,) int.
+    counts: (K,) int; those without examples are left out, and where none has any the interval is (0, 1).
 
   Returns:
-    The mean with its interval; a single seed, which says nothing about the spread, has none.
+    (low, high).
+  """
+  if not counts.any():
+    return 0.0, 1.0
+  rates = (hits / np.maximum(counts, 1))[counts > 0]
+  ends = np.array([wilson(*pair) for pair in zip(hits, counts, strict=True)])[counts > 0]
+  below, above = np.sqrt(np.square(ends.T - rates).sum(axis=1)) / len(rates)
+  return max(float(rates.mean() - below), 0.0), min(float(rates.mean() + above), 1.0)  # Rounding.
+
+
+def t_interval(values: Sequence[float]) -> Estimate:
+  """The mean over seeds of one number each, roughly normal, with Student's t 95 % interval.
+
+  A single seed, which says nothing about the spread, has no interval.
 
   Raises:
     ValueError: there are no values.
@@ -63,37 +79,27 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
   mean, n = float(values.mean()), len(values)
   if n == 1:
     return Estimate(mean, None, None, n)
-  half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+  # Not scipy.stats.t.interval, which is NaN where all seeds agree.
+  half = float(scipy.stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
   return Estimate(mean, mean - half, mean + half, n)
 
 
-def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], float], confidence: float = 0.95, seed: int = 0,
-              resamples: int = 9999) -> Estimate:
-  """Percentile bootstrap interval of a statistic over examples (B. Efron, 1979).
+def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 9999) -> Estimate:
+  """The mean over independent examples (N,) with its percentile bootstrap 95 % interval (B. Efron, 1979).
 
-  Its coverage is right for many examples only: of a handful of seeds it is too short, so take ``t_interval`` there.
-
-  Args:
-    values: (N, ...), one row per independent example; rows are drawn whole, so that what belongs together stays so.
-    statistic: a number for rows (N, ...); it must be defined for any draw of them.
-    confidence: coverage in (0, 1).
-    seed: of the resampling: the same seed gives the same interval.
-    resamples: how many draws.
-
-  Returns:
-    The statistic of ``values`` with its interval; a single row has none.
+  Its coverage is right for many examples only: of a handful of seeds it is too short, so take ``t_interval`` there. The
+  same seed of the resampling gives the same interval; a single example has none.
 
   Raises:
     ValueError: there are no values.
   """
   values = _some(values)
-  value, n = float(statistic(values)), len(values)
+  mean, n = float(np.mean(values)), len(values)
   if n == 1:
-    return Estimate(value, None, None, n)
-  ends = scipy.stats.bootstrap((np.arange(n),), lambda rows: statistic(values[rows]), vectorized=False, batch=100,
-                               n_resamples=resamples, confidence_level=confidence, method='percentile',
+    return Estimate(mean, None, None, n)
+  ends = scipy.stats.bootstrap((values,), np.mean, batch=100, n_resamples=resamples, method='percentile',
                                rng=np.random.default_rng(seed)).confidence_interval
-  return Estimate(value, float(ends.low), float(ends.high), n)
+  return Estimate(mean, float(ends.low), float(ends.high), n)
 
 
 def _some(values: Sequence[float] | np.ndarray) -> np.ndarray:

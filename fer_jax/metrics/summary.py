@@ -8,7 +8,7 @@ import numpy as np
 
 from fer_jax.metrics import action_units, alignment, calibration, causal
 from fer_jax.metrics import confusion as rates
-from fer_jax.metrics.intervals import wilson
+from fer_jax.metrics.intervals import mean_rate, wilson
 
 
 def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
@@ -23,10 +23,10 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
 
   Returns:
     A dict that JSON can hold; undefined numbers are None, never NaN. Rates are in [0, 1].
-      count: labelled examples; accuracy, accuracy_interval (Wilson, 95 %), mean_class_accuracy, recall {class: rate},
-      absent_classes (without examples: left out of recall and of the mean), confusion (K x K, row = true), classes,
-      macro_f1 (over the classes that occur or were predicted), nll (mean over labelled examples, nats), ece (expected
-      calibration error of the labelled examples, 15 bins),
+      count: labelled examples; accuracy, accuracy_interval (Wilson, 95 %), mean_class_accuracy, mean_class_interval
+      (95 %, ``intervals.mean_rate``), recall {class: rate}, absent_classes (without examples: left out of recall and of
+      the mean), confusion (K x K, row = true), classes, macro_f1 (over the classes that occur or were predicted), nll
+      (mean over labelled examples, nats), ece (expected calibration error of the labelled examples, 15 bins),
       alignment {map: {cosine, pearson, count}, with the landmark prior; where faces have action units, the rows of
       ``action_units.measure``; and, with causal masks, {mass_inside_causal_mask, causal_auc, causal_pointing,
       causal_count, causal_left_out}}. Rows too are pictures that owe nothing to the network: 'uniform' and
@@ -58,7 +58,7 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
 
 
 def summarise_subsets(label: np.ndarray, prediction: np.ndarray, num_classes: int, subsets: Mapping[str, Any],
-                      without_copies: np.ndarray | None = None) -> dict[str, Any]:
+                      without_duplicates: np.ndarray | None = None) -> dict[str, Any]:
   """Summarises parts of an evaluated split.
 
   Args:
@@ -66,13 +66,12 @@ def summarise_subsets(label: np.ndarray, prediction: np.ndarray, num_classes: in
     prediction: (N,) int.
     num_classes: K.
     subsets: {name: ``data.subsets.Subset``}.
-    without_copies: (N,) bool, False for images that the training split has too; None where nobody asked.
+    without_duplicates: (N,) bool, False for images that the training split has too; None where nobody asked.
 
   Returns:
-    What to add to the result of ``summarise``. Rates are dicts of count, accuracy, accuracy_interval and
-    mean_class_accuracy (over the classes that occur), as there.
-      subsets {name: rates, listed, duplicates, unmatched, disagreeing, without_copies: rates}, where there are any;
-      without_copies: rates of the whole split without the copies. Both without_copies only where known.
+    What to add to the result of ``summarise``. Rates are dicts of what ``overall`` returns.
+      subsets {name: rates, listed, duplicates, unmatched, disagreeing, without_duplicates: rates}, where there are any;
+      without_duplicates: rates of the whole split without them. Both without_duplicates only where known.
   """
   def of(rows: np.ndarray) -> dict[str, Any]:
     return overall(rates.confusion_matrix(label[rows], prediction[rows], num_classes))
@@ -80,22 +79,23 @@ def summarise_subsets(label: np.ndarray, prediction: np.ndarray, num_classes: in
   result: dict[str, Any] = {}
   for name, subset in subsets.items():
     row = of(subset.mask) | {key: getattr(subset, key) for key in ('listed', 'duplicates', 'unmatched', 'disagreeing')}
-    if without_copies is not None:
-      row['without_copies'] = of(subset.mask & without_copies)
+    if without_duplicates is not None:
+      row['without_duplicates'] = of(subset.mask & without_duplicates)
     result.setdefault('subsets', {})[name] = row
-  if without_copies is not None:
-    result['without_copies'] = of(without_copies)
+  if without_duplicates is not None:
+    result['without_duplicates'] = of(without_duplicates)
   return result
 
 
 def overall(confusion: np.ndarray) -> dict[str, Any]:
-  """Count, accuracy, accuracy_interval and mean_class_accuracy, as in ``summarise``, of a (K, K) confusion matrix."""
+  """Count, accuracy and mean_class_accuracy with their intervals, as in ``summarise``, of a (K, K) confusion matrix."""
   count = int(confusion.sum())
   return {
       'count': count,
       'accuracy': _number(rates.accuracy(confusion)),
       'accuracy_interval': list(wilson(int(np.trace(confusion)), count)),
       'mean_class_accuracy': _number(rates.mean_class_accuracy(confusion)),
+      'mean_class_interval': list(mean_rate(np.diag(confusion), confusion.sum(axis=1))),
   }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fer_jax.metrics.intervals import bootstrap, t_interval, wilson
+from fer_jax.metrics.intervals import bootstrap, mean_rate, t_interval, wilson
 
 
 def test_wilson_of_2761_of_3068():
@@ -16,11 +16,10 @@ def test_wilson_of_2761_of_3068():
   assert (round(100 * low, 2), round(100 * high, 2)) == (88.88, 91.01)
 
 
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
-       st.sampled_from([0.8, 0.95, 0.99]))
-def test_wilson_agrees_with_scipy(counts, confidence):
-  expected = stats.binomtest(*counts).proportion_ci(confidence, method='wilson')
-  low, high = wilson(*counts, confidence)
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_agrees_with_scipy(counts):
+  expected = stats.binomtest(*counts).proportion_ci(method='wilson')
+  low, high = wilson(*counts)
   assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
   assert 0 <= low <= counts[0] / counts[1] <= high <= 1
 
@@ -32,9 +31,9 @@ def test_wilson_edges():
     wilson(11, 10)
 
 
-def slack(count, confidence=0.95):
+def slack(count):
   """Four standard deviations of the share of ``count`` simulated intervals that cover."""
-  return 4 * math.sqrt(confidence * (1 - confidence) / count)
+  return 4 * math.sqrt(0.95 * 0.05 / count)
 
 
 @pytest.mark.parametrize('n', [20, 74, 1185])
@@ -46,12 +45,28 @@ def test_wilson_covers_the_true_rate(n):
   assert covered.mean() == pytest.approx(0.95, abs=slack(8000) + 0.005)
 
 
-@pytest.mark.parametrize('seeds, confidence', [(2, 0.95), (3, 0.95), (5, 0.95), (3, 0.8)])
-def test_t_covers_the_true_mean_for_few_seeds(seeds, confidence):
+@pytest.mark.parametrize('counts', [(25, 36, 420, 80, 660), (8, 9, 7, 10, 8, 9, 7), (300, 300, 300)])
+def test_the_interval_of_a_mean_of_rates_covers_it(counts):
+  rng = np.random.default_rng(len(counts))
+  rates = rng.uniform(0.2, 0.99, (2000, len(counts)))
+  hits, truth = rng.binomial(counts, rates), rates.mean(axis=1)
+  ends = np.array([mean_rate(row, np.array(counts)) for row in hits])
+  assert np.mean((ends[:, 0] <= truth) & (truth <= ends[:, 1])) == pytest.approx(0.95, abs=slack(2000) + 0.01)
+
+
+def test_the_interval_of_a_mean_of_rates_at_its_edges():
+  assert mean_rate(np.zeros(3, int), np.zeros(3, int)) == (0, 1)
+  assert mean_rate(np.array([7, 0]), np.array([9, 0])) == pytest.approx(wilson(7, 9))  # An absent class.
+  low, high = mean_rate(np.array([5, 9]), np.array([5, 9]))
+  assert 0 < low < high == 1
+
+
+@pytest.mark.parametrize('seeds', [2, 3, 5])
+def test_t_covers_the_true_mean_for_few_seeds(seeds):
   runs = np.random.default_rng(seeds).normal(0.86, 0.01, (4000, seeds))
-  estimates = [t_interval(values, confidence) for values in runs]
+  estimates = [t_interval(values) for values in runs]
   covered = np.mean([low <= 0.86 <= high for _, low, high, _ in estimates])
-  assert covered == pytest.approx(confidence, abs=slack(4000, confidence))
+  assert covered == pytest.approx(0.95, abs=slack(4000))
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8).filter(lambda v: np.std(v) > 1e-3))
@@ -67,22 +82,25 @@ def test_one_seed_says_nothing_and_equal_seeds_agree():
 
 def test_bootstrap_of_a_rate_gives_the_percentiles_of_a_binomial():
   hits = np.arange(400) < 300
-  value, low, high, n = bootstrap(hits, np.mean)
+  value, low, high, n = bootstrap(hits)
   expected = stats.binom.ppf([0.025, 0.975], 400, 0.75) / 400
   assert (value, n) == (0.75, 400) and (low, high) == pytest.approx(tuple(expected), abs=1.5 / 400)
-  assert bootstrap(hits, np.mean) == (value, low, high, n)
-  narrow = bootstrap(hits, np.mean, confidence=0.5, resamples=999)
-  assert low < narrow.low < value < narrow.high < high
+  assert bootstrap(hits) == (value, low, high, n)
 
 
-def test_bootstrap_draws_whole_rows():
-  x = np.random.default_rng(0).normal(size=50)
-  slope = bootstrap(np.stack([x, 3 * x], axis=1), lambda rows: np.polyfit(*rows.T, 1)[0], resamples=200)
-  assert slope[:3] == pytest.approx((3, 3, 3))
+def test_bootstrap_is_about_differences_of_the_same_faces():
+  rng = np.random.default_rng(0)
+  theirs = rng.random(800)
+  ours = theirs + rng.normal(0.02, 0.05, 800)  # Far smaller than the spread between faces.
+  result = bootstrap(ours - theirs)
+  half = 1.96 * (ours - theirs).std() / math.sqrt(800)
+  assert result.value == pytest.approx((ours - theirs).mean()) and result.n == 800
+  assert (result.low, result.high) == pytest.approx((result.value - half, result.value + half), abs=0.1 * half)
+  assert bootstrap(theirs - theirs)[:3] == (0, 0, 0)
 
 
 def test_one_row_has_no_bootstrap_and_none_raise():
-  assert bootstrap(np.array([2.0]), np.mean) == (2, None, None, 1)
-  for call in (lambda: t_interval([]), lambda: bootstrap(np.zeros(0), np.mean)):
+  assert bootstrap(np.array([2.0])) == (2, None, None, 1)
+  for call in (lambda: t_interval([]), lambda: bootstrap(np.zeros(0))):
     with pytest.raises(ValueError, match='no values'):
       call()

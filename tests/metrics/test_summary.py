@@ -37,6 +37,7 @@ def test_counts_rates_and_absent_classes():
   assert result['absent_classes'] == ['fear'] and set(result['recall']) == {'neutral', 'happiness'}
   assert result['recall']['happiness'] == pytest.approx(hits[rows['label'] == 1].mean())
   assert result['mean_class_accuracy'] == pytest.approx(np.mean(list(result['recall'].values())))
+  assert result['mean_class_interval'][0] < result['mean_class_accuracy'] < result['mean_class_interval'][1]
   assert result['nll'] == pytest.approx(rows['nll'][known].mean())
   assert result['macro_f1'] == pytest.approx(f1_score(rows['label'][known], rows['prediction'][known], average='macro'))
   assert result['ece'] == pytest.approx(calibration.expected_calibration_error(
@@ -123,7 +124,7 @@ def test_what_cannot_be_known_is_none():
   result = summarise(rows, CLASSES)
   assert result['count'] == 0 and result['accuracy'] is None and result['mean_class_accuracy'] is None
   assert result['nll'] is None and result['ece'] is None and result['macro_f1'] is None
-  assert result['accuracy_interval'] == [0, 1] and result['recall'] == {}
+  assert result['accuracy_interval'] == result['mean_class_interval'] == [0, 1] and result['recall'] == {}
   assert result['alignment']['predicted'] == {'cosine': None, 'pearson': None, 'count': 0}
   assert not {'alignment', 'nll', 'ece'} & set(summarise({k: rows[k] for k in ('label', 'prediction')}, CLASSES))
 
@@ -131,16 +132,16 @@ def test_what_cannot_be_known_is_none():
 def test_subsets_are_scored_on_their_own_rows():
   rows = table(30)
   rows['label'][:2] = -1
-  mask, without_copies = np.arange(30) < 12, np.arange(30) % 3 > 0
+  mask, without_duplicates = np.arange(30) < 12, np.arange(30) % 3 > 0
   subset = types.SimpleNamespace(mask=mask, listed=14, duplicates=1, unmatched=1, disagreeing=2)
   nobody = types.SimpleNamespace(mask=np.zeros(30, bool), listed=1, duplicates=0, unmatched=1, disagreeing=0)
-  result = summarise_subsets(rows['label'], rows['prediction'], 3, {'hard': subset, 'nobody': nobody}, without_copies)
-  keys = ('count', 'accuracy', 'accuracy_interval', 'mean_class_accuracy')
+  result = summarise_subsets(rows['label'], rows['prediction'], 3, {'hard': subset, 'nobody': nobody}, without_duplicates)
+  keys = ('count', 'accuracy', 'accuracy_interval', 'mean_class_accuracy', 'mean_class_interval')
   of = lambda kept: {key: value for key, value in summarise(
       {name: rows[name][kept] for name in ('label', 'prediction')}, CLASSES).items() if key in keys}
   assert result['subsets']['hard'] == {**of(mask), 'listed': 14, 'duplicates': 1, 'unmatched': 1, 'disagreeing': 2,
-                                       'without_copies': of(mask & without_copies)}
-  assert result['without_copies'] == of(without_copies) and result['subsets']['hard']['count'] == 10
+                                       'without_duplicates': of(mask & without_duplicates)}
+  assert result['without_duplicates'] == of(without_duplicates) and result['subsets']['hard']['count'] == 10
   assert result['subsets']['nobody']['count'] == 0 and result['subsets']['nobody']['accuracy'] is None
   assert json.loads(json.dumps(result, allow_nan=False)) == result
   assert summarise_subsets(rows['label'], rows['prediction'], 3, {}) == {}
