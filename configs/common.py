@@ -64,7 +64,7 @@ def get_config(dataset: str) -> ConfigDict:
   config.data.channels = 0  # 1 or 3, of every image sent to the device; 0: as many as a split's first image has.
   # 'label' (one-hot), 'target' (the builder's distribution), 'drawn' (one class from it at each use), or 'votes'.
   config.data.target = 'label'
-  config.data.cache = True  # Keep decoded faces in memory; turn off where they do not fit (see data.stream.Source).
+  config.data.cache = True  # Keep decoded faces in memory; turn off where they do not fit (see splits.Split).
   # Training order: 'shuffle' (every face once an epoch), 'balanced' (the classes take turns) or 'oversample' (drawn
   # with replacement, rare classes more often).
   config.data.order = 'shuffle'

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
   if not _CONFIG.value:
     workdirs = [path for pattern in _WORKDIRS.value for path in expand(pattern)]
     parsed = map(cross.parse, _DATASETS.value)
-    more = [cross.Split(name, variant, split or 'test', _DATA_DIR.value) for name, variant, split in parsed]
+    more = [cross.Test(name, variant, split or 'test', _DATA_DIR.value) for name, variant, split in parsed]
   result = cross.measure([storage.as_path(workdir) for workdir in dict.fromkeys(workdirs)], more)
   storage.write_json(storage.as_path(_WORKDIR.value) / 'cross.json', result)
   cluster.say(formats.deliver(make_tables(result), _FORMAT.value, _OUT.value))

@@ -11,7 +11,7 @@ from configs import pal
 from fer_jax.data import face
 from fer_jax.data.reading import streams
 from fer_jax.data.reading.mixture import Part
-from fer_jax.data.reading.splits import Source
+from fer_jax.data.reading.splits import Split
 from fer_jax.data.triplets import triplets_from_labels
 from fer_jax.runtime import cluster
 from fer_jax.training import setup, step
@@ -32,7 +32,7 @@ def source(count=48, size=16, seed=0, **options):
     record = face.record(image=face.png(image), name=f'{i}.png', label=label, expression=CLASSES[label],
                          size=(size, size), landmarks=landmarks, source='exact')
     records.append({k: v.getvalue() if hasattr(v, 'getvalue') else v for k, v in record.items()})
-  return Source(records, CLASSES, **options)
+  return Split(records, CLASSES, **options)
 
 
 def config(**changes) -> ConfigDict:

@@ -30,7 +30,7 @@ from fer_jax.training.workdir import is_claimed, now, read_config, read_run
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class Test:
   """A split that networks are tested on: ``dataset``, ``variant``, ``split`` and ``folder`` as in ``open_split``."""
 
   dataset: str
@@ -99,12 +99,12 @@ def plan(config: str, datasets: Sequence[str], seeds: int, workdir: str, changes
   return jobs
 
 
-def own_test(config: ConfigDict) -> Split:
+def own_test(config: ConfigDict) -> Test:
   """The test split of a run's own data set."""
-  return Split(config.data.dataset, config.data.variant, config.data.test, config.data.dir)
+  return Test(config.data.dataset, config.data.variant, config.data.test, config.data.dir)
 
 
-def measure(workdirs: Sequence[Path], more: Sequence[Split] = ()) -> dict[str, Any]:
+def measure(workdirs: Sequence[Path], more: Sequence[Test] = ()) -> dict[str, Any]:
   """Tests runs on the test splits of all their data sets.
 
   A run's predictions for its own test split are those of its evaluation, where they are left: no further look at it.
@@ -140,7 +140,7 @@ def measure(workdirs: Sequence[Path], more: Sequence[Split] = ()) -> dict[str, A
   names = _names(tests)
   cells = []
   for label, runs in _rows(found, names).items():
-    row: dict[Split, dict[str, Any]] = {}
+    row: dict[Test, dict[str, Any]] = {}
     for one in runs:
       for test, (facts, result) in _test(storage.as_path(one.workdir), tests, mesh).items():
         cell = row.setdefault(test, {'row': label, 'tested_on': names[test], **facts, 'runs': []})
@@ -153,7 +153,7 @@ def measure(workdirs: Sequence[Path], more: Sequence[Split] = ()) -> dict[str, A
           'hardware': cluster.hardware(), 'measured': now()}
 
 
-def _names(tests: Sequence[Split]) -> dict[Split, str]:
+def _names(tests: Sequence[Test]) -> dict[Test, str]:
   """The shortest names of one form that tell test splits apart."""
   forms = ('{0.dataset}', '{0.dataset}/{0.variant}', '{0.dataset}/{0.variant}:{0.split}',
            '{0.dataset}/{0.variant}:{0.split} in {0.folder}')
@@ -161,7 +161,7 @@ def _names(tests: Sequence[Split]) -> dict[Split, str]:
   return dict(zip(tests, next(names for names in every if len(set(names)) == len(tests)), strict=True))
 
 
-def _rows(runs: Sequence[Run], names: Mapping[Split, str]) -> dict[str, list[Run]]:
+def _rows(runs: Sequence[Run], names: Mapping[Test, str]) -> dict[str, list[Run]]:
   """Runs by the name of their row: the data set, the config's name where there are several, and else what differs."""
   groups = by_config(runs)
   trained_on = [names[own_test(ConfigDict(group[0].config))].partition(':')[0] for group in groups.values()]
@@ -171,8 +171,8 @@ def _rows(runs: Sequence[Run], names: Mapping[Split, str]) -> dict[str, list[Run
   return dict(zip(labels if len(set(labels)) == len(labels) else groups, groups.values(), strict=True))
 
 
-def _test(workdir: Path, tests: Sequence[Split], mesh: jax.sharding.Mesh
-          ) -> dict[Split, tuple[dict[str, Any], dict[str, Any]]]:
+def _test(workdir: Path, tests: Sequence[Test], mesh: jax.sharding.Mesh
+          ) -> dict[Test, tuple[dict[str, Any], dict[str, Any]]]:
   """One run on all tests: {test: (facts that its seeds share, its result)}."""
   trained = setup.load(workdir, mesh)
   config, known = trained.config, trained.record['classes']
@@ -181,7 +181,7 @@ def _test(workdir: Path, tests: Sequence[Split], mesh: jax.sharding.Mesh
   tables = {test: _outputs(trained, network, source, test, mesh) for test, source in opened.items()}
   learned = set(_digests(dataclasses.replace(mine, split=config.data.train), tuple(config.data.classes)))
 
-  def answers(test: Split, shared: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+  def answers(test: Test, shared: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return restrict(*tables[test], known, opened[test].classes, shared)
 
   def rates(label: np.ndarray, prediction: np.ndarray, shared: Sequence[str]) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _test(workdir: Path, tests: Sequence[Split], mesh: jax.sharding.Mesh
   return results
 
 
-def _outputs(trained: setup.Trained, network: Any, source: splits.Source, test: Split, mesh: jax.sharding.Mesh
+def _outputs(trained: setup.Trained, network: Any, source: splits.Split, test: Test, mesh: jax.sharding.Mesh
              ) -> tuple[np.ndarray, np.ndarray]:
   """Labels (N,) and logits (N, K); those that the run's evaluation left of its own test split, if it did."""
   config, mine = trained.config, test == own_test(trained.config)
@@ -229,7 +229,7 @@ def _outputs(trained: setup.Trained, network: Any, source: splits.Source, test: 
 
 
 @functools.cache
-def _digests(split: Split, classes: tuple[str, ...] = ()) -> list[bytes]:
+def _digests(split: Test, classes: tuple[str, ...] = ()) -> list[bytes]:
   """Digests of a split's images, or of those of some classes; every split is read once for all runs."""
   return subsets.digests(splits.open_split(split.dataset, split.variant, split.split, split.folder,
                                            classes=classes).records)

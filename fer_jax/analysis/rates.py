@@ -20,7 +20,7 @@ def faces_per_second(source: Any, rounds: int, count: int) -> dict[str, np.ndarr
   """Measures on one core what a face costs.
 
   Args:
-    source: a ``stream.Source`` that caches nothing.
+    source: a ``splits.Split`` that caches nothing.
     rounds: rounds; in each, every kind of work is done on ``count`` faces.
     count: faces in a round; the next ones in every round.
 

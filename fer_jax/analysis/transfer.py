@@ -46,7 +46,7 @@ class Target:
 
 
 def open_faces(trained: setup.Trained, dataset: str, variant: str, split: str, data_dir: str,
-               classes: Sequence[str] = ()) -> splits.Source:
+               classes: Sequence[str] = ()) -> splits.Split:
   """Opens faces as the network knows them: of its size, and grey where it has seen grey faces only.
 
   Raises:
@@ -57,7 +57,7 @@ def open_faces(trained: setup.Trained, dataset: str, variant: str, split: str, d
                            classes=classes, prepare_if_missing=dataset == 'synthetic_faces')
 
 
-def features(trained: setup.Trained, source: splits.Source, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
+def features(trained: setup.Trained, source: splits.Split, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
   """The network's features of every face of a split, without augmentation.
 
   Args:
@@ -202,7 +202,7 @@ def _overlap(ours: str, theirs: str) -> bool:
   return bool(names(ours) & names(theirs))
 
 
-def _finetuned(trained: setup.Trained, target: Target, train: splits.Source, epochs: float, name: str) -> dict[str, Any]:
+def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epochs: float, name: str) -> dict[str, Any]:
   """Trains the whole network on the target, from the run's backbone; the row of its result."""
   config, devices = copy.deepcopy(trained.config), jax.device_count()
   batch_size = min(config.batch_size, max(len(train) // 8, 8))  # A few dozen faces are more than one step an epoch.

@@ -92,7 +92,7 @@ def open_triplets(source: Any, split: str, truth: str, count: int, agreement: st
   """Finds or makes the triplets of a split.
 
   Args:
-    source: the split, a ``stream.Source``.
+    source: the split, a ``splits.Split``.
     split: its name.
     truth: 'annotators', what the builder of FEC wrote; or 'votes' or 'labels' on single faces.
     count: how many to make of votes or labels, always the same ones.

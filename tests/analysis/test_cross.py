@@ -15,7 +15,7 @@ from fer_jax.analysis import cross, transfer
 from fer_jax.data import face
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.reading import splits
-from fer_jax.data.reading.splits import Source
+from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import wilson
 from fer_jax.metrics.shared import restrict
@@ -41,7 +41,7 @@ def source(dataset, split, count):
     image = rng.integers(0, 256, (16, 16), dtype=np.uint8)
     records.append({'image': face.png(image).getvalue(), 'name': f'{i}.png', 'label': i % len(classes),
                     'landmarks': np.full((68, 2), np.nan, np.float32), 'landmark_source': 0})
-  return Source(records, classes, fingerprint=f'{dataset} {split}')
+  return Split(records, classes, fingerprint=f'{dataset} {split}')
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_the_own_test_split_is_not_looked_at_again_where_its_predictions_are_lef
 def test_rows_and_columns_have_the_shortest_names_that_tell_them_apart(asked, data, tmp_path):
   data['fer2013', 'valid'] = data['fer2013', 'test']
   first = make_run(tmp_path, 'ferplus')
-  further = [cross.Split('fer2013', 'votes', 'test'), cross.Split('fer2013', 'votes', 'valid')]
+  further = [cross.Test('fer2013', 'votes', 'test'), cross.Split('fer2013', 'votes', 'valid')]
   result = cross.measure([first, make_run(tmp_path, 'ferplus', name='wide', model__backbone__width=32)], further[:1])
   assert [test['name'] for test in result['tests']] == ['ferplus', 'fer2013']
   assert {cell['row'] for cell in result['cells']} == {'baseline on ferplus', 'wide on ferplus'}

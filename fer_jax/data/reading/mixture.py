@@ -29,7 +29,7 @@ class Part:
   """A source and its share of a batch.
 
   Attributes:
-    source: the split its faces come from, a ``stream.Source``.
+    source: the split its faces come from, a ``splits.Split``.
     parts: items in each group of rows; an item is a face or, three rows, a triplet. 0 leaves the source out.
     supervision: what its rows carry: 'labels', 'triplets' or 'none'.
     triplets: rows of the source, where ``supervision`` is 'triplets' and nowhere else.

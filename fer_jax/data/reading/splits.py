@@ -34,7 +34,7 @@ _MAPS = ('landmark_heatmap', 'action_unit_map', 'causal_mask')
 
 
 @dataclasses.dataclass(eq=False)
-class Source:
+class Split:
   """A split, decoded on demand.
 
   Attributes:
@@ -167,7 +167,7 @@ class Source:
 
 def open_split(name: str, variant: str | None, split: str, data_dir: str | None, *, size: int = 0, channels: int = 0,
                target: str = 'label', cache: bool = False, maps: Mapping[str, Any] | None = None,
-               classes: Sequence[str] = (), prepare_if_missing: bool = False) -> Source:
+               classes: Sequence[str] = (), prepare_if_missing: bool = False) -> Split:
   """Opens a split of a prepared data set, or a folder of images.
 
   Args:
@@ -175,7 +175,7 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
     variant: the builder's configuration; None or '': its first. Of a folder, 'classes': the folders in it are classes.
     split: a TFDS split expression, such as ``'train+valid'`` or ``'train[:90%]'``; of a folder, a folder in it, or ''.
     data_dir: where prepared data sets lie; None or '': TFDS's default. Of a folder, its path.
-    size: see ``Source``; so are ``channels``, ``target``, ``cache`` and ``maps``.
+    size: see ``Split``; so are ``channels``, ``target``, ``cache`` and ``maps``.
     classes: only the faces of these classes, which become the classes of the split; empty: all faces.
     prepare_if_missing: prepare the data set first where it is not there; for data sets that need no files.
 
@@ -213,10 +213,10 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
 
 
 def _restricted(records: Sequence[Any], classes: tuple[str, ...], wanted: Sequence[str], fingerprint: str, folder: str,
-                options: Mapping[str, Any]) -> Source:
+                options: Mapping[str, Any]) -> Split:
   if wanted:
     records, classes = Restricted(records, classes, wanted), tuple(wanted)
     fingerprint = hashlib.sha256(f"{fingerprint} {','.join(wanted)}".encode()).hexdigest()
-  return Source(records, classes, fingerprint=fingerprint, folder=folder, **options)
+  return Split(records, classes, fingerprint=fingerprint, folder=folder, **options)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_jax.data.reading.mixture import Mixture, Part
 from fer_jax.data.reading.order import evaluation_order
-from fer_jax.data.reading.splits import Source
+from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -45,7 +45,7 @@ def training_batches(parts: Sequence[Part], *, seed: int, batch_size: int, start
   return _read(batch, range(start_step, sys.maxsize), threads)
 
 
-def evaluation_batches(source: Source, *, batch_size: int, process_index: int = 0, process_count: int = 1,
+def evaluation_batches(source: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1,
                        threads: int = 4, order: str = 'stored') -> Iterator[Batch]:
   """Yields this process's rows of the global batches that hold every example of the split once.
 
@@ -66,12 +66,12 @@ def evaluation_batches(source: Source, *, batch_size: int, process_index: int = 
   return _read(batch, range(-(-len(source) // batch_size)), threads)
 
 
-def rows(source: Source, indices: Sequence[int]) -> Batch:
+def rows(source: Split, indices: Sequence[int]) -> Batch:
   """Returns the examples of these rows of the split as one batch."""
   return _padded(source, indices, len(indices))
 
 
-def _padded(source: Source, indices: Sequence[int], count: int) -> Batch:
+def _padded(source: Split, indices: Sequence[int], count: int) -> Batch:
   """The examples ``indices``, padded to ``count`` rows."""
   # A batch of padding alone takes its shapes from the first example.
   examples = _stack([source.example(int(row)) for row in indices] or [source.example(0)])

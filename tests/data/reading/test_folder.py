@@ -50,7 +50,7 @@ def test_hidden_files_other_endings_and_folders_are_no_images(tmp_path):
   for name in ('readme.txt', 'x.gif', 'png', 'labels.csv'):
     (tmp_path / name).write_text('no image')
   assert names(tmp_path) == shown
-  assert all(splits.Source(Folder(tmp_path), face.EXPRESSIONS).example(row)['image'].shape == (8, 8, 1)
+  assert all(splits.Split(Folder(tmp_path), face.EXPRESSIONS).example(row)['image'].shape == (8, 8, 1)
              for row in range(6))
 
 
@@ -208,7 +208,7 @@ def make_records():
 def test_restricted_labels_votes_and_targets(target, expected):
   # Fear, neutral and happiness, in the caller's order; surprise and the unknown are left out.
   wanted = ('fear', 'neutral', 'happiness')
-  source = splits.Source(Restricted(make_records(), CLASSES, wanted), wanted, target=target)
+  source = splits.Split(Restricted(make_records(), CLASSES, wanted), wanted, target=target)
   assert source.names == ['0.png', '1.png', '3.png', '5.png'] and source.labels.tolist() == [1, 2, 0, 2]
   examples = [source.example(row) for row in range(len(source))]
   assert [example['label'] for example in examples] == [1, 2, 0, 2]

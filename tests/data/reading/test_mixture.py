@@ -28,7 +28,7 @@ def make_source(count, at=0, classes=CLASSES, labels=None, cache=True, maps=('la
     image = face.png(np.full((8, 8), at + i, np.uint8)).getvalue()
     records.append({'image': image, 'label': i % len(classes) if labels is None else labels[i], 'name': f'{at + i}.png',
                     'landmarks': np.full((68, 2), 2, np.float32), 'landmark_source': 3, **dict.fromkeys(maps, MAP)})
-  return splits.Source(records, classes, cache=cache, **options)
+  return splits.Split(records, classes, cache=cache, **options)
 
 
 def make_triplets(faces, count, seed=0):

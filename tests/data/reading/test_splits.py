@@ -35,13 +35,13 @@ def make_record(i, image=None, **fields):
 
 
 def make_source(n, **options):
-  return splits.Source([make_record(i) for i in range(n)], CLASSES, **options)
+  return splits.Split([make_record(i) for i in range(n)], CLASSES, **options)
 
 
 def make_skewed():
   """20 examples of class 0, 3 of class 1, none of class 2, and 4 without a label."""
   labels = [0] * 20 + [1] * 3 + [-1] * 4
-  return splits.Source([make_record(i, label=label) for i, label in enumerate(labels)], CLASSES)
+  return splits.Split([make_record(i, label=label) for i, label in enumerate(labels)], CLASSES)
 
 
 def take(iterator, count):
@@ -150,7 +150,7 @@ def test_oversampling_repeats_examples_before_all_were_seen():
 def test_training_order_mistakes():
   with pytest.raises(UserError, match="unknown order 'ballanced'; did you mean 'balanced'"):
     streams.training_batches([Part(make_source(3), order='ballanced')], seed=0, batch_size=1)
-  unlabelled = splits.Source([make_record(0, label=-1)], CLASSES)
+  unlabelled = splits.Split([make_record(0, label=-1)], CLASSES)
   with pytest.raises(UserError, match="'oversample' needs labels"):
     streams.training_batches([Part(unlabelled, order='oversample')], seed=0, batch_size=1)
 
@@ -214,22 +214,22 @@ def test_channels():
   rgb = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
   alpha = cv2.imencode('.png', np.dstack([rgb[..., ::-1], rgb[..., 0]]))[1].tobytes()
   records = [make_record(0, rgb), make_record(1), make_record(2, image=rgb) | {'image': alpha}]
-  colour = splits.Source(records, CLASSES)
+  colour = splits.Split(records, CLASSES)
   np.testing.assert_array_equal(colour.example(0)['image'], rgb)
   np.testing.assert_array_equal(colour.example(1)['image'], np.ones((8, 8, 3)))
   np.testing.assert_array_equal(colour.example(2)['image'], rgb)
-  grey = splits.Source(records, CLASSES, channels=1)
+  grey = splits.Split(records, CLASSES, channels=1)
   assert grey.example(0)['image'].shape == (8, 8, 1)
   np.testing.assert_allclose(grey.example(0)['image'][..., 0], rgb @ [0.299, 0.587, 0.114], atol=1)
 
 
 def test_size():
   ramp = np.repeat(np.arange(16, dtype=np.uint8)[None] * 16, 16, 0)
-  source = splits.Source([make_record(0), make_record(1, ramp)], CLASSES, size=8)
+  source = splits.Split([make_record(0), make_record(1, ramp)], CLASSES, size=8)
   np.testing.assert_array_equal(source.example(1)['image'][0, :, 0], ramp[0].reshape(8, 2).mean(1).round())
-  assert splits.Source([make_record(0)], CLASSES, size=11).example(0)['image'].shape == (11, 11, 1)
+  assert splits.Split([make_record(0)], CLASSES, size=11).example(0)['image'].shape == (11, 11, 1)
   with pytest.raises(UserError, match=r"'face1.png' is 16 x 16 pixels.*data.size"):
-    splits.Source([make_record(0), make_record(1, ramp)], CLASSES).example(1)
+    splits.Split([make_record(0), make_record(1, ramp)], CLASSES).example(1)
 
 
 def test_an_oblong_image_is_padded_and_everything_follows():
@@ -238,7 +238,7 @@ def test_an_oblong_image_is_padded_and_everything_follows():
   point = np.float32([62, 12])  # The spot's centre, pixels.
   heatmap = cv2.resize(image, (56, 56), interpolation=cv2.INTER_AREA)
   record = make_record(0, image, landmarks=np.tile(point, (68, 1)), landmark_heatmap=encode(heatmap))
-  example = splits.Source([record], CLASSES).example(0)
+  example = splits.Split([record], CLASSES).example(0)
   assert example['image'].shape == (80, 80, 1)
   expected = np.array([62 / 80, (12 + 20) / 80])
   np.testing.assert_allclose(example['landmarks'], np.tile(expected, (68, 1)), rtol=1e-6)
@@ -256,7 +256,7 @@ def make_faces(**options):
     made = face.record(image=face.png(np.full((48, 48), i, np.uint8)), name=f'{i}.png', label=i, expression=CLASSES[i],
                        size=(48, 48), landmarks=landmarks, source='exact')
     records.append({key: value.getvalue() if hasattr(value, 'getvalue') else value for key, value in made.items()})
-  return splits.Source(records, CLASSES, **options)
+  return splits.Split(records, CLASSES, **options)
 
 
 def test_maps_drawn_with_the_builders_options_are_the_stored_ones():
@@ -324,14 +324,14 @@ def test_unit_maps_follow_an_oblong_image():
   record = face.record(image=face.png(np.zeros((40, 80), np.uint8)), name='0.png', label=1, expression='happiness',
                        size=(40, 80), landmarks=landmarks, source='exact')
   record = {key: value.getvalue() if hasattr(value, 'getvalue') else value for key, value in record.items()}
-  source = splits.Source([record], CLASSES)
+  source = splits.Split([record], CLASSES)
   np.testing.assert_array_equal(source.unit_maps(0, 56)[1], source.example(0)['action_unit_map'])
   assert source.unit_maps(0, 56)[1].any() and not source.unit_maps(0, 56)[:, :14].any()  # Above the image.
 
 
 def test_a_redrawn_map_follows_an_oblong_image():
   record = make_record(0, np.zeros((40, 80), np.uint8), landmarks=np.tile(np.float32([62, 12]), (68, 1)))
-  example = splits.Source([record], CLASSES, maps={'landmark_heatmap': {'points': 'all'}}).example(0)
+  example = splits.Split([record], CLASSES, maps={'landmark_heatmap': {'points': 'all'}}).example(0)
   y, x = np.indices((56, 56)) + 0.5
   heat = example['landmark_heatmap']
   centre = np.array([(x * heat).sum(), (y * heat).sum()]) / heat.sum() / 56
@@ -357,7 +357,7 @@ def test_targets():
   single = np.array([1, 1, 1, 5, 2], np.int32)
   target = np.float32([0.5, 0.0, 0.5])
   records = [make_record(0, votes=votes, target=target), make_record(1, votes=single, target=target, label=-1)]
-  example = lambda **options: [splits.Source(records, CLASSES, **options).example(i)['target'].tolist() for i in (0, 1)]
+  example = lambda **options: [splits.Split(records, CLASSES, **options).example(i)['target'].tolist() for i in (0, 1)]
   assert example() == [[1, 0, 0], [0, 0, 0]]
   assert example(target='target') == [target.tolist()] * 2
   np.testing.assert_allclose(example(target='votes'), [[2 / 3, 0, 1 / 3], [0, 0, 0]], rtol=1e-6)
@@ -369,7 +369,7 @@ def test_targets():
 
 @pytest.mark.parametrize('threads', [0, 2])
 def test_a_broken_image_is_named(threads):
-  source = splits.Source([make_record(0), make_record(1) | {'image': b'no image'}], CLASSES)
+  source = splits.Split([make_record(0), make_record(1) | {'image': b'no image'}], CLASSES)
   with pytest.raises(UserError, match="'face1.png': its image cannot be decoded"):
     take(streams.training_batches([Part(source)], seed=0, batch_size=2, threads=threads), 1)
 
