@@ -39,13 +39,13 @@ def main(argv: list[str]) -> None:
     raise UserError('give either --config=CONFIG or --workdirs=RUNS.')
   if _WORKDIRS.value and _SET.value:
     raise UserError('--set changes trainings; runs that are there stay as they are: leave it out, or give --config.')
-  from fer_jax.analysis import ablation, cross
+  from fer_jax.analysis import cross, queue
   from fer_jax.reports.benchmark import expand
   from fer_jax.reports.cross import make_tables
   from fer_jax.runtime import cluster, storage
   if _CONFIG.value:
     jobs = cross.plan(_CONFIG.value, _DATASETS.value, _SEEDS.value, _WORKDIR.value, _SET.value)
-    if status := ablation.train_all(jobs, shared=True):
+    if status := queue.train_all(jobs, shared=True):
       sys.exit(status)
     workdirs, more = [job.workdir for job in jobs], []
   _start()

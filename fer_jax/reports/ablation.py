@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.analysis.ablation import homes
 from fer_jax.errors import UserError, listed
 from fer_jax.metrics.action_units import CLASS_FREE
 from fer_jax.metrics.intervals import t_interval
@@ -72,8 +71,7 @@ def collect(workdir: str | os.PathLike[str], names: Sequence[str], seeds: int) -
   for name in names:
     runs = []
     for seed in range(seeds):
-      found, said = benchmark.read(home for home in homes(str(workdir), name, seed)
-                                   if {f'{name}-{seed}', name} & there and storage.as_path(home).is_dir())
+      found, said = benchmark.read([f"{str(workdir).rstrip('/')}/{name}-{seed}"] * (f'{name}-{seed}' in there))
       problems += said
       for run in found:
         if problem := _unfit(run, name, seed, runs):

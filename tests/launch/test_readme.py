@@ -88,5 +88,5 @@ def test_links_and_names_exist():
     'was cut off; what is left of it is ignored', 'can be restored and is used instead',
     'holds no config.json here, though process 0 has written it'])
 def test_messages_are_those_of_the_program(message):
-  code = ' '.join(path.read_text() for path in (ROOT / 'fer_jax').glob('*.py'))
+  code = ' '.join(path.read_text() for path in (ROOT / 'fer_jax').rglob('*.py'))
   assert message in TEXT and message in re.sub(r"'\s+f?'", '', code)

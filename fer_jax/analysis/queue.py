@@ -1,0 +1,228 @@
+"""The queue of trainings that ``fer_jax.ablate``, ``fer_jax.cross`` and launch/sweep work through.
+
+Several workers may go through one queue, here and on other hosts. Nothing in this file needs JAX or a device.
+"""
+
+import dataclasses
+import datetime
+import fcntl
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from etils import epath
+
+from fer_jax.errors import UserError
+
+PREEMPTED = 75  # As in cluster.py, which would load JAX.
+
+_PAUSE = 0.1  # Seconds between looks at the trainings.
+_LONGEST_PAUSE = 5.0  # Between looks at what other workers hold.
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A training that is to be finished in the end: a row of the table with a seed, its workdir and its command."""
+
+  row: str
+  seed: int
+  workdir: str
+  command: tuple[str, ...]
+
+  @property
+  def lock(self) -> str:
+    """The file that a worker holds while it trains: beside the workdir, which must be empty at the start."""
+    return f'{self.workdir}.lock'
+
+
+def make_job(workdir: str, row: str, seed: int, config: str, more: Sequence[str] = ()) -> Job:
+  """The training of ``config`` with ``seed`` in WORKDIR/ROW-SEED; ``more`` are further arguments of it."""
+  home = f"{workdir.rstrip('/')}/{row}-{seed}"
+  return Job(row, seed, home, (sys.executable, '-m', 'fer_jax.train', f'--config={config}', f'--config.seed={seed}',
+                               f'--workdir={home}', *more))
+
+
+def finished(workdir: str) -> str | None:
+  """When the run in this folder, which may be on gs://, was finished; None if it is not."""
+  record = epath.Path(workdir) / 'run.json'
+  return json.loads(record.read_text()).get('finished') if record.exists() else None
+
+
+def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dry_run: bool = False) -> int:
+  """Trains what is not finished; a training that fails is reported and the others go on.
+
+  SIGTERM and Ctrl-C reach the trainings, which save their states.
+
+  Args:
+    jobs: in order.
+    shared: whether workers of other processes go through the same jobs, each of which is then for one of them: what
+      another holds is passed over, and what it leaves when it dies is taken up. Who finds nothing else waits until all
+      is finished. Needs a file system with locks. False where several processes are to meet in each run.
+    workers: how many trainings run here at the same time, only with ``shared``. Of several each writes what it says to
+      WORKDIR.log, and gets its part of an accelerator's memory, unless the environment says how much.
+    dry_run: only print the commands.
+
+  Returns:
+    An exit status: 0, PREEMPTED as soon as a training was, or 1 if some failed, here or with another worker meanwhile.
+
+  Raises:
+    UserError: the file system has no locks.
+  """
+  queue, failed, pause = list(jobs), [], 0.0
+  before = {job: _read_note(job) for job in jobs} if shared else {}
+  with _Trainings(workers) as trainings:
+    while trainings.running or queue and not trainings.asked:
+      went_on = False
+      for job, end in trainings.ended():
+        failed += [f'{job.workdir} ({end})'] * bool(end)
+        went_on = True
+      for job in list(queue):
+        if trainings.asked or len(trainings.running) == workers:
+          break
+        if when := finished(job.workdir):
+          _say(f'# {job.workdir}: finished at {when}')
+        elif dry_run:
+          _say(shlex.join(job.command))
+        elif not shared:
+          trainings.start(job)
+        elif lock := hold(job.lock):
+          note = lock.read().strip()
+          # What another worker saw fail would fail here as well; what was killed there may do better.
+          if note != before[job] and (ended := re.match(r'finished|failed: status [0-9]+', note)):
+            failed += [f'{job.workdir} ({note})'] * (ended[0] != 'finished')
+            lock.close()
+          else:
+            trainings.start(job, lock)
+        else:
+          continue
+        queue.remove(job)
+        went_on = True
+      if went_on:
+        pause = 0.0
+        continue
+      if not pause and not trainings.running:
+        _say('# waiting for ' + ', '.join(f'{job.workdir} ({_read_note(job)})' for job in queue))
+      pause = _PAUSE if len(trainings.running) == workers else min(2 * pause or _PAUSE, _LONGEST_PAUSE)
+      time.sleep(pause)
+  if trainings.asked:
+    return PREEMPTED
+  if failed:
+    print('error: failed: ' + ', '.join(failed), file=sys.stderr)
+  return 1 if failed else 0
+
+
+class _Trainings:
+  """Those that run now. Hands on to them what would end this process; ``asked`` says that something did."""
+
+  def __init__(self, workers: int):
+    self.asked, self.running = False, {}  # Process and lock of each job.
+    self._apart, self._environment = workers > 1, dict(os.environ)
+    # Each would take 75 % of an accelerator's memory.
+    own = ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_PREALLOCATE')
+    if self._apart and not any(name in os.environ for name in own):
+      self._environment[own[0]] = f'{0.9 / workers:.3f}'
+
+  def __enter__(self) -> '_Trainings':
+    self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    return self
+
+  def __exit__(self, *_) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def start(self, job: Job, lock: TextIO | None = None) -> None:
+    """Starts a training, which has ``lock`` open while it lives."""
+    log = None
+    if lock:
+      _write_note(lock, 'in training')
+    if self._apart:
+      log = open(f'{job.workdir}.log', 'a')
+      _say(f'# {job.workdir}: in training, see {log.name}')
+    print(shlex.join(job.command), file=log, flush=True)
+    # A group of its own: the terminal's Ctrl-C is to come through here, as SIGTERM.
+    process = subprocess.Popen(job.command, process_group=0, pass_fds=[lock.fileno()] if lock else [],
+                               env=self._environment, stdout=log, stderr=log)
+    self.running[job] = process, lock
+    if log:
+      log.close()
+    if self.asked:  # Between the caller's look and now.
+      process.terminate()
+
+  def ended(self) -> Iterator[tuple[Job, str]]:
+    """Lets go of those that have ended; yields each with its end in words, '' if it finished."""
+    for job, (process, lock) in list(self.running.items()):
+      if (status := process.poll()) is None:
+        continue
+      end = '' if not status else 'interrupted' if status == PREEMPTED else f'status {status}'
+      if self._apart:
+        _say(f'# {job.workdir}: ' + (end or 'finished'))
+      if lock:
+        _write_note(lock, f'failed: {end}' if end else 'finished')
+        lock.close()
+      del self.running[job]
+      if status == PREEMPTED:
+        self._stop()  # The others too.
+      yield job, end
+
+  def _stop(self, *_) -> None:
+    self.asked = True
+    for process, _ in list(self.running.values()):
+      process.terminate()
+
+
+def hold(path: str, wait: bool = False) -> TextIO | None:
+  """Holds a lock file until it is closed: returns it, or, without ``wait``, None where somebody else holds it.
+
+  The kernel lets go of the lock when the last process that has the file open is gone, however it ends. A training that
+  is given the descriptor therefore keeps the lock when only its worker is killed, and nobody starts it again beside it.
+  (That is why this is no ``filelock.FileLock``, which keeps the descriptor to itself.)
+
+  Raises:
+    UserError: the file cannot be written, or the file system has no locks.
+  """
+  try:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, 'a+')
+  except OSError as error:
+    raise UserError(f'cannot write {path}: {error.strerror}; choose another --workdir.') from error
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    file.seek(0)
+    return file
+  except BlockingIOError:
+    file.close()
+    return None
+  except OSError as error:
+    file.close()
+    raise UserError(f'{path} cannot be locked: {error.strerror}. Without locks two workers would train the same run: '
+                    'choose a --workdir on another file system, or train with launch/sweep and then use --collect.'
+                    ) from error
+
+
+def _read_note(job: Job) -> str:
+  """What the last worker who held a job has said of it."""
+  try:
+    return Path(job.lock).read_text().strip()
+  except OSError:  # None yet; and what keeps it from being written will say so.
+    return ''
+
+
+def _write_note(lock: TextIO, words: str) -> None:
+  """Replaces the text of a lock file: what happened, where and when."""
+  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='microseconds')
+  lock.seek(0)
+  lock.truncate()
+  print(f'{words}, {socket.gethostname()} process {os.getpid()}, {now}', file=lock, flush=True)
+
+
+def _say(line: str) -> None:
+  print(line, flush=True)

@@ -1,0 +1,282 @@
+"""The queue of trainings: workers that share its jobs, are killed, fail and wait for each other."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fer_jax.analysis import queue
+from fer_jax.analysis.queue import Job
+from fer_jax.errors import UserError
+from fer_jax.runtime import cluster
+from tests.processes import ROOT
+
+# In place of a training: notes its start and its end, fails where it is not alone, and does what 'todo' says.
+TRAIN = """
+import os, pathlib, signal, sys, time
+workdir = pathlib.Path(sys.argv[1])
+workdir.mkdir(parents=True, exist_ok=True)
+alone = workdir / 'alone'
+def leave(status):
+  alone.unlink()
+  sys.exit(status)
+signal.signal(signal.SIGTERM, lambda *_: leave(75))
+print('memory', os.environ.get('XLA_CLIENT_MEM_FRACTION'), flush=True)
+try:
+  os.close(os.open(alone, os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+  (workdir / 'twice').touch()
+with (workdir / 'starts').open('a') as file:
+  file.write(f'{os.getpid()}\\n')
+def todo():
+  try:
+    return (workdir.parent / f'{workdir.name}.todo').read_text()
+  except FileNotFoundError:
+    return ''
+while (what := todo()) == 'wait':
+  time.sleep(0.01)
+if what:
+  leave(int(what))
+time.sleep(0.1)
+(workdir / 'run.json').write_text('{"finished": "2026-01-01"}')
+leave(0)
+"""
+
+WORK = """
+import sys
+from fer_jax.analysis.queue import Job, train_all
+jobs = [Job(name, 0, name, (sys.executable, 'train.py', name)) for name in sys.argv[2:]]
+sys.exit(train_all(jobs, shared=True, workers=int(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+  (tmp_path / 'train.py').write_text(TRAIN)
+  return tmp_path
+
+
+def order(folder, name, what):
+  """Tells the training of a run to 'wait', to end with a status, or, with '', to finish."""
+  (folder / 'todo.part').write_text(what)
+  (folder / 'todo.part').replace(folder / f'{name}.todo')
+
+
+def work(folder, *names, workers=1, **own):
+  environment = {name: value for name, value in os.environ.items() if not name.startswith('XLA_')}
+  return subprocess.Popen([sys.executable, '-c', WORK, str(workers), *names], cwd=folder, text=True,
+                          env=environment | {'PYTHONPATH': str(ROOT)} | own, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE)
+
+
+def ends(*workers):
+  printed = [worker.communicate(timeout=60) for worker in workers]
+  return [worker.returncode for worker in workers], printed
+
+
+def starts(folder, name):
+  path = folder / name / 'starts'
+  return [int(number) for number in path.read_text().split()] if path.exists() else []
+
+
+def wait_for(condition):
+  end = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.01)
+
+
+def says(worker, words):
+  """Reads what a worker prints up to the line that has ``words``."""
+  while words not in (line := worker.stdout.readline()):
+    assert line, worker.communicate()
+  return line
+
+
+def test_workers_divide_the_runs_and_none_is_done_twice(folder):
+  names = [f'run-{i}' for i in range(8)]
+  statuses, printed = ends(*(work(folder, *names) for _ in range(3)))
+  assert statuses == [0, 0, 0], printed
+  for name in names:
+    assert len(starts(folder, name)) == 1 and not (folder / name / 'twice').exists()
+    assert {path.name for path in (folder / name).iterdir()} == {'starts', 'run.json'}  # No lock among its files.
+  statuses, [(out, _)] = ends(work(folder, *names))
+  assert statuses == [0] and out.count(': finished at 2026-01-01') == 8
+
+
+def test_a_training_whose_worker_was_killed_is_left_alone_and_then_taken_up(folder):
+  order(folder, 'a', 'wait')
+  killed = work(folder, 'a', 'b')
+  wait_for(lambda: starts(folder, 'a'))
+  killed.kill()
+  killed.wait()  # Not for its output: the training holds on to that.
+  other = work(folder, 'a', 'b')
+  line = says(other, '# waiting for a (in training, ')
+  assert f'process {killed.pid}, ' in line  # Whose it is.
+  assert len(starts(folder, 'b')) == 1 and len(starts(folder, 'a')) == 1
+  os.kill(starts(folder, 'a')[0], signal.SIGKILL)
+  (folder / 'a' / 'alone').unlink()
+  wait_for(lambda: len(starts(folder, 'a')) == 2)
+  order(folder, 'a', '')
+  statuses, printed = ends(other)
+  assert statuses == [0], printed
+  assert not list(folder.glob('*/twice')) and printed[0][0].count('waiting') == 0  # It was said once.
+
+
+def test_a_training_that_is_killed_is_reported_by_its_worker_and_taken_up_by_another(folder):
+  order(folder, 'a', 'wait')
+  first = work(folder, 'a')
+  wait_for(lambda: starts(folder, 'a'))
+  second = work(folder, 'a')
+  says(second, '# waiting for a')
+  os.kill(starts(folder, 'a')[0], signal.SIGKILL)
+  (folder / 'a' / 'alone').unlink()
+  wait_for(lambda: len(starts(folder, 'a')) == 2)
+  order(folder, 'a', '')
+  statuses, printed = ends(first, second)
+  assert statuses == [1, 0] and printed[0][1] == 'error: failed: a (status -9)\n'
+
+
+def test_what_fails_is_tried_once_by_all_workers_and_again_by_a_later_start(folder):
+  order(folder, 'a', 'wait')
+  first = work(folder, 'a', 'b')
+  wait_for(lambda: starts(folder, 'a'))
+  second = work(folder, 'a', 'b')
+  says(second, '# waiting for a')
+  order(folder, 'a', '3')
+  statuses, printed = ends(first, second)
+  assert statuses == [1, 1] and len(starts(folder, 'a')) == len(starts(folder, 'b')) == 1
+  assert printed[0][1] == 'error: failed: a (status 3)\n'
+  assert printed[1][1].startswith('error: failed: a (failed: status 3, ') and f'process {first.pid}, ' in printed[1][1]
+  order(folder, 'a', '')
+  assert ends(work(folder, 'a', 'b'))[0] == [0] and len(starts(folder, 'a')) == 2
+
+
+def test_signals_reach_the_training_and_end_a_worker_that_waits(folder):
+  order(folder, 'a', 'wait')
+  first = work(folder, 'a', 'b')
+  wait_for(lambda: starts(folder, 'a'))
+  second = work(folder, 'a')
+  says(second, '# waiting for a')
+  second.send_signal(signal.SIGTERM)
+  assert ends(second)[0] == [cluster.PREEMPTED]
+  first.send_signal(signal.SIGINT)
+  assert ends(first)[0] == [cluster.PREEMPTED] and not starts(folder, 'b')
+  order(folder, 'a', '')
+  assert ends(work(folder, 'a', 'b'))[0] == [0] and len(starts(folder, 'a')) == 2
+
+
+def test_a_run_that_another_worker_finished_is_not_started_though_its_record_is_not_seen_yet(folder, monkeypatch):
+  # As on a network file system that remembers for a while that there was no such file.
+  monkeypatch.chdir(folder)
+  order(folder, 'a', 'wait')
+  first = work(folder, 'a')
+  wait_for(lambda: starts(folder, 'a'))
+  seen = []
+
+  def finished(workdir):
+    if seen.append(workdir) is None and len(seen) == 2:  # The first look was at what the other holds.
+      order(folder, 'a', '')
+      first.wait()
+
+  monkeypatch.setattr(queue, 'finished', finished)
+  assert queue.train_all([Job('a', 0, 'a', (sys.executable, 'train.py', 'a'))], shared=True) == 0
+  assert ends(first)[0] == [0] and len(starts(folder, 'a')) == 1
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+  def none(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+  jobs = [Job('a', 0, str(tmp_path / 'w' / 'a-0'), ('false',))]
+  monkeypatch.setattr(fcntl, 'flock', none)
+  with pytest.raises(UserError, match='a-0.lock cannot be locked: No locks available. .*two workers.*--workdir'):
+    queue.train_all(jobs, shared=True)
+  (tmp_path / 'file').touch()
+  with pytest.raises(UserError, match='cannot write .*/file/a-0.lock: .*choose another --workdir'):
+    queue.train_all([Job('a', 0, str(tmp_path / 'file' / 'a-0'), ('false',))], shared=True)
+
+
+def test_waiting_for_a_lock_ends_when_it_is_let_go(tmp_path):
+  code = ('import sys; from fer_jax.analysis.queue import hold\n'
+          'with hold(sys.argv[1]): print("held", flush=True); sys.stdin.read()')
+  holder = subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'lock')], cwd=ROOT, text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+  assert holder.stdout.readline() == 'held\n'
+  assert queue.hold(str(tmp_path / 'lock')) is None
+  holder.stdin.close()
+  with queue.hold(str(tmp_path / 'lock'), wait=True):
+    assert holder.wait() == 0
+
+
+def test_a_run_is_finished_when_its_record_says_so(tmp_path):
+  assert queue.finished(str(tmp_path)) is None
+  (tmp_path / 'run.json').write_text(json.dumps({'started': 'then'}))
+  assert queue.finished(str(tmp_path)) is None
+  (tmp_path / 'run.json').write_text(json.dumps({'finished': 'now'}))
+  assert queue.finished(str(tmp_path)) == 'now'
+  assert queue.PREEMPTED == cluster.PREEMPTED
+
+
+def test_several_workers_of_one_process_train_at_the_same_time_each_with_a_log(folder):
+  names = [f'run-{i}' for i in range(5)]
+  order(folder, 'run-0', 'wait')
+  order(folder, 'run-1', 'wait')
+  process = work(folder, *names, workers=2)
+  wait_for(lambda: starts(folder, 'run-0') and starts(folder, 'run-1'))  # Neither can end before both are there.
+  assert not starts(folder, 'run-2')
+  order(folder, 'run-0', '')
+  wait_for(lambda: starts(folder, 'run-4'))  # One goes through the rest while the other trains.
+  order(folder, 'run-1', '3')
+  [status], [(out, err)] = ends(process)
+  assert status == 1 and err == 'error: failed: run-1 (status 3)\n'
+  assert all(len(starts(folder, name)) == 1 and not (folder / name / 'twice').exists() for name in names)
+  lines = out.splitlines()
+  assert [line for line in lines if 'run-1' in line] == ['# run-1: in training, see run-1.log', '# run-1: status 3']
+  assert {f'# {name}: finished' for name in names if name != 'run-1'} <= set(lines) and len(lines) == 10
+  for name in names:
+    command, said = (folder / f'{name}.log').read_text().splitlines()
+    assert command.endswith(f'train.py {name}') and said == 'memory 0.450'
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_all_trainings_of_a_process(number, folder):
+  for name in 'ab':
+    order(folder, name, 'wait')
+  process = work(folder, 'a', 'b', 'c', workers=2)
+  wait_for(lambda: all((folder / name / 'starts').exists() for name in 'ab'))
+  process.send_signal(number)
+  [status], [(out, err)] = ends(process)
+  assert status == cluster.PREEMPTED and not err and not starts(folder, 'c')
+  assert out.splitlines()[-2:] == ['# a: interrupted', '# b: interrupted']
+  assert not list(folder.glob('*/alone'))  # Both have saved.
+
+
+def test_a_training_that_is_preempted_stops_the_others_and_one_that_is_killed_does_not(folder):
+  for name in 'ab':
+    order(folder, name, 'wait')
+  process = work(folder, 'a', 'b', workers=2)
+  wait_for(lambda: starts(folder, 'a') and starts(folder, 'b'))
+  os.kill(starts(folder, 'a')[0], signal.SIGTERM)
+  assert ends(process)[0] == [cluster.PREEMPTED] and not list(folder.glob('*/alone'))
+  process = work(folder, 'a', 'b', workers=2)
+  wait_for(lambda: all(len(starts(folder, name)) == 2 for name in 'ab'))
+  os.kill(starts(folder, 'a')[1], signal.SIGKILL)
+  says(process, '# a: status -9')
+  order(folder, 'b', '')
+  [status], [(_, err)] = ends(process)
+  assert status == 1 and err == 'error: failed: a (status -9)\n' and (folder / 'b' / 'run.json').exists()
+
+
+@pytest.mark.parametrize('own', ['XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION',
+                                 'XLA_PYTHON_CLIENT_PREALLOCATE'])
+def test_an_allocator_that_the_user_has_set_is_left_alone(own, folder):
+  assert ends(work(folder, 'a', workers=2, **{own: '0.2'}))[0] == [0]
+  said = '0.2' if own == 'XLA_CLIENT_MEM_FRACTION' else None
+  assert f'memory {said}\n' in (folder / 'a.log').read_text()
