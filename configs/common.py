@@ -48,8 +48,6 @@ def get_config(dataset: str) -> ConfigDict:
   config.name = 'baseline'  # Names the run in reports and tables.
   # Decides initial parameters, dropout and drawn targets, and unless data.seed does, order and augmentation.
   config.seed = 0
-  # Trains so many seeds at once, seed, seed + 1 ...; each ends as a run of its own in WORKDIR/seed-N.
-  config.seeds = 1
 
   config.data = ConfigDict()
   config.data.dataset = dataset  # A folder of fer_jax/data/builders.
@@ -68,8 +66,7 @@ def get_config(dataset: str) -> ConfigDict:
   # Training order: 'shuffle' (every face once an epoch), 'balanced' (the classes take turns) or 'oversample' (drawn
   # with replacement, rare classes more often).
   config.data.order = 'shuffle'
-  # Decides order and augmentation alone; -1: config.seed does. From 0 on, seeds trained at once look at the same rows,
-  # sent and augmented once.
+  # Decides order and augmentation alone; -1: config.seed does. From 0 on, runs of several seeds see the same rows.
   config.data.seed = -1
   # How maps are drawn: options of fer_jax.landmarks; other than these, the stored maps are drawn again.
   config.data.maps = ConfigDict()
@@ -78,11 +75,12 @@ def get_config(dataset: str) -> ConfigDict:
       'geometry': 'code', 'disgust': '', 'au20_right': '', 'au10': '', 'au6': '',  # '': as the geometry says.
       'radii': 'scaled'})
   config.data.maps.action_unit_generic_map = False  # Also give the map of all action units, whatever the expression.
-  config.data.subsets = ()  # Files that list faces of the test split to be scored apart, see fer_jax/data/subsets.py.
-  config.data.copies = False  # Also score test splits without the images that have an exact copy in data.train.
+  # Files that list faces of the test split to be scored apart, see fer_jax/data/reading/subsets.py.
+  config.data.subsets = ()
+  config.data.duplicates = False  # Also score test splits without the images that data.train has too.
   config.data.threads = 4  # Threads that read and decode.
 
-  # Further sources in every batch, by name: split, parts, supervision and more, see fer_jax/sources.py.
+  # Further sources in every batch, by name: split, parts, supervision and more, see fer_jax/training/data.py.
   config.sources = ConfigDict()
   # Triplets that the embedding is scored on with the test split, by name: split, truth and more.
   config.comparisons = ConfigDict()
@@ -131,12 +129,12 @@ def get_config(dataset: str) -> ConfigDict:
   config.model.head = ConfigDict({'name': 'linear', 'dropout': 0.0})
 
   # Loss terms by name: a file of fer_jax/losses, a weight (a number, or pairs (share of training, weight)), the
-  # examples it speaks of (step.MASKS), and its options.
+  # examples it speaks of (training.step.MASKS), and its options.
   config.losses = ConfigDict()
   config.losses.cross_entropy = ConfigDict({
       'loss': 'cross_entropy', 'weight': 1.0, 'mask': 'labelled', 'smoothing': 0.0, 'class_weights': ()})
 
-  config.optimizer = ConfigDict()  # Keyword arguments of fer_jax.optim.make_optimizer.
+  config.optimizer = ConfigDict()  # Keyword arguments of fer_jax.training.optim.make_optimizer.
   config.optimizer.name = 'sgd'  # 'sgd', 'adam' (coupled L2) or 'adamw'.
   config.optimizer.learning_rate = 0.1  # Peak.
   config.optimizer.schedule = 'cosine'  # 'constant', 'cosine', 'step', 'exponential' or 'polynomial'.

@@ -63,7 +63,7 @@ def teacher(config):
   """A teacher of the config's own form, at its initial parameters."""
   system = setup.make_system(config, CLASSES, 20)
   record = {'classes': list(CLASSES), 'commit': 'none', 'steps': 20}
-  return setup.Trained(Path('teacher'), config, record, system, system.initial().variables(), 0)
+  return setup.Trained(Path('teacher'), setup.make_protocol(config), record, system, system.initial().variables(), 0)
 
 
 def parts(config, data):

@@ -13,7 +13,7 @@ from configs import ablations, arm, au_cues, baseline, pal, ran
 SYSTEMS = {'baseline': baseline, 'pal': pal, 'au_cues': au_cues, 'ran': ran, 'arm': arm}
 
 SIZE = {'image_size': 48, 'batch_size': 64, 'epochs': 4.0, 'model.backbone.depth': 10,
-         'model.backbone.stem': 'standard', 'model.backbone.large_maps': True, 'data.copies': True}
+         'model.backbone.stem': 'standard', 'model.backbone.large_maps': True, 'data.duplicates': True}
 ROWS = dict.fromkeys(SYSTEMS, SIZE)
 
 

@@ -1,13 +1,12 @@
 """Networks on each other's test splits: what one data set teaches, seen on another, over the classes both have.
 
-``plan`` lists the trainings, for ``ablation.train_all``; ``measure`` tests what they have left.
+``plan`` lists the trainings, for ``queue.train_all``; ``measure`` tests what they have left.
 """
 
 import dataclasses
 import functools
 import itertools
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fer_jax.analysis import transfer
-from fer_jax.analysis.ablation import Job, homes
+from fer_jax.analysis.queue import Job, make_job
 from fer_jax.data.reading import splits, subsets
 from fer_jax.errors import UserError
 from fer_jax.metrics.confusion import confusion_matrix
@@ -25,8 +24,9 @@ from fer_jax.metrics.shared import restrict, shared_classes
 from fer_jax.metrics.summary import overall
 from fer_jax.reports.benchmark import Run, by_config
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import config_files, evaluation, setup, sources
-from fer_jax.training.workdir import is_claimed, now, read_config, read_run
+from fer_jax.training import config_files, evaluation, protocol, setup
+from fer_jax.training.data import Data
+from fer_jax.training.workdir import is_claimed, now, read_config, read_finished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def plan(config: str, datasets: Sequence[str], seeds: int, workdir: str, changes
     raise UserError(f'--workdir={workdir}: a bucket has no locks to divide the runs by. Train the runs one by one and '
                     'then use --workdirs, or choose a folder that the workers share.')
   keys = [change.partition('=')[0] for change in changes]
-  for key in ('seed', 'seeds', 'data.dataset', 'data.variant'):
+  for key in ('seed', 'data.dataset', 'data.variant'):
     if key in keys:
       raise UserError(f'--set={key}: every run has its own; --seeds and --datasets say which there are.')
   trainings, classes = [], []
@@ -83,25 +83,23 @@ def plan(config: str, datasets: Sequence[str], seeds: int, workdir: str, changes
     argument = (config if '*' in config else f'{config}:*').replace('*', name)
     own = [*changes, *[f'data.variant={variant}'] * bool(variant)]
     made = config_files.load_config(argument, own)
-    trainings.append((f'{name}_{variant}' if variant else name, made,
-                      (f'--config={argument}', *config_files.arguments(made, own))))
-    classes.append(sources.open_source(made, made.data.test).classes)
+    trainings.append((f'{name}_{variant}' if variant else name, made, argument, config_files.arguments(made, own)))
+    data = setup.make_protocol(made).data
+    classes.append(data.open(data.test).classes)
   for ours, theirs in itertools.combinations(classes, 2):
     shared_classes(ours, theirs)
   jobs = []
   for seed in range(seeds):
-    for row, made, arguments in trainings:
-      home = homes(workdir, row, seed)[0]
+    for row, made, argument, more in trainings:
+      jobs.append(make_job(workdir, row, seed, argument, more))
       made.seed = seed
-      is_claimed(home, made)
-      jobs.append(Job(row, seed, home, (sys.executable, '-m', 'fer_jax.train', *arguments, f'--config.seed={seed}',
-                                        f'--workdir={home}')))
+      is_claimed(jobs[-1].workdir, setup.settings(made))
   return jobs
 
 
-def own_test(config: ConfigDict) -> Test:
+def own_test(data: Data | ConfigDict) -> Test:
   """The test split of a run's own data set."""
-  return Test(config.data.dataset, config.data.variant, config.data.test, config.data.dir)
+  return Test(data.dataset, data.variant, data.test, data.dir)
 
 
 def measure(workdirs: Sequence[Path], more: Sequence[Test] = ()) -> dict[str, Any]:
@@ -117,9 +115,9 @@ def measure(workdirs: Sequence[Path], more: Sequence[Test] = ()) -> dict[str, An
     What ``WORKDIR/cross.json`` holds. tests: those of the columns, and cells, one for each row and test:
       row, config (its name), tested_on; own: whether the test is of the data set that the row was trained on;
       classes: those that both have, left_out {class of the test: faces}, count: faces of the shared classes; chance of
-      a guess, majority: the largest shared class and its share; copies: faces with an exact copy in the training split;
+      a guess, majority: the largest shared class and its share; duplicates: faces that the training split has too;
       runs [{workdir, seed, step, commit, count, accuracy, accuracy_interval (Wilson), mean_class_accuracy, own_test:
-      these rates of the same network and classes on its own test split, without_copies: rates or None, leaks}].
+      these rates of the same network and classes on its own test split, without_duplicates: rates or None, leaks}].
 
   Raises:
     UserError: a run that has not finished, one data set alone, two that share fewer than two classes, or none that has
@@ -128,12 +126,10 @@ def measure(workdirs: Sequence[Path], more: Sequence[Test] = ()) -> dict[str, An
   mesh = cluster.make_mesh()
   found, tests = [], []
   for workdir in workdirs:
-    config, record = read_config(workdir), read_run(workdir)
-    if 'finished' not in record:
-      raise UserError(f'the run in {workdir} has not finished; give its command again and it goes on.')
+    record, config = read_finished(workdir), read_config(workdir)
     # Runs are told apart by their configs alone.
     found.append(Run(str(workdir), config.to_dict(), record, {'name': config.name, 'protocol': {'fingerprint': ''}}))
-    tests.append(own_test(config))
+    tests.append(own_test(config.data))
   tests = list(dict.fromkeys([*tests, *more]))
   if len(tests) < 2:
     raise UserError(f"there is one test split only, {_names(tests)[tests[0]]}: a matrix needs two data sets.")
@@ -164,7 +160,7 @@ def _names(tests: Sequence[Test]) -> dict[Test, str]:
 def _rows(runs: Sequence[Run], names: Mapping[Test, str]) -> dict[str, list[Run]]:
   """Runs by the name of their row: the data set, the config's name where there are several, and else what differs."""
   groups = by_config(runs)
-  trained_on = [names[own_test(ConfigDict(group[0].config))].partition(':')[0] for group in groups.values()]
+  trained_on = [names[own_test(ConfigDict(group[0].config).data)].partition(':')[0] for group in groups.values()]
   configs = {run.config['name'] for run in runs}
   labels = trained_on if len(configs) == 1 else [
       f'{group[0].config["name"]} on {data}' for group, data in zip(groups.values(), trained_on, strict=True)]
@@ -175,11 +171,11 @@ def _test(workdir: Path, tests: Sequence[Test], mesh: jax.sharding.Mesh
           ) -> dict[Test, tuple[dict[str, Any], dict[str, Any]]]:
   """One run on all tests: {test: (facts that its seeds share, its result)}."""
   trained = setup.load(workdir, mesh)
-  config, known = trained.config, trained.record['classes']
-  network, mine = transfer.evaluator(trained, mesh), own_test(trained.config)
+  data, known = trained.protocol.data, trained.record['classes']
+  network, mine = transfer.evaluator(trained, mesh), own_test(data)
   opened = {test: transfer.open_faces(trained, test.dataset, test.variant, test.split, test.folder) for test in tests}
   tables = {test: _outputs(trained, network, source, test, mesh) for test, source in opened.items()}
-  learned = set(_digests(dataclasses.replace(mine, split=config.data.train), tuple(config.data.classes)))
+  learned = set(_digests(dataclasses.replace(mine, split=data.train), tuple(data.classes)))
 
   def answers(test: Test, shared: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return restrict(*tables[test], known, opened[test].classes, shared)
@@ -196,20 +192,21 @@ def _test(workdir: Path, tests: Sequence[Test], mesh: jax.sharding.Mesh
       raise UserError(f"{test.split} of {test.dataset} has no face of the classes {', '.join(shared)}.")
     stored = tables[test][0]
     others = np.bincount(stored[(stored >= 0) & (label < 0)], minlength=len(source.classes))
-    copied = np.array([digest in learned for digest in _digests(test)]) & (label >= 0)
-    leaks = transfer.leaks(trained, test.dataset, test.split, test.folder)
-    # A data set's own copies are in everybody's numbers; those in another one make it no other.
-    if copied.any() and test != mine:
-      leaks.append(f'{copied.sum():,} of the {counts.sum():,} faces have an exact copy in the training split')
+    learnt = np.array([digest in learned for digest in _digests(test)]) & (label >= 0)
+    leaks = protocol.leaks(trained.protocol, trained.record, test.dataset, test.split, test.folder)
+    # A data set's own duplicates are in everybody's numbers; those in another one make it no other.
+    if learnt.any() and test != mine:
+      leaks.append(f'{learnt.sum():,} of the {counts.sum():,} faces have an exact duplicate in the training split')
     facts = {
-        'config': config.name, 'own': test == mine, 'classes': list(shared), 'count': int(counts.sum()),
+        'config': trained.protocol.name, 'own': test == mine, 'classes': list(shared), 'count': int(counts.sum()),
         'left_out': {name: int(n) for name, n in zip(source.classes, others, strict=True) if n},
-        'chance': 1 / len(shared), 'copies': int(copied.sum()),
+        'chance': 1 / len(shared), 'duplicates': int(learnt.sum()),
         'majority': {'class': shared[int(counts.argmax())], 'share': float(counts.max() / counts.sum())}}
     results[test] = facts, {
-        'workdir': str(workdir), 'seed': config.seed, 'step': trained.step, 'commit': trained.record['commit'],
+        'workdir': str(workdir), 'seed': trained.protocol.seed, 'step': trained.step,
+        'commit': trained.record['commit'],
         **rates(label, prediction, shared), 'own_test': rates(*answers(mine, shared), shared),
-        'without_copies': rates(np.where(copied, -1, label), prediction, shared) if copied.any() else None,
+        'without_duplicates': rates(np.where(learnt, -1, label), prediction, shared) if learnt.any() else None,
         'leaks': leaks}
   return results
 
@@ -217,14 +214,13 @@ def _test(workdir: Path, tests: Sequence[Test], mesh: jax.sharding.Mesh
 def _outputs(trained: setup.Trained, network: Any, source: splits.Split, test: Test, mesh: jax.sharding.Mesh
              ) -> tuple[np.ndarray, np.ndarray]:
   """Labels (N,) and logits (N, K); those that the run's evaluation left of its own test split, if it did."""
-  config, mine = trained.config, test == own_test(trained.config)
-  if mine and (left := evaluation.saved(trained.step, source, test.split, trained.workdir)):
+  mine, ours = test == own_test(trained.protocol.data), trained.protocol
+  if mine and (left := evaluation.saved(trained, source, test.split)):
     return left[1]['label'], left[1]['logits']
-  table = evaluation.outputs_of(network, trained.variables, source, config.eval_batch_size, mesh, config.eval_order)
+  table = evaluation.outputs_of(network, trained.variables, source, ours.eval_batch_size, mesh, ours.eval_order)
   if mine:
-    looks = trained.record.get('looks', {})
-    storage.write_json(trained.workdir / 'run.json', trained.record | {
-        'looks': looks | {test.split: looks.get(test.split, 0) + 1}})
+    storage.write_json(trained.workdir / 'run.json',
+                       trained.record | {'evaluations': protocol.evaluated(trained.record, test.split)})
   return table['label'], table['logits']
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from fer_jax.analysis import randomisation
 from fer_jax.attribution.priors import SOURCES, prior_map
@@ -22,7 +21,8 @@ from fer_jax.metrics import action_units, alignment
 from fer_jax.metrics import faithfulness as metrics
 from fer_jax.runtime import cluster, storage
 from fer_jax.training import evaluation, setup, step
-from fer_jax.training.workdir import now, read_config, read_run
+from fer_jax.training.protocol import describe
+from fer_jax.training.workdir import now, read_finished
 
 # Maps that know nothing of the network, by the name of the prior that they are; 'uniform' is a random order of pixels.
 BASELINES = {'uniform': 'uniform', 'centred_gaussian': 'centred_gaussian', 'landmarks': 'landmark'}
@@ -63,23 +63,19 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
   for name, value, least in (('faces', faces, 1), ('steps', steps, 2)):
     if value < least:
       raise UserError(f'--{name}={value}: give a number from {least} up.')
-  config, record = read_config(workdir), read_run(workdir)
-  if 'finished' not in record:
-    raise UserError(f'the run in {workdir} has not finished; give its training command again, which goes on from its '
-                    'last checkpoint.')
-  if not config.explain:
+  record, mesh = read_finished(workdir), cluster.make_mesh()
+  trained = setup.load(workdir, mesh, data_dir=data_dir)
+  protocol = trained.protocol
+  if not trained.system.explain:
     raise UserError(f'the run in {workdir} has no maps to explain (config.explain is empty).')
-  if config.model.head.get('global_mean') == 'batch':
+  if protocol.batch_mean:
     raise UserError("config.model.head.global_mean='batch': an answer depends on the other faces of its batch, so no "
                     "face has a curve of its own; train with 'running', which learns the same parameters.")
-  config.data.dir = data_dir or config.data.dir
-  split = split or config.data.test
-  source = evaluation.open_split(config, record, split, workdir)
-  mesh = cluster.make_mesh()
-  trained = setup.load(workdir, mesh, config)
+  split = split or protocol.data.test
+  source = evaluation.open_split(trained, split)
   chosen = action_units.evenly(len(source), faces)
   picked = dataclasses.replace(source, records=_Rows(source.records, chosen))
-  rows = _batch_size(config, mesh, len(chosen))
+  rows = _batch_size(protocol.eval_batch_size, mesh, len(chosen))
   cluster.say(f'{len(chosen):,} of {len(source):,} faces of {split}, {steps} steps, {rows} faces at a time.')
   table = evaluation.outputs_of(make_evaluator(trained.system, steps, mesh), trained.variables, picked, rows, mesh)
   side = trained.system.recipe.image_size if trained.system.recipe.regions is None else source.size
@@ -88,12 +84,12 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
                       for name, values in table.items() if name.startswith(kind)} for kind in ('map/', 'baseline/'))
   bars = {name: baselines[name] for name in BARS}
   result = {
-      'protocol': evaluation.make_protocol(config, record, source, split) | {
+      'protocol': describe(protocol, record, source, split) | {
           'faces': len(chosen), 'of': len(source), 'steps': steps, 'pixels': [side, side],
           'deletion_to': "the mean colour of the face's image", 'insertion_from': 'the face under a Gaussian blur, '
           f'standard deviation {BLUR:g} of its side', 'probability_of': 'the class predicted for the whole face',
-          'seeds_of_random_parameters': randomisation.seeds(config.seed)},
-      'step': trained.step, 'name': config.name, 'seed': config.seed, 'commit': record['commit'],
+          'seeds_of_random_parameters': randomisation.seeds(protocol.seed)},
+      'step': trained.step, 'name': protocol.name, 'seed': protocol.seed, 'commit': record['commit'],
       'hardware': cluster.hardware(), 'evaluated': now(),
       'shares': shares.tolist(),
       'maps': metrics.summarise_curves(shares, maps, bars),
@@ -124,9 +120,9 @@ class _Rows:
     return self._records[int(self._rows[row])]
 
 
-def _batch_size(config: ConfigDict, mesh: jax.sharding.Mesh, faces: int) -> int:
+def _batch_size(eval_batch_size: int, mesh: jax.sharding.Mesh, faces: int) -> int:
   """Faces at a time: each is two images, so that no pass holds more of them than one of an evaluation."""
-  half = max(config.eval_batch_size // 2 // mesh.size, 1) * mesh.size
+  half = max(eval_batch_size // 2 // mesh.size, 1) * mesh.size
   return min(half, -(-faces // mesh.size) * mesh.size)
 
 

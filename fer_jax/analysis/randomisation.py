@@ -43,9 +43,9 @@ def cascade(trained: setup.Trained, source: Any, batch_size: int, mesh: jax.shar
     network draws its maps again, and, with two faces or more, 'another face': the trained network's map of the next
     face, which says how alike its maps are whatever it is shown.
   """
-  evaluator = evaluation.make_evaluator(trained.system, mesh)
+  evaluator = setup.make_evaluator(trained.system, mesh)
   groups = parameter_groups(trained.system.recipe, trained.variables)
-  redrawn = [cluster.replicate(trained.system.initial(seed).variables(), mesh) for seed in seeds(trained.config.seed)]
+  redrawn = [cluster.replicate(trained.system.initial(seed).variables(), mesh) for seed in seeds(trained.protocol.seed)]
 
   def maps_of(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     table = evaluation.outputs_of(evaluator, variables, source, batch_size, mesh)

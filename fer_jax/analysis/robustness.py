@@ -7,17 +7,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from fer_jax import __version__
 from fer_jax.analysis import transfer
 from fer_jax.analysis.corruptions import KINDS, check_kinds, corrupt
+from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 from fer_jax.metrics.confusion import confusion_matrix
 from fer_jax.metrics.summary import overall
 from fer_jax.runtime import cluster, storage
 from fer_jax.training import evaluation, setup
-from fer_jax.training.workdir import now, read_config, read_run
+from fer_jax.training.protocol import describe, evaluated
+from fer_jax.training.workdir import now, read_finished
 
 _draw = jax.jit(corrupt, static_argnames='kind')  # One program for all severities, seeds and runs.
 
@@ -48,28 +49,28 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
   """
   kinds = tuple(kinds) or tuple(KINDS)
   check_kinds(kinds)
-  config, record = read(workdir)
-  config.data.dir = data_dir or config.data.dir
-  split = split or config.data.test
-  mesh = cluster.make_mesh()
-  source = evaluation.open_split(config, record, split, workdir)
+  record, mesh = read_finished(workdir), cluster.make_mesh()
+  trained = setup.load(workdir, mesh, data_dir=data_dir)
+  protocol = trained.protocol
+  split = split or protocol.data.test
+  source = evaluation.open_split(trained, split)
   counts = np.bincount(source.labels[source.labels >= 0], minlength=len(source.classes))
   if not counts.any():
-    raise UserError(f'{split} of {config.data.dataset} has no labelled faces, so nothing can be scored.')
-  trained = setup.load(workdir, mesh, config)
+    raise UserError(f'{split} of {protocol.data.dataset} has no labelled faces, so nothing can be scored.')
   path = workdir / 'robustness' / f'{split}.json'
-  about = {'protocol': evaluation.make_protocol(config, record, source, split) | {'n': int(counts.sum())},
+  about = {'protocol': describe(protocol, record, source, split) | {'n': int(counts.sum())},
            'step': trained.step, 'drawn_with_seed': seed, 'fer_jax': __version__}
   left = _left(path, about)
   missing = [kind for kind in kinds if kind not in left.get('kinds', {})]
   if not missing:
-    cluster.say(f'Measured at {left["evaluated"]}: no further look at {split}.')
+    cluster.say(f'Measured at {left["evaluated"]}: no further evaluation of {split}.')
     return left
   network = transfer.evaluator(trained, mesh)
 
   def table_of(kind: str, severity: float) -> dict[str, np.ndarray]:
     evaluator = lambda variables, batch: network(variables, _draw(batch, kind, np.float32(severity), seed))
-    return evaluation.outputs_of(evaluator, trained.variables, source, config.eval_batch_size, mesh, config.eval_order)
+    return evaluation.outputs_of(evaluator, trained.variables, source, protocol.eval_batch_size, mesh,
+                                 protocol.eval_order)
 
   untouched = table_of(missing[0], 0.0)
   clean = _rates(untouched, source.classes)
@@ -81,25 +82,12 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
       'clean': clean, 'majority': {'class': source.classes[int(counts.argmax())],
                                    'share': float(counts.max() / counts.sum())},
       'kinds': {kind: measured[kind] for kind in KINDS if kind in measured}, 'classes': list(source.classes),
-      'differs': _differing(trained.step, source, split, workdir, untouched), 'augment': config.augment.to_dict(),
-      'name': config.name, 'seed': config.seed, 'commit': record['commit'], 'hardware': cluster.hardware(),
+      'differs': _differing(trained, source, split, untouched), 'augment': trained.system.recipe.augment,
+      'name': protocol.name, 'seed': protocol.seed, 'commit': record['commit'], 'hardware': cluster.hardware(),
       'evaluated': now()}
   storage.write_json(path, result)
-  looks = record.get('looks', {})
-  storage.write_json(workdir / 'run.json', record | {'looks': looks | {split: looks.get(split, 0) + 1}})
+  storage.write_json(workdir / 'run.json', record | {'evaluations': evaluated(record, split)})
   return result
-
-
-def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
-  """Config and record of a run.
-
-  Raises:
-    UserError: there is no run, or it has not finished.
-  """
-  config, record = read_config(workdir), read_run(workdir)
-  if 'finished' not in record:
-    raise UserError(f'the run in {workdir} has not finished; give its command again and it goes on.')
-  return config, record
 
 
 def _left(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +113,6 @@ def _level(kind: str, severity: float, rates: Mapping[str, Any], clean: Mapping[
   return {'severity': severity, 'label': KINDS[kind].label(severity), 'relative_drop': lost, **rates}
 
 
-def _differing(at: int, source: Any, split: str, workdir: Path, table: Mapping[str, np.ndarray]) -> int | None:
-  left = evaluation.saved(at, source, split, workdir)
+def _differing(trained: setup.Trained, source: Split, split: str, table: Mapping[str, np.ndarray]) -> int | None:
+  left = evaluation.saved(trained, source, split)
   return int((left[1]['prediction'] != table['logits'].argmax(axis=1)).sum()) if left else None

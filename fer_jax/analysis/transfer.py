@@ -1,6 +1,5 @@
 """A run's network, frozen, on other faces: its features, and how well they separate the classes of another data set."""
 
-import copy
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
@@ -16,8 +15,8 @@ from fer_jax.errors import UserError
 from fer_jax.metrics import confusion, probes
 from fer_jax.metrics.intervals import wilson
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import evaluation, loop, setup
-from fer_jax.training.workdir import now
+from fer_jax.training import evaluation, loop, protocol, setup
+from fer_jax.training.workdir import now, read_config
 
 LAYERS = ('pooled', 'embedding')
 
@@ -52,7 +51,7 @@ def open_faces(trained: setup.Trained, dataset: str, variant: str, split: str, d
   Raises:
     UserError: see ``splits.open_split``.
   """
-  size = trained.config.data.size or trained.config.image_size
+  size = trained.protocol.data.size or trained.system.recipe.image_size
   return splits.open_split(dataset, variant, split, data_dir, size=size, channels=trained.record.get('channels', 0),
                            classes=classes, prepare_if_missing=dataset == 'synthetic_faces')
 
@@ -68,15 +67,15 @@ def features(trained: setup.Trained, source: splits.Split, mesh: jax.sharding.Me
   Returns:
     'pooled' (N, C), 'embedding' (N, D) and 'logits' (N, K) float32, 'label' int32 (N,), -1 where unknown.
   """
-  table = evaluation.outputs_of(evaluator(trained, mesh), trained.variables, source, trained.config.eval_batch_size,
-                                mesh)
+  table = evaluation.outputs_of(evaluator(trained, mesh), trained.variables, source,
+                                trained.protocol.eval_batch_size, mesh)
   return {name: table[name] for name in ('pooled', 'embedding', 'logits', 'label')}
 
 
 def evaluator(trained: setup.Trained, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
   """The evaluation step without maps, which need landmarks."""
-  cluster.check_batch(trained.config.eval_batch_size, mesh, 'eval_batch_size')
-  return evaluation.make_evaluator(dataclasses.replace(trained.system, explain={}), mesh)
+  cluster.check_batch(trained.protocol.eval_batch_size, mesh, 'eval_batch_size')
+  return setup.make_evaluator(dataclasses.replace(trained.system, explain={}), mesh)
 
 
 def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *, layer: str = 'pooled',
@@ -113,7 +112,7 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
 
   def labelled(variables: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Features and labels of both splits under ``variables``."""
-    tables = [evaluation.outputs_of(network, variables, split, trained.config.eval_batch_size, mesh)
+    tables = [evaluation.outputs_of(network, variables, split, trained.protocol.eval_batch_size, mesh)
               for split in (train, test)]
     return [(table[layer][table['label'] >= 0], table['label'][table['label'] >= 0]) for table in tables]
 
@@ -144,8 +143,8 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
       'target': {'dataset': target.name, 'variant': target.variant, 'train': target.train, 'test': target.test,
                  'classes': list(test.classes), 'train_count': len(y), 'test_count': len(test_y),
                  'fingerprints': [train.fingerprint, test.fingerprint]},
-      'layer': layer, 'dim': x.shape[1], 'step': trained.step, 'name': trained.config.name,
-      'commit': trained.record['commit'], 'seed': trained.config.seed, 'hardware': cluster.hardware(),
+      'layer': layer, 'dim': x.shape[1], 'step': trained.step, 'name': trained.protocol.name,
+      'commit': trained.record['commit'], 'seed': trained.protocol.seed, 'hardware': cluster.hardware(),
       'evaluated': now(), 'seen_in_training': [c for c in test.classes if c in known],
       'leaks': _leaks(trained, target), 'rows': rows, 'few_shot': curve}
   storage.write_json(trained.workdir / 'transfer' / f'{name}_{layer}.json', result)
@@ -154,57 +153,16 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
 
 def _leaks(trained: setup.Trained, target: Target) -> list[str]:
   """Why a target's numbers are not those of faces that nobody has seen, in words."""
-  reasons = leaks(trained, target.dataset, target.test, target.data_dir)
-  if _overlap(target.train, target.test):
+  reasons = protocol.leaks(trained.protocol, trained.record, target.dataset, target.test, target.data_dir)
+  if protocol.overlap(target.train, target.test):
     reasons.append('the classifiers were trained on these images')
   return reasons
 
 
-def leaks(trained: setup.Trained, dataset: str, split: str, folder: str) -> list[str]:
-  """Why answers on a split are not those for faces that the network has never seen, in words.
-
-  Splits are compared by name, so a slice counts as the whole split. What a run in ``config.init_from`` has seen is not
-  known.
-
-  Args:
-    trained: the run.
-    dataset: a builder's name, or 'folder'.
-    split: as in ``splits.open_split``.
-    folder: where it lies; only that of a 'folder' matters.
-  """
-  config = trained.config
-  data, teacher = config.data, trained.record.get('teacher', {})
-
-  def overlaps(name: str, other: str, place: str) -> bool:
-    same = name == dataset and (name != 'folder' or Path(place).resolve() == Path(folder).resolve())
-    return same and _overlap(other, split)
-
-  reasons = []
-  if overlaps(data.dataset, data.train, data.dir):
-    reasons.append('the network was trained on these images')
-  if config.select in ('holdout', 'best_on_test') and overlaps(
-      data.dataset, data.holdout if config.select == 'holdout' else data.test, data.dir):
-    reasons.append('the parameters were chosen by the accuracy on these images')
-  if teacher and overlaps(teacher.get('dataset', ''), teacher.get('trained_on', ''), ''):
-    reasons.append("the network's teacher was trained on these images")
-  for name, options in config.sources.items():
-    where = options.get('dataset') or data.dataset, options.split, options.get('dir') or data.dir
-    if options.get('parts', 1) and overlaps(*where):
-      reasons.append(f"the network has seen these images in its source '{name}'")
-  if config.model.head.get('global_mean') == 'batch':
-    reasons.append('each answer depends on the other images of its batch')
-  return reasons
-
-
-def _overlap(ours: str, theirs: str) -> bool:
-  """Whether two split expressions name a common split."""
-  names = lambda split: {part.partition('[')[0] for part in split.split('+')}
-  return bool(names(ours) & names(theirs))
-
-
-def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epochs: float, name: str) -> dict[str, Any]:
+def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epochs: float, name: str
+               ) -> dict[str, Any]:
   """Trains the whole network on the target, from the run's backbone; the row of its result."""
-  config, devices = copy.deepcopy(trained.config), jax.device_count()
+  config, devices = read_config(trained.workdir), jax.device_count()
   batch_size = min(config.batch_size, max(len(train) // 8, 8))  # A few dozen faces are more than one step an epoch.
   with config.unlocked():
     config.name = f'{config.name}, fine-tuned'
@@ -212,7 +170,7 @@ def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epoc
     config.data.update({
         'dataset': target.dataset, 'variant': target.variant, 'dir': target.data_dir, 'train': target.train,
         'holdout': '', 'test': target.test, 'classes': tuple(train.classes), 'target': 'label', 'parts': 1,
-        'subsets': (), 'copies': False, 'size': config.data.size or config.image_size,
+        'subsets': (), 'duplicates': False, 'size': config.data.size or config.image_size,
         'channels': trained.record.get('channels', 0)})
     config.sources, config.comparisons, config.explain = ConfigDict(), ConfigDict(), ConfigDict()
     config.teacher.workdir, config.select = '', 'ema' if config.ema else 'last'

@@ -1,31 +1,66 @@
-"""Config files: loading one by its path, and changes to it as they stand on a command line."""
+"""Config files: finding and loading one by its path or name, and changes to it as they stand on a command line."""
 
 import ast
 import runpy
 import sys
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, nearest
 
 
 def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
-  """Loads ``'path/to/config.py:argument'`` and applies ``changes`` such as ``'batch_size=32'``.
+  """Loads a config, ``'path/to/config.py:argument'`` or ``'pal:argument'``, and applies ``changes``: ``'epochs=2'``.
 
   Raises:
-    UserError: no such file, or an unknown key.
+    UserError: no such config, one that cannot be loaded, or an unknown key.
   """
-  path, _, argument = name.partition(':')
-  import_neighbours(path)
+  path, argument = find(name)
   try:
-    config = runpy.run_path(path)['get_config'](*([argument] if argument else []))
-  except (OSError, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
+    config = run(path)['get_config'](*([argument] if argument else []))
+  except (OSError, ImportError, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
     raise UserError(f'{name}: {error}') from error
   change_config(config, changes)
   return config
+
+
+def find(name: str) -> tuple[str, str]:
+  """The path and the argument of ``'PATH:ARGUMENT'``, or of ``'pal:ARGUMENT'`` for a config of this package.
+
+  Raises:
+    UserError: there is no such file and no config of that name; the message names the nearest.
+  """
+  path, _, argument = name.partition(':')
+  if Path(path).is_file():
+    return path, argument
+  shipped = {str(file.relative_to(_folder()).with_suffix('')): file for file in _folder().rglob('[!_]*.py')
+             if file.stem != 'common'}
+  start, _, known = path.removesuffix('.py').rpartition('configs/')
+  if start or known not in shipped:
+    raise UserError(f"there is no config file '{path}'{nearest(known, shipped)} --config takes a path or one of these.")
+  return str(shipped[known]), argument
+
+
+def run(path: str) -> dict[str, Any]:
+  """The names that a config file defines; its imports from ``configs`` are its neighbours, or else this package's."""
+  own = [str(folder) for folder in Path(path).resolve().parents if folder.name == 'configs'][:1]
+  folders = list(dict.fromkeys([*own, str(_folder())]))
+  if list(getattr(sys.modules.get('configs'), '__path__', ())) != folders:  # Not what another file has imported.
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'configs']:
+      del sys.modules[name]
+    sys.modules['configs'] = types.ModuleType('configs')
+    sys.modules['configs'].__path__ = folders
+  return runpy.run_path(path)
+
+
+def _folder() -> Path:
+  """The configs of this package: a wheel has them inside, a clone beside it."""
+  package = Path(__file__).parents[1]
+  return next(folder for folder in (package / 'configs', package.parent / 'configs') if folder.is_dir())
 
 
 def change_config(config: ConfigDict, changes: Sequence[str]) -> None:
@@ -61,7 +96,3 @@ def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     values |= flat(value, f'{prefix}{key}.') if isinstance(value, Mapping) and value else {f'{prefix}{key}': value}
   return values
 
-
-def import_neighbours(path: str) -> None:
-  """Lets a config file import its neighbours as ``configs.*``, wherever the command is started."""
-  sys.path.append(str(Path(path).resolve().parents[1]))

@@ -1,44 +1,66 @@
 """What is seen of training while it goes on: metrics.jsonl, the check that nothing has diverged, JAX's profiler."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 
-from fer_jax.errors import UserError, listed
+from fer_jax.errors import UserError
 from fer_jax.runtime import cluster, storage
 
-Values = Mapping[str, float | np.ndarray]  # By name: a number, or (N,), one for each of N seeds trained at once.
+
+def check_finite(values: Mapping[str, float], after: int, at: int) -> None:
+  """Raises UserError naming the terms where a value logged for steps ``after`` + 1 to ``at`` is not finite."""
+  bad = [name for name, value in values.items() if not math.isfinite(value)]
+  if bad:
+    terms = [name.removeprefix('loss/') for name in bad if name.startswith('loss/')] or bad
+    raise UserError(f"{', '.join(terms)} became {values[bad[-1]]} between steps {after + 1} and {at}; the last "
+                    "checkpoint is from before. Lower optimizer.learning_rate or the term's weight, or set "
+                    'optimizer.clip_norm.')
 
 
-def by_seed(rows: Sequence[Mapping[str, float]]) -> Values:
-  """Puts one mapping for each seed together; of a single seed it is that mapping."""
-  return rows[0] if len(rows) == 1 else {name: np.array([row[name] for row in rows]) for name in rows[0]}
+class Window:
+  """The steps between two lines of the log, from step ``start`` on: how long they took, and waited for data."""
 
+  def __init__(self, start: int):
+    self.start, self._began, self._waited = start, time.perf_counter(), 0.0
 
-def check_finite(values: Values, after: int, at: int, seeds: Sequence[int] = ()) -> None:
-  """Raises UserError naming the terms where a value logged for steps ``after`` + 1 to ``at`` is not finite, and, where
-  there is one for each of ``seeds``, the seeds."""
-  bad = [name for name, value in values.items() if not np.isfinite(value).all()]
-  if not bad:
-    return
-  terms = [name.removeprefix('loss/') for name in bad if name.startswith('loss/')] or bad
-  last = np.atleast_1d(values[bad[-1]])
-  each = np.isfinite([values[name] for name in bad]).all(axis=0)  # One per seed, or one.
-  diverged = [seed for seed, fine in zip(seeds, each, strict=True) if not fine] if each.ndim else []
-  of = f" of seed{'s' * (len(diverged) > 1)} {listed(diverged)}" if diverged else ''
-  raise UserError(f"{', '.join(terms)}{of} became {last[~np.isfinite(last)][0]} between steps {after + 1} and {at}; "
-                  "the last checkpoint is from before. Lower optimizer.learning_rate or the term's weight, or set "
-                  'optimizer.clip_norm.')
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Counts the time inside as waiting for data."""
+    began = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - began
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time inside out: images a second are about training alone."""
+    began = time.perf_counter()
+    yield
+    self._began += time.perf_counter() - began
+
+  def read(self, meter: Mapping[str, jax.Array], at: int, batch_size: int) -> dict[str, float]:
+    """The means of a meter over the steps up to ``at``, images a second and the share of waiting.
+
+    Raises:
+      UserError: a value is not finite.
+    """
+    sums = {name: float(value) for name, value in jax.device_get(meter).items()}
+    values = {name: value / sums['steps'] for name, value in sums.items() if name != 'steps'}
+    check_finite(values, self.start, at)
+    elapsed = time.perf_counter() - self._began
+    return values | {'data_wait': self._waited / elapsed,
+                     'images_per_second': (at - self.start) * batch_size / elapsed}
 
 
 class MetricsLog:
   """metrics.jsonl: one JSON object per line with 'step', 'kind' and scalars; TensorBoard too where it is installed.
 
-  Where several seeds are trained at once the scalars are means over them, and 'by_seed' has what they are means of.
   Process 0 writes.
   """
 
@@ -51,42 +73,22 @@ class MetricsLog:
       except ImportError:
         pass
 
-  def write(self, at: int, kind: str, values: Values) -> None:
+  def write(self, at: int, kind: str, values: Mapping[str, float]) -> None:
     """Appends a line about step ``at``."""
-    means = {name: float(np.mean(value)) for name, value in values.items()}
-    by_seed = {name: value.tolist() for name, value in values.items() if np.ndim(value)}
-    line = {'step': at, 'kind': kind, **means, **({'by_seed': by_seed} if by_seed else {})}
-    storage.append(self._path, json.dumps(line) + '\n')
+    storage.append(self._path, json.dumps({'step': at, 'kind': kind, **values}) + '\n')
     if self._board:
-      for name, value in means.items():
+      for name, value in values.items():
         self._board.add_scalar(f'{kind}/{name}', value, at)
 
   def forget_after(self, at: int) -> None:
     """Drops lines after step ``at``, and one that was cut off: the steps will be taken again."""
-    if self._path.exists():
-      storage.write_text(self._path, _text(line for line in _lines(self._path) if line['step'] <= at))
-
-
-def copy_of_seed(log: epath.Path, index: int, to: epath.Path) -> None:
-  """Writes the metrics.jsonl that seed number ``index`` of those in ``log`` would have had alone."""
-  lines = []
-  for line in _lines(log):
-    by_seed = line.pop('by_seed', {})
-    lines.append(line | {name: values[index] for name, values in by_seed.items()})
-  storage.write_text(to, _text(lines))
-
-
-def _lines(path: epath.Path) -> Iterator[dict[str, Any]]:
-  """The lines of a log, without one that was cut off."""
-  for line in storage.read_text(path).splitlines():
-    try:
-      yield json.loads(line)
-    except json.JSONDecodeError:
-      pass
-
-
-def _text(lines: Iterable[Mapping[str, Any]]) -> str:
-  return ''.join(json.dumps(line) + '\n' for line in lines)
+    if not self._path.exists():
+      return
+    kept = []
+    for line in storage.read_text(self._path).splitlines():
+      with contextlib.suppress(json.JSONDecodeError):
+        kept += [f'{line}\n'] * (json.loads(line)['step'] <= at)
+    storage.write_text(self._path, ''.join(kept))
 
 
 class Trace:

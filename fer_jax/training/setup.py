@@ -1,4 +1,4 @@
-"""A run: what a config and a data set determine together, and the workdir that holds its record.
+"""From a config to what a run consists of: the one place that reads a config. Nothing below takes one.
 
 The training loop and every command that reads a workdir build the model and the recipe of a step here, the same way.
 """
@@ -6,9 +6,10 @@ The training loop and every command that reads a workdir build the model and the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import functools
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,12 +19,16 @@ from ml_collections import ConfigDict
 from fer_jax import registry
 from fer_jax.attribution import maps
 from fer_jax.data import augment
+from fer_jax.data.reading import mixture, streams
+from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 from fer_jax.landmarks.regions import region_count
 from fer_jax.models.classifier import make_classifier
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import checkpoint, optim, step
-from fer_jax.training.state import TrainState, initial_state, initialiser
+from fer_jax.training import checkpoint, config_files, optim, step
+from fer_jax.training.data import Data
+from fer_jax.training.protocol import Protocol
+from fer_jax.training.state import TrainState, initial_state, initialiser, with_backbone
 from fer_jax.training.teacher import VIEWS, Teacher
 from fer_jax.training.workdir import read_config, read_run
 
@@ -42,14 +47,116 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """The network that a run arrived at: its variables, of step ``step``, on every device."""
+  """The network that a run arrived at: its variables, of step ``step``, on every device; ``record`` is its run.json."""
 
   workdir: epath.Path
-  config: ConfigDict
+  protocol: Protocol
   record: Mapping[str, Any]
   system: System
   variables: dict[str, Any]
   step: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a config and the data on this host determine: everything pure or read-only that training uses.
+
+  Attributes:
+    settings: the config as JSON has it, for the record.
+    protocol: what the numbers of the run will rest on.
+    batch_size: rows of a step over all devices.
+    log_every: steps between lines of the log; so ``evaluate_every`` and ``checkpoint_every``.
+    parts: what a batch holds, the training split first.
+    holdout_split: the split evaluated during training, or ''.
+    holdout: its faces, or None.
+    test: the test split's.
+    teacher: the run to distil from, or None.
+    frozen: the teacher's variables, {} without one.
+    system: model, losses and optimiser.
+    train_step: the compiled step, see ``cluster.parallel``.
+    evaluator: the compiled evaluation step.
+    initial: draws the state of step 0.
+  """
+
+  settings: Mapping[str, Any]
+  protocol: Protocol
+  batch_size: int
+  log_every: int
+  evaluate_every: int
+  checkpoint_every: int
+  parts: Sequence[mixture.Part]
+  holdout_split: str
+  holdout: Split | None
+  test: Split
+  teacher: Trained | None
+  frozen: Mapping[str, Any]
+  system: System
+  train_step: Callable[..., Any]
+  evaluator: Callable[..., dict[str, Any]]
+  initial: Callable[[], TrainState]
+
+  @property
+  def faces(self) -> Split:
+    """The training split."""
+    return self.parts[0].source
+
+  @property
+  def keeps_best(self) -> bool:
+    """Whether the variables that did best on the holdout split are the ones to be tested."""
+    return self.protocol.select in ('holdout', 'best_on_test')
+
+  def new_meter(self) -> dict[str, jax.Array]:
+    """Zeros for what is logged."""
+    return step.new_meter(self.system.recipe.terms)
+
+  def batches(self, start_step: int = 0, **options: Any) -> Iterator[streams.Batch]:
+    """``streams.training_batches`` of this run from a step on; every process reads its own rows."""
+    options = {'threads': self.protocol.data.threads, **options}
+    return streams.training_batches(
+        self.parts, seed=self.system.recipe.data_seed, batch_size=self.batch_size, start_step=start_step,
+        process_index=jax.process_index(), process_count=jax.process_count(), **options)
+
+
+def make_plan(config: ConfigDict, mesh: jax.sharding.Mesh) -> Plan:
+  """Opens the data, builds the pure parts and traces both steps once: what is wrong with a config shows here.
+
+  Raises:
+    UserError: bad config or data set.
+  """
+  cluster.check_batch(config.batch_size, mesh)
+  cluster.check_batch(config.eval_batch_size, mesh, 'eval_batch_size')
+  protocol = make_protocol(config)
+  data = protocol.data
+  parts = data.open_parts()
+  faces = parts[0].source
+  if config.parallel == 'pmap':
+    mixture.check_devices(parts, config.batch_size, mesh.size)
+  holdout_split = data.test if config.select == 'best_on_test' else data.holdout
+  holdout, test = data.open(holdout_split) if holdout_split else None, data.open(data.test)
+  every = lambda epochs: max(1, round(epochs * len(faces) / config.batch_size))
+  teacher = load(config.teacher.workdir, mesh) if config.teacher.workdir else None
+  system = make_system(config, faces.classes, every(config.epochs), teacher)
+  pretrained = load(config.init_from, mesh).variables if config.init_from else None
+  plan = Plan(
+      settings(config), protocol, config.batch_size, config.log_every, every(config.evaluate_every),
+      every(config.checkpoint_every), parts, holdout_split, holdout, test, teacher,
+      teacher.variables if teacher else {}, system,
+      cluster.parallel(functools.partial(step.train_step, system.recipe), mesh, config.parallel),
+      make_evaluator(system, mesh),
+      lambda: with_backbone(system.initial(), pretrained) if pretrained else system.initial())
+  _trace(plan, config.eval_batch_size, mesh)
+  data.open_comparisons(faces.channels)
+  return plan
+
+
+def _trace(plan: Plan, eval_batch_size: int, mesh: jax.sharding.Mesh) -> None:
+  """Traces both steps with the forms of the arrays to come, so that neither is traced again."""
+  state = jax.eval_shape(plan.initial)
+  like = cluster.shapes((state, jax.eval_shape(plan.new_meter)), mesh)
+  plan.train_step.eval_shape(*like, plan.frozen, cluster.shapes(next(plan.batches(threads=0)), mesh, 0))
+  seen = {name: jax.ShapeDtypeStruct((eval_batch_size, *values.shape[1:]), values.dtype)
+          for name, values in streams.rows(plan.test, [0]).items()}
+  plan.evaluator.eval_shape(cluster.shapes(state.variables(), mesh), cluster.shapes(seen, mesh, 0))
 
 
 def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, teacher: Trained | None = None) -> System:
@@ -80,24 +187,44 @@ def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, te
   regions = region_count(**options['regions'])
   axis = cluster.AXIS if config.parallel == 'pmap' else None
   model = make_classifier(options['model'], len(classes), axis, regions)
-  terms = step.make_terms(options['losses'], total_steps)
   rows = lambda source: source.get('parts', 1) * (3 if source.get('supervision') == 'triplets' else 1)
   initial_variables = initialiser(model, config.image_size, regions)
   shapes = jax.eval_shape(lambda: initial_variables(config.seed))
   optimizer, learning_rate = optim.make_optimizer(shapes['params'], total_steps, **options['optimizer'])
   recipe = step.Recipe(
-      model=model, optimizer=optimizer, learning_rate=learning_rate, terms=terms, seed=config.seed,
+      model=model, optimizer=optimizer, learning_rate=learning_rate,
+      terms=step.make_terms(options['losses'], total_steps), seed=config.seed,
       data_seed=config.seed if config.data.seed == -1 else config.data.seed,
       augment=options['augment'], image_size=config.image_size, normalise=options['normalise'],
       regions=options['regions'] if regions > 1 else None, remat=config.remat,
       drawn_target=config.data.target == 'drawn', ema_decay=config.ema,
       teacher=teacher and _make_teacher(teacher, classes, config.teacher.view),
       group=config.data.parts + sum(map(rows, options['sources'].values())), axis=axis)
-
-  def initial(seed: int = config.seed) -> TrainState:
-    return initial_state(initial_variables(seed), optimizer, bool(config.ema))
-
+  initial = lambda seed=config.seed: initial_state(initial_variables(seed), optimizer, bool(config.ema))
   return System(recipe, options['explain'], initial, total_steps)
+
+
+def make_evaluator(system: System, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
+  """``step.evaluation_step`` of a run, to be compiled once; every process has its results of all rows."""
+  return jax.jit(functools.partial(step.evaluation_step, system.recipe, system.explain),
+                 out_shardings=cluster.replicated(mesh))
+
+
+def make_protocol(config: ConfigDict) -> Protocol:
+  """What a config says of the data, of the choice of the network and of its evaluation.
+
+  Raises:
+    UserError: an unknown order or a bad subset list.
+  """
+  options = config.to_dict()
+  data = Data(**options['data'], sources=options['sources'], comparisons=options['comparisons'])
+  return Protocol(config.name, config.seed, data, config.select, config.model.head.get('global_mean') == 'batch',
+                  config.eval_batch_size, config.eval_order)
+
+
+def settings(config: ConfigDict) -> dict[str, Any]:
+  """A config as JSON has it."""
+  return json.loads(config.to_json_best_effort())
 
 
 def _make_teacher(teacher: Trained, classes: Sequence[str], view: str) -> Teacher:
@@ -112,68 +239,35 @@ def _make_teacher(teacher: Trained, classes: Sequence[str], view: str) -> Teache
                  tuple(theirs.index(name) for name in classes), view)
 
 
-def load(workdir: str | os.PathLike[str], mesh: jax.sharding.Mesh, config: ConfigDict | None = None) -> Trained:
+def load(workdir: str | os.PathLike[str], mesh: jax.sharding.Mesh, changes: Sequence[str] = (),
+         data_dir: str | None = None) -> Trained:
   """The network of the run in ``workdir``, selected as its config says.
 
   Args:
     workdir: of a training run.
     mesh: the devices it is copied to.
-    config: another config than the run's own, which must describe the same variables.
+    changes: 'key=value', applied to the run's config; they cannot change the variables.
+    data_dir: where prepared data sets lie, if not where the run's config says.
 
   Raises:
-    UserError: there is no run or no checkpoint, or there are several seeds.
+    UserError: there is no run or no checkpoint, or a bad change.
   """
   workdir = storage.as_path(workdir)
-  config, record = config or read_config(workdir), read_run(workdir)
-  if config.seeds > 1:
-    raise UserError(f'{workdir} holds {config.seeds} seeds that were trained at once: name the folder of one of them, '
-                    f'such as {workdir}/seed-{config.seed}, which is there when they have finished.')
+  config, record = read_config(workdir), read_run(workdir)
+  config_files.change_config(config, changes)
+  config.data.dir = data_dir or config.data.dir
   if 'classes' not in record:
     raise UserError(f'the run in {workdir} has not begun to train; let it get to its first checkpoint.')
-  system = make_system(config, record['classes'], record['steps'])
-  variables, at = selected_variables(config, system, workdir, mesh)
-  return Trained(workdir, config, record, system, variables, at)
+  return selected(make_protocol(config), make_system(config, record['classes'], record['steps']), workdir, mesh)
 
 
-def load_teacher(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[Trained | None, dict[str, Any]]:
-  """The run in ``config.teacher.workdir`` and its variables; None and {} without one."""
-  teacher = load(config.teacher.workdir, mesh) if config.teacher.workdir else None
-  return teacher, teacher.variables if teacher else {}
-
-
-def check_teacher(record: dict[str, Any], teacher: Trained) -> None:
-  """Writes the teacher into a run's record.
-
-  Raises:
-    UserError: the run began with other variables of the teacher.
-  """
-  facts = {'workdir': str(teacher.workdir), 'name': teacher.config.name, 'commit': teacher.record['commit'],
-           'seed': teacher.config.seed, 'dataset': teacher.config.data.dataset, 'trained_on': teacher.config.data.train,
-           'classes': list(teacher.record['classes']), 'step': teacher.step,
-           'digest': _digest(teacher.variables)}
-  if record.get('teacher', facts)['digest'] != facts['digest']:
-    raise UserError(f"the teacher in {teacher.workdir} is no longer the one this run began with (step "
-                    f"{record['teacher']['step']} then, {teacher.step} now); finish its training first, or choose "
-                    'another --workdir.')
-  record['teacher'] = facts
-
-
-def _digest(variables: Any) -> str:
-  """sha256 of variables."""
-  hashed = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables)):
-    hashed.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n'.encode() + leaf.tobytes())
-  return hashed.hexdigest()
-
-
-def selected_variables(config: ConfigDict, system: System, workdir: epath.Path, mesh: jax.sharding.Mesh
-                       ) -> tuple[dict[str, Any], int]:
-  """The variables ``config.select`` names, from the workdir's checkpoints, and the step they are of.
+def selected(protocol: Protocol, system: System, workdir: epath.Path, mesh: jax.sharding.Mesh) -> Trained:
+  """The network that ``config.select`` names, from the workdir's checkpoints.
 
   Raises:
     UserError: there is no checkpoint.
   """
-  folder = 'best' if config.select in ('holdout', 'best_on_test') else 'checkpoints'
+  folder = 'best' if protocol.select in ('holdout', 'best_on_test') else 'checkpoints'
   checkpoints = checkpoint.Checkpoints(workdir / folder, best='accuracy' if folder == 'best' else None)
   try:
     at = checkpoints.best() if folder == 'best' else checkpoints.latest()
@@ -182,6 +276,4 @@ def selected_variables(config: ConfigDict, system: System, workdir: epath.Path, 
     state = checkpoints.restore(at, jax.eval_shape(system.initial), mesh)
   finally:
     checkpoints.close()
-  return state.variables(averaged=config.select == 'ema'), at
-
-
+  return Trained(workdir, protocol, read_run(workdir), system, state.variables(averaged=protocol.select == 'ema'), at)

@@ -24,6 +24,9 @@ from fer_jax.training.teacher import Teacher
 
 Batch = Mapping[str, jax.Array]
 
+# What an evaluation keeps of its batches.
+KEPT = ('label', 'landmark_source', 'landmark_heatmap', 'causal_mask', 'row', 'mask')
+
 
 class Context:
   """One forward pass, as losses and attributions see it.
@@ -156,12 +159,12 @@ class Recipe:
 
   Attributes:
     regions: keyword arguments of ``landmarks.regions.region_boxes``, or None where a face is one image.
-    seed: of dropout and drawn targets, with the step; it may be traced, where several seeds are one program.
+    seed: of dropout and drawn targets, with the step.
     data_seed: of order and augmentation, likewise.
     remat: keep only what leaves the backbone's blocks for the backward pass, and compute their inside again.
     teacher: a frozen network that losses may look at, or None; its variables are an argument of the step.
-    group: rows of a batch that a loss may compare with each other, see ``data/mixture.py``; 0 where nobody knows. Then
-      the compiler takes every row for a neighbour of the next one and sends rows between devices.
+    group: rows of a batch that a loss may compare with each other, see ``data/reading/mixture.py``; 0 where nobody
+      knows. Then the compiler takes every row for a neighbour of the next one and sends rows between devices.
     axis: mapped axis over devices in the mapped form of data parallelism, None under ``jax.jit``, where the batch is
       one global array and every sum below is already global.
   """
@@ -170,8 +173,8 @@ class Recipe:
   optimizer: optax.GradientTransformation
   learning_rate: Callable[[jax.Array], jax.Array]
   terms: list[Term]
-  seed: int | jax.Array
-  data_seed: int | jax.Array
+  seed: int
+  data_seed: int
   augment: Mapping[str, Any]
   image_size: int
   normalise: Mapping[str, Any]
@@ -193,7 +196,7 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], f
     state: the state; donate it.
     meter: running sums of ``new_meter`` since they were last read; donate it. The host reads it only when it logs.
     frozen: the teacher's variables; {} without a teacher.
-    batch: a host batch (see ``data/stream.py``), placed on the devices.
+    batch: a host batch (see ``data/reading/streams.py``), placed on the devices.
 
   Returns:
     The next state and meter.
@@ -278,12 +281,14 @@ def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], va
     batch: a host batch; rows with mask False are padding, to be dropped by the caller.
 
   Returns:
-    Per row: 'logits' (B, K), 'embedding' (B, D), 'pooled' (B, C), and 'map/<name>' (B, h, w) for each of ``explain``.
+    Per row: 'logits' (B, K), 'embedding' (B, D), 'pooled' (B, C), 'map/<name>' (B, h, w) for each of ``explain``, and
+    of the host batch the fields ``KEPT``, where there are.
   """
+  kept = {name: batch[name] for name in KEPT if name in batch}
   batch = augment.resize(batch, recipe.image_size, recipe.regions)
   images = augment.normalise(batch['image'], **recipe.normalise)
   context = Context(recipe.model, variables, images, batch, train=False)
   table = {name: getattr(context.outputs, name) for name in ('logits', 'embedding', 'pooled')}
   for name, options in explain.items():
     table[f'map/{name}'] = attribution_map(context, **options)[..., 0]
-  return table
+  return table | kept

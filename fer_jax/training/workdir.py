@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -21,21 +22,17 @@ from fer_jax.errors import UserError
 from fer_jax.runtime import storage
 from fer_jax.training.config_files import flat
 
+if TYPE_CHECKING:
+  from fer_jax.data.reading.splits import Split
+  from fer_jax.training.setup import Trained
+
 # What a run may find in its workdir at the start: compiled programs, and what is left where this was cut off before.
 _BEFORE = {'compile_cache', 'run.json', 'run.json.part', 'config.json.part'}
 
 
-def check_data(record: Mapping[str, Any], source: Any) -> None:
-  """Raises UserError where a run that is to go on began with another training split than ``source``."""
-  if record.get('fingerprint', source.fingerprint) != source.fingerprint or (
-      record.get('classes', list(source.classes)) != list(source.classes)):
-    raise UserError('the training split is no longer the one this run began with: other images, another order of '
-                    'classes or other settings of its preparation. Point config.data.dir to the data of then (their '
-                    f"digest is {record.get('digest') or 'unknown'}), or choose another --workdir.")
-
-
-def open_workdir(config: ConfigDict, workdir: str | os.PathLike[str], overrides: Sequence[str]) -> dict[str, Any]:
-  """Claims a workdir for a config: writes config.json, or checks that the run in it is of the same config.
+def open_workdir(settings: Mapping[str, Any], workdir: str | os.PathLike[str], overrides: Sequence[str]
+                 ) -> dict[str, Any]:
+  """Claims a workdir for a config as JSON has it: writes config.json, or checks that the run in it is of this config.
 
   Returns:
     The record of the run so far, the content of run.json.
@@ -45,22 +42,22 @@ def open_workdir(config: ConfigDict, workdir: str | os.PathLike[str], overrides:
       written.
   """
   workdir = storage.as_path(workdir)
-  if is_claimed(workdir, config):
+  if is_claimed(workdir, settings):
     return read_run(workdir)
   with storage.explained(workdir, 'read'):
     there = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
   if there - _BEFORE:
     raise UserError(f'{workdir} is not empty and holds no run (no config.json); choose another --workdir.')
-  record = {'name': config.name, 'command': ' '.join(sys.argv), 'overrides': list(overrides),
-            'versions': versions(), 'commit': commit(), 'started': now(), 'seed': config.seed}
+  record = {'name': settings['name'], 'command': ' '.join(sys.argv), 'overrides': list(overrides),
+            'versions': versions(), 'commit': commit(), 'started': now(), 'seed': settings['seed']}
   storage.write_json(workdir / 'run.json', record)
   # Last: its presence says that this is a run.
-  storage.write_json(workdir / 'config.json', json.loads(config.to_json_best_effort()))
+  storage.write_json(workdir / 'config.json', settings)
   return record
 
 
-def is_claimed(workdir: str | os.PathLike[str], config: ConfigDict) -> bool:
-  """Whether a workdir holds a run of ``config``; False where it holds none.
+def is_claimed(workdir: str | os.PathLike[str], settings: Mapping[str, Any]) -> bool:
+  """Whether a workdir holds a run of this config; False where it holds none.
 
   Raises:
     UserError: it holds a run of another config; the differing keys are named.
@@ -69,7 +66,7 @@ def is_claimed(workdir: str | os.PathLike[str], config: ConfigDict) -> bool:
     theirs = flat(storage.read_json(storage.as_path(workdir) / 'config.json'))
   except FileNotFoundError:
     return False
-  ours = flat(json.loads(config.to_json_best_effort()))
+  ours = flat(settings)
   shown = lambda values, key: json.dumps(values[key]) if key in values else 'absent'
   differing = [f'{key} is {shown(theirs, key)} there, {shown(ours, key)} here'
                for key in sorted(theirs.keys() | ours.keys()) if shown(theirs, key) != shown(ours, key)]
@@ -79,9 +76,57 @@ def is_claimed(workdir: str | os.PathLike[str], config: ConfigDict) -> bool:
   return True
 
 
+def check_teacher(record: dict[str, Any], teacher: Trained) -> None:
+  """Writes the teacher into a run's record.
+
+  Raises:
+    UserError: the run began with other variables of the teacher.
+  """
+  facts = {'workdir': str(teacher.workdir), 'name': teacher.protocol.name, 'commit': teacher.record['commit'],
+           'seed': teacher.protocol.seed, 'dataset': teacher.protocol.data.dataset,
+           'trained_on': teacher.protocol.data.train, 'classes': list(teacher.record['classes']), 'step': teacher.step,
+           'digest': _digest(teacher.variables)}
+  if record.get('teacher', facts)['digest'] != facts['digest']:
+    raise UserError(f"the teacher in {teacher.workdir} is no longer the one this run began with (step "
+                    f"{record['teacher']['step']} then, {teacher.step} now); finish its training first, or choose "
+                    'another --workdir.')
+  record['teacher'] = facts
+
+
+def check_data(record: Mapping[str, Any], faces: Split) -> None:
+  """Raises UserError where a run that is to go on began with another training split than ``faces``."""
+  if record.get('fingerprint', faces.fingerprint) != faces.fingerprint or (
+      record.get('classes', list(faces.classes)) != list(faces.classes)):
+    raise UserError('the training split is no longer the one this run began with: other images, another order of '
+                    'classes or other settings of its preparation. Point config.data.dir to the data of then (their '
+                    f"digest is {record.get('digest') or 'unknown'}), or choose another --workdir.")
+
+
+def _digest(variables: Any) -> str:
+  """sha256 of variables."""
+  hashed = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables)):
+    hashed.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n'.encode() + leaf.tobytes())
+  return hashed.hexdigest()
+
+
 def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
   """The content of run.json."""
   return storage.read_json(storage.as_path(workdir) / 'run.json')
+
+
+def read_finished(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+  """The content of run.json of a finished run.
+
+  Raises:
+    UserError: there is no run, or it has not finished.
+  """
+  read_config(workdir)  # Says what is wrong where there is no run at all.
+  record = read_run(workdir)
+  if 'finished' not in record:
+    raise UserError(f'the run in {workdir} has not finished; give its command again and it goes on:\n'
+                    f"  {record['command']}")
+  return record
 
 
 def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:

@@ -22,7 +22,8 @@ from fer_jax.metrics.shared import restrict
 from fer_jax.reports.cross import make_tables
 from fer_jax.reports.formats import render
 from fer_jax.runtime import storage
-from fer_jax.training import config_files, evaluation, setup, sources
+from fer_jax.training import config_files, evaluation, setup
+from fer_jax.training.data import Data
 from fer_jax.training.workdir import open_workdir, read_config, read_run
 from tests import trees
 from tests.processes import ROOT, TINY, call
@@ -53,7 +54,7 @@ def data(monkeypatch):
     made['ferplus', 'train+valid'].records[i]['image'] = made['fer2013', 'test'].records[row]['image']
   made['ferplus', 'train+valid'].records[9]['image'] = made['ferplus', 'test'].records[1]['image']
   monkeypatch.setattr(splits, 'open_split', lambda name, variant, split, folder, **options: made[name, split])
-  monkeypatch.setattr(sources, 'open_source', lambda config, split: made[config.data.dataset, split])
+  monkeypatch.setattr(Data, 'open', lambda self, split: made[self.dataset, split])
   cross._digests.cache_clear()
   yield made
   cross._digests.cache_clear()
@@ -75,8 +76,8 @@ def asked(data, monkeypatch):
     return {'label': source.labels, 'logits': logits_of(network, source)}
 
   monkeypatch.setattr(setup, 'load', lambda workdir, mesh: setup.Trained(
-      workdir, read_config(workdir), read_run(workdir), None, {}, 40))
-  monkeypatch.setattr(transfer, 'evaluator', lambda trained, mesh: trained.config)
+      workdir, setup.make_protocol(read_config(workdir)), read_run(workdir), None, {}, 40))
+  monkeypatch.setattr(transfer, 'evaluator', lambda trained, mesh: trained.protocol)
   monkeypatch.setattr(evaluation, 'outputs_of', outputs_of)
   return asked
 
@@ -89,7 +90,7 @@ def make_run(folder, dataset, seed=0, **changes):
     for key, value in changes.items():
       config.update_from_flattened_dict({key.replace('__', '.'): value})
   workdir = storage.as_path(folder / f'{config.name}-{dataset}-{seed}')
-  record = open_workdir(config, workdir, [])
+  record = open_workdir(setup.settings(config), workdir, [])
   storage.write_json(workdir / 'run.json', record | {'classes': list(CLASSES[dataset]), 'steps': 40, 'channels': 1,
                                                      'finished': 'now'})
   return workdir
@@ -146,19 +147,19 @@ def test_copies_of_training_images_make_a_cell_leaky(runs, data):
   result = cross.measure(runs)
   cell = cell_of(result, 'ferplus', 'fer2013')
   kept = [row for row in COPIED if CLASSES['fer2013'][row % 5] != 'sadness']
-  assert cell['copies'] == len(kept) == 3
+  assert cell['duplicates'] == len(kept) == 3
   for one in cell['runs']:
     assert one['leaks'] == ['3 of the 25 faces have an exact copy in the training split']
     logits = logits_of(read_config(one['workdir']), data['fer2013', 'test'])
     label, prediction = restrict(data['fer2013', 'test'].labels, logits, CLASSES['ferplus'], CLASSES['fer2013'],
                                  cell['classes'])
     rows = [row for row in range(31) if row not in COPIED and label[row] >= 0]
-    assert one['without_copies']['count'] == 22
-    assert one['without_copies']['accuracy'] == pytest.approx((label == prediction)[rows].mean())
+    assert one['without_duplicates']['count'] == 22
+    assert one['without_duplicates']['accuracy'] == pytest.approx((label == prediction)[rows].mean())
   own = cell_of(result, 'ferplus', 'ferplus')  # Its own copies are in everybody's numbers.
-  assert own['copies'] == 1 and own['runs'][0]['leaks'] == [] and own['runs'][0]['without_copies']['count'] == 22
+  assert own['duplicates'] == 1 and own['runs'][0]['leaks'] == [] and own['runs'][0]['without_duplicates']['count'] == 22
   honest = cell_of(result, 'fer2013', 'ferplus')
-  assert honest['copies'] == 0 and honest['runs'][0]['without_copies'] is None and not honest['runs'][0]['leaks']
+  assert honest['duplicates'] == 0 and honest['runs'][0]['without_duplicates'] is None and not honest['runs'][0]['leaks']
 
 
 def test_other_leaks_are_told_too(asked, tmp_path):
@@ -181,7 +182,7 @@ def test_the_own_test_split_is_not_looked_at_again_where_its_predictions_are_lef
   assert asked == [('ferplus', 31), ('fer2013', 23), ('fer2013', 31)]
   hits = logits.argmax(1) == data['ferplus', 'test'].labels
   assert cell_of(result, 'ferplus', 'ferplus')['runs'][0]['accuracy'] == pytest.approx(hits.mean())
-  assert 'looks' not in read_run(runs[0]) and read_run(runs[1])['looks'] == {'test': 1}
+  assert 'evaluations' not in read_run(runs[0]) and read_run(runs[1])['evaluations'] == {'test': 1}
 
 
 def test_rows_and_columns_have_the_shortest_names_that_tell_them_apart(asked, data, tmp_path):
@@ -312,7 +313,7 @@ def test_what_would_fail_after_training_fails_before(data, tmp_path):
     plan('ferplus', 'fer2013')
   data['fer2013', 'test'].classes = CLASSES['fer2013']
   config = config_files.load_config(str(ROOT / 'configs/baseline.py:ferplus'), ['epochs=2'])
-  open_workdir(config, tmp_path / 'ferplus-0', [])
+  open_workdir(setup.settings(config), tmp_path / 'ferplus-0', [])
   assert len(plan('ferplus', 'fer2013', workdir=str(tmp_path), changes=['epochs=2'])) == 2
   with pytest.raises(UserError, match='ferplus-0 holds a run of another config: epochs is 2.0 there, 3.0 here'):
     plan('ferplus', 'fer2013', workdir=str(tmp_path), changes=['epochs=3'])
@@ -339,7 +340,7 @@ def test_the_command_trains_tests_and_goes_on(tmp_path, monkeypatch):
   for name, cell in (('synthetic_faces_tiny-0', result['cells'][0]), ('faces_folder-0', result['cells'][3])):
     evaluated = json.loads((tmp_path / 'cross' / name / 'evaluation/test.json').read_text())
     assert cell['runs'][0]['accuracy'] == evaluated['accuracy'] and cell['count'] == evaluated['count']
-    assert json.loads((tmp_path / 'cross' / name / 'run.json').read_text())['looks'] == {'test': 1}
+    assert json.loads((tmp_path / 'cross' / name / 'run.json').read_text())['evaluations'] == {'test': 1}
   assert 'rows trained on, columns tested on' in out
   status, out, err = call('cross', f"--workdirs={tmp_path / 'cross'}/*-0", f"--workdir={tmp_path / 'again'}",
                           '--format=csv', f"--out={tmp_path / 'cross.csv'}", data_dir=tmp_path / 'data')

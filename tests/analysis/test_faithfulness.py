@@ -22,7 +22,8 @@ from fer_jax.metrics.faithfulness import portions
 from fer_jax.models.classifier import Classifier
 from fer_jax.models.taps import tapping
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import checkpoint, evaluation, setup, sources, step
+from fer_jax.training import checkpoint, evaluation, setup, step
+from fer_jax.training.data import Data
 from fer_jax.training.workdir import commit, now, open_workdir, read_run
 from tests import faces
 from tests.processes import TINY, call, finish, start_together
@@ -196,7 +197,7 @@ def test_any_batch_size_and_eight_devices_give_the_same_curves():
 def workdir(monkeypatch, tmp_path):
   """A finished run of two maps at its first parameters, and its splits in memory."""
   made = {'train': faces.source(24, seed=0), 'test': faces.source(17, seed=2)}
-  monkeypatch.setattr(sources, 'open_source', lambda config, split: made[split])
+  monkeypatch.setattr(Data, 'open', lambda self, split: made[split])
   return make_run(tmp_path / 'run')
 
 
@@ -206,7 +207,7 @@ def make_run(workdir, finished=True, **changes):
     if 'explain' not in changes:
       config.explain = ConfigDict({name: config.explain[name] for name in ('predicted', 'attention')})
   system = setup.make_system(config, faces.CLASSES, 1)
-  record = open_workdir(config, workdir, [])
+  record = open_workdir(setup.settings(config), workdir, [])
   storage.write_json(workdir / 'run.json', record | {'classes': list(faces.CLASSES), 'steps': 1} |
                      ({'finished': now()} if finished else {}))
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', write=True)
@@ -226,7 +227,7 @@ def test_a_run_is_explained_on_chosen_faces_and_all_is_written(workdir):
   assert set(result['maps']) == {'predicted', 'attention'}
   assert set(result['baselines']) == {'uniform', 'centred_gaussian', 'landmarks'}
   assert set(result['maps']['predicted']['deletion']['gain']) == {'uniform', 'centred_gaussian'}
-  assert 'accuracy' not in json.dumps(result) and read_run(workdir).get('looks') is None
+  assert 'accuracy' not in json.dumps(result) and read_run(workdir).get('evaluations') is None
 
   with np.load(workdir / 'explanations/test.npz') as file:
     left = dict(file)

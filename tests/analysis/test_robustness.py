@@ -20,7 +20,8 @@ from fer_jax.reports.benchmark import Run, by_config
 from fer_jax.reports.page import write_report
 from fer_jax.reports.robustness import CAVEAT, print_robustness
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import checkpoint, evaluation, setup, sources
+from fer_jax.training import checkpoint, evaluation, setup
+from fer_jax.training.data import Data
 from fer_jax.training.workdir import open_workdir, read_config, read_run
 from tests import faces
 
@@ -34,7 +35,7 @@ SPOTS = [(4 + 3 * (k // 3), 4 + 3 * (k % 3)) for k in range(7)]
 def test_split(monkeypatch):
   """17 faces in memory, the test split of every run here."""
   made = faces.source(17, seed=2)
-  monkeypatch.setattr(sources, 'open_source', lambda config, split: made)
+  monkeypatch.setattr(Data, 'open', lambda self, split: made)
   return made
 
 
@@ -65,15 +66,15 @@ def seen(test_split, monkeypatch):
     return evaluator
 
   system = setup.System(None, {}, None, 1)
-  monkeypatch.setattr(evaluation, 'make_evaluator', make_evaluator)
-  monkeypatch.setattr(setup, 'load', lambda workdir, mesh, config: setup.Trained(
-      workdir, config, read_run(workdir), system, {}, 1))
+  monkeypatch.setattr(setup, 'make_evaluator', make_evaluator)
+  monkeypatch.setattr(setup, 'load', lambda workdir, mesh, data_dir=None: setup.Trained(
+      workdir, setup.make_protocol(read_config(workdir)), read_run(workdir), system, {}, 1))
   return shown
 
 
 def make_run(workdir, config, **record):
   """The folder of a finished run, without parameters."""
-  begun = open_workdir(config, workdir, [])
+  begun = open_workdir(setup.settings(config), workdir, [])
   storage.write_json(workdir / 'run.json', begun | {'classes': list(faces.CLASSES), 'steps': 1, 'channels': 1,
                                                     'finished': 'now', **record})
   return workdir
@@ -157,7 +158,7 @@ def test_a_networks_clean_level_is_its_evaluation_exactly_and_regions_are_cut_fr
   mesh = cluster.make_mesh()
   trained = setup.load(workdir, mesh)
   source = dataclasses.replace(test_split, records=records)
-  theirs = evaluation.outputs_of(evaluation.make_evaluator(trained.system, mesh), trained.variables, source, 8, mesh)
+  theirs = evaluation.outputs_of(setup.make_evaluator(trained.system, mesh), trained.variables, source, 8, mesh)
   np.testing.assert_allclose(level['logits'], theirs['logits'], rtol=1e-4, atol=1e-5)
   assert np.abs(level['logits'] - clean['logits']).max() > 1e-3
 
@@ -168,9 +169,9 @@ def test_what_is_there_is_kept_and_further_kinds_are_added(workdir, seen, capsys
   both = robustness.measure(workdir, kinds=['gamma', 'blur'])
   assert len(seen) == 2 * 3 * 7 and list(both['kinds']) == ['blur', 'gamma']
   assert both['kinds']['gamma'] == json.loads(json.dumps(first['kinds']['gamma']))
-  assert read_run(workdir)['looks'] == {'test': 2}
+  assert read_run(workdir)['evaluations'] == {'test': 2}
   assert robustness.measure(workdir, kinds=['blur']) == json.loads(json.dumps(both))
-  assert 'no further look at test' in capsys.readouterr().out and read_run(workdir)['looks'] == {'test': 2}
+  assert 'no further evaluation of test' in capsys.readouterr().out and read_run(workdir)['evaluations'] == {'test': 2}
   assert len(seen) == 2 * 3 * 7
   again = robustness.measure(workdir, kinds=['blur'], seed=1)  # Other draws are other measurements.
   assert list(again['kinds']) == ['blur'] and again['drawn_with_seed'] == 1

@@ -18,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from fer_jax.analysis import transfer
 from fer_jax.errors import UserError
 from fer_jax.runtime import cluster
-from fer_jax.training import loop, setup, sources
+from fer_jax.training import loop, setup
+from fer_jax.training.data import Data
 from fer_jax.training.state import with_backbone
 from fer_jax.training.workdir import open_workdir, read_config, read_run
 from tests import faces
@@ -69,7 +70,7 @@ def trained(tmp_path_factory, mesh):
   splits = {'train': faces.source(24, seed=0), 'valid': faces.source(8, seed=1), 'test': faces.source(8, seed=2)}
   workdir = tmp_path_factory.mktemp('runs') / 'run'
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sources, 'open_source', lambda config, split: splits[split])
+    patch.setattr(Data, 'open', lambda self, split: splits[split])
     loop.train(config(), workdir)
   return setup.load(workdir, mesh)
 
@@ -130,7 +131,7 @@ def test_features_are_those_of_the_plain_model(trained, photos, found):
   images = [photos[1][source.names[row]] for row in rows]
   grey = np.stack([image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images])
   assert len(grey) == 4 and any(image.ndim == 3 for image in images)
-  assert trained.config.select == 'ema' and list(trained.config.normalise.mean) == [0.5] * 3
+  assert trained.protocol.select == 'ema' and list(trained.system.recipe.normalise['mean']) == [0.5] * 3
   inputs = jnp.repeat((grey[..., None] / np.float32(255) - 0.5) / 0.25, 3, axis=-1)
   outputs = jax.jit(lambda variables: trained.system.recipe.model.apply(variables, inputs, False))(trained.variables)
   for name in ('pooled', 'embedding', 'logits'):
@@ -283,18 +284,19 @@ def test_fine_tuning_is_a_run_of_its_own(trained, folder, transferred):
   assert tuned.init_from == str(trained.workdir) and tuned.epochs == 0.5 and record['finished']
   assert (tuned.data.dataset, tuned.data.dir, tuned.data.variant) == ('folder', str(folder), 'classes')
   assert (tuned.data.train, tuned.data.holdout, tuned.data.test) == ('train', '', 'test')
-  assert tuned.optimizer.learning_rate == pytest.approx(trained.config.optimizer.learning_rate / 10)
+  assert tuned.optimizer.learning_rate == pytest.approx(read_config(trained.workdir).optimizer.learning_rate / 10)
   assert tuned.model.head.name == 'linear' and list(tuned.losses) == ['cross_entropy']
   assert record['classes'] == ['anger', 'happiness', 'puzzled'] and record['steps'] == 1  # 22 faces, 8 at a time.
   scored = json.loads((workdir / 'evaluation/test.json').read_text())
   found = row(result, 'fine-tuned end to end')
-  assert scored['count'] == 12 and scored['protocol']['looks'] == 1
+  assert scored['count'] == 12 and scored['protocol']['evaluations'] == 1
   assert all(found[key] == scored[key] for key in ('accuracy', 'accuracy_interval', 'mean_class_accuracy'))
   assert found['chosen'] == {'epochs': 0.5, 'learning_rate': pytest.approx(tuned.optimizer.learning_rate),
                              'batch_size': 8}
   # The run itself stays what it was.
   again = setup.load(trained.workdir, cluster.make_mesh(jax.devices()[:1]))
-  assert again.config.model.head.name == 'embedding' and again.step == trained.step and not trained.config.init_from
+  theirs = read_config(trained.workdir)
+  assert theirs.model.head.name == 'embedding' and again.step == trained.step and not theirs.init_from
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(again.variables), jax.device_get(trained.variables))
 
 
@@ -337,11 +339,11 @@ def test_leaks_are_said_in_words(trained, trained_on, source, tested, reasons):
   assert leaks(trained, trained_on, tested, {'more': source} if source else {}) == reasons
 
 
-def leaks(trained, trained_on, tested, sources=None, select='last', teacher=None, head=None):
-  made = ConfigDict({'data': {'dataset': 'ferplus', 'train': 'train', 'holdout': 'valid', 'test': 'test', 'dir': '',
-                              **trained_on}, 'sources': sources or {}, 'select': select,
-                     'model': {'head': head or {'name': 'linear'}}})
-  other = dataclasses.replace(trained, config=made, record={'teacher': teacher} if teacher else {})
+def leaks(trained, trained_on, tested, sources=None, select='last', teacher=None, batch_mean=False):
+  data = {'dataset': 'ferplus', 'train': 'train', 'holdout': 'valid', 'test': 'test', 'dir': '', **trained_on}
+  data = dataclasses.replace(trained.protocol.data, sources=sources or {}, **data)
+  protocol = dataclasses.replace(trained.protocol, data=data, select=select, batch_mean=batch_mean)
+  other = dataclasses.replace(trained, protocol=protocol, record={'teacher': teacher} if teacher else {})
   return transfer._leaks(other, transfer.Target(**{'dataset': 'ferplus', **tested}))
 
 
@@ -356,9 +358,8 @@ def test_leaks_by_selection_and_by_the_teacher(trained):
 
 
 def test_a_batch_mean_is_a_leak(trained):
-  head = lambda mean: {'name': 'arm', 'global_mean': mean}
-  assert leaks(trained, {}, {'test': 'test'}, head=head('running')) == []
-  assert leaks(trained, {}, {'test': 'test'}, head=head('batch')) == [
+  assert leaks(trained, {}, {'test': 'test'}) == []
+  assert leaks(trained, {}, {'test': 'test'}, batch_mean=True) == [
       'each answer depends on the other images of its batch']
 
 
@@ -442,6 +443,6 @@ def test_no_such_target(trained, folder, mesh, changes, message):
 def test_no_run(tmp_path, mesh):
   with pytest.raises(UserError, match='holds no run'):
     setup.load(tmp_path, mesh)
-  open_workdir(config(), tmp_path / 'begun', [])
+  open_workdir(setup.settings(config()), tmp_path / 'begun', [])
   with pytest.raises(UserError, match='has not begun to train'):
     setup.load(tmp_path / 'begun', mesh)

@@ -18,7 +18,8 @@ import pytest
 from fer_jax.errors import UserError
 from fer_jax.reports.page import write_report
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import evaluation, loop, setup, sources
+from fer_jax.training import evaluation, loop, setup
+from fer_jax.training.data import Data
 from fer_jax.training.workdir import open_workdir, read_config, read_run
 from tests import faces
 
@@ -126,20 +127,20 @@ def test_absent_and_damaged_files_are_told_apart(folder):
 
 
 def test_a_workdir_is_claimed_once(folder):
-  record = open_workdir(faces.config(), folder, ['--config.seed=0'])
-  assert read_run(folder) == record == open_workdir(faces.config(), folder, [])
+  record = open_workdir(setup.settings(faces.config()), folder, ['--config.seed=0'])
+  assert read_run(folder) == record == open_workdir(setup.settings(faces.config()), folder, [])
   assert read_config(folder).to_json_best_effort() == faces.config().to_json_best_effort()
   with pytest.raises(UserError, match='holds a run of another config: seed is 0 there, 1 here'):
-    open_workdir(faces.config(seed=1), folder, [])
+    open_workdir(setup.settings(faces.config(seed=1)), folder, [])
 
 
 def test_a_start_that_was_cut_off_is_no_other_run(folder):
   for name in ('compile_cache/program', 'run.json', 'config.json.part'):
     storage.write_text(folder / name, 'half')
-  assert open_workdir(faces.config(), folder, [])['name'] == 'pal'
+  assert open_workdir(setup.settings(faces.config()), folder, [])['name'] == 'pal'
   storage.write_text(folder.parent / 'photos/a.txt', '')
   with pytest.raises(UserError, match='photos is not empty and holds no run'):
-    open_workdir(faces.config(), folder.parent / 'photos', [])
+    open_workdir(setup.settings(faces.config()), folder.parent / 'photos', [])
 
 
 @contextlib.contextmanager
@@ -182,7 +183,7 @@ def read_only(tmp_path):
   mounted = os.geteuid() == 0
   if mounted and (done := mount('-t', 'tmpfs', '-o', 'size=1m', 'tmpfs')).returncode:
     pytest.skip(f'a read-only folder was not tested: root may write everywhere, and cannot mount here: {done.stderr}')
-  open_workdir(faces.config(), folder, [])
+  open_workdir(setup.settings(faces.config()), folder, [])
   if mounted:
     assert not mount('-o', 'remount,ro').returncode
   else:
@@ -202,8 +203,8 @@ def test_a_read_only_folder_is_named(read_only):
     with pytest.raises(UserError, match=message):
       write(read_only / 'run.json' if write != write_report else read_only)
   with pytest.raises(UserError, match=f'cannot write {read_only}/new.*: {reason}'):
-    open_workdir(faces.config(), read_only / 'new', [])
-  assert open_workdir(faces.config(), read_only, []) == json.loads(begun)  # It can still be read.
+    open_workdir(setup.settings(faces.config()), read_only / 'new', [])
+  assert open_workdir(setup.settings(faces.config()), read_only, []) == json.loads(begun)  # It can still be read.
   assert (read_only / 'run.json').read_bytes() == begun
 
 
@@ -211,7 +212,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
   (tmp_path / 'file').write_text('')
   for workdir in (tmp_path / 'file', tmp_path / 'file/run'):
     with pytest.raises(UserError, match=r'file.*: Not a directory\. '):
-      open_workdir(faces.config(), workdir, [])
+      open_workdir(setup.settings(faces.config()), workdir, [])
 
 
 def test_other_kinds_of_paths(monkeypatch):
@@ -245,7 +246,7 @@ def test_what_another_process_writes_is_seen(bucket):
 
 def test_a_run_in_a_bucket_is_the_same_run(bucket, tmp_path, monkeypatch):
   splits = {'train': faces.source(24, seed=0), 'valid': faces.source(8, seed=1), 'test': faces.source(8, seed=2)}
-  monkeypatch.setattr(sources, 'open_source', lambda config, split: splits[split])
+  monkeypatch.setattr(Data, 'open', lambda self, split: splits[split])
   config, mesh = faces.config(log_every=1, checkpoint_every=0.4, losses__pal__weight=0.0), cluster.make_mesh()
   trained, lines, files = [], [], []
   for workdir in (storage.as_path(tmp_path / 'run'), storage.as_path('gs://bucket/whole/run')):
@@ -255,7 +256,7 @@ def test_a_run_in_a_bucket_is_the_same_run(bucket, tmp_path, monkeypatch):
     found = [json.loads(line) for line in storage.read_text(workdir / 'metrics.jsonl').splitlines()]
     lines.append([(line['step'], line['kind'], line.get('loss')) for line in found])
     files.append([names(folder) for folder in (workdir, workdir / 'evaluation', workdir / 'checkpoints')])
-  assert evaluation.evaluate_run(workdir)['protocol']['looks'] == 2
+  assert evaluation.evaluate_run(workdir)['protocol']['evaluations'] == 2
   files[0][0].remove('best')  # Empty, and there are no empty folders in a bucket.
   assert files[0] == files[1] and files[0][2] == ['2', '3'] and lines[0] == lines[1] and len(lines[0]) == 4
   local, remote = trained

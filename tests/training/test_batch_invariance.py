@@ -24,7 +24,8 @@ from fer_jax.reports.formats import FORMATS, render
 from fer_jax.reports.page import write_report
 from fer_jax.reports.table import print_evaluation
 from fer_jax.runtime import storage
-from fer_jax.training import evaluation, setup, sources, step
+from fer_jax.training import evaluation, setup, step
+from fer_jax.training.data import Data
 from fer_jax.training.workdir import now, read_run
 from tests import faces
 
@@ -128,7 +129,7 @@ REASON = 'each answer depends on the other images of its batch'
 
 
 def test_arms_batch_mean_is_called_leaky_wherever_its_numbers_are_shown(monkeypatch, tmp_path):
-  monkeypatch.setattr(sources, 'open_source', lambda config, split: faces.source(17, seed=2))
+  monkeypatch.setattr(Data, 'open', lambda self, split: faces.source(17, seed=2))
   for row in ('arm', 'batch'):
     config = faces.shrink(table('arm').get_config(f'ferplus:{row}'), explain=ConfigDict())
     workdir = make_run(config, tmp_path / f'{row}-0')

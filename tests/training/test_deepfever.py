@@ -15,7 +15,8 @@ from fer_jax.data.reading import mixture, streams
 from fer_jax.errors import UserError
 from fer_jax.metrics.triplets import correct
 from fer_jax.runtime import cluster
-from fer_jax.training import evaluation, loop, setup, sources, step
+from fer_jax.training import evaluation, loop, setup, step
+from fer_jax.training.data import Data
 from fer_jax.training.workdir import read_config
 from tests import faces
 
@@ -40,7 +41,7 @@ def splits():
   """Every split of every data set is a handful of faces in memory."""
   made = {'train': faces.source(80, seed=0), 'valid': faces.source(17, seed=1), 'test': faces.source(40, seed=2)}
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sources, '_open', lambda config, where, split, **options: made[split])
+    patch.setattr(Data, '_open', lambda self, where, split, **options: made[split])
     yield made
 
 
@@ -87,13 +88,13 @@ def test_comparisons_are_scored_on_the_test_split(finished, splits):
   made = read_config(workdir)
   mesh = cluster.make_mesh()
   network = setup.load(workdir, mesh)
-  evaluator = evaluation.make_evaluator(network.system, mesh)
+  evaluator = setup.make_evaluator(network.system, mesh)
   table = evaluation.outputs_of(evaluator, network.variables, splits['test'], 8, mesh)
-  _, triplets = sources.open_comparisons(made, 1)['triplets']
+  _, triplets = setup.make_protocol(made).data.open_comparisons(1)['triplets']
   np.testing.assert_allclose(scored['accuracy'], correct(table['embedding'], triplets.rows).mean())
   assert scored['count'] == scored['listed'] == len(triplets) == 200
   assert scored['types']['two_class']['count'] == 200 and scored['types']['one_class']['accuracy'] is None
-  valid = evaluation.evaluate_split(made, evaluator, network.variables, 4, splits['valid'], 'valid', workdir, mesh)
+  valid = evaluation.evaluate_split(network, evaluator, splits['valid'], 'valid', mesh)
   assert 'triplets' not in valid  # They go with the test split alone.
 
 
@@ -123,7 +124,7 @@ def test_eight_devices_equal_one_with_three_sources_and_a_teacher(one_device, tr
 
 def test_a_triplet_on_two_devices_of_the_mapped_form_is_refused(tmp_path):
   made = student(parallel='pmap', batch_size=80)  # Ten rows for each of 8 devices: two groups of five.
-  parts = sources.open_parts(made)
+  parts = setup.make_protocol(made).data.open_parts()
   mixture.check_devices(parts, 80, 8)
   mixture.check_devices(parts[:1], 88, 8)  # Faces alone may lie anywhere.
   made.batch_size = 136
@@ -203,7 +204,7 @@ def test_a_source_of_no_parts_is_not_opened_and_changes_no_bit():
   with made.unlocked(), without.unlocked():
     made.sources.unlabelled.update({'parts': 0, 'split': 'nowhere'})
     del without.sources.unlabelled
-  one, two = sources.open_parts(made), sources.open_parts(without)
+  one, two = setup.make_protocol(made).data.open_parts(), setup.make_protocol(without).data.open_parts()
   assert [part.name for part in one] == [part.name for part in two] == ['', 'triplets']
   batches = [next(streams.training_batches(parts, seed=0, batch_size=8, threads=0)) for parts in (one, two)]
   for name, values in batches[0].items():
@@ -222,5 +223,5 @@ def test_bad_sources_and_comparisons(where, options, message):
   with made.unlocked():
     made[where].x = ConfigDict(options)
   with pytest.raises(UserError, match=message):
-    sources.open_parts(made)
-    sources.open_comparisons(made, 1)
+    setup.make_protocol(made).data.open_parts()
+    setup.make_protocol(made).data.open_comparisons(1)

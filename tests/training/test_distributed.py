@@ -70,7 +70,7 @@ def stopped(runs, pair):
 def test_two_processes_compute_what_one_does(whole, pair):
   assert_close(whole, pair[0], 1e-4)
   results = [json.loads((workdir / 'evaluation/test.json').read_text()) for workdir in (whole, pair[0])]
-  assert results[0]['confusion'] == results[1]['confusion'] and results[1]['protocol']['looks'] == 1
+  assert results[0]['confusion'] == results[1]['confusion'] and results[1]['protocol']['evaluations'] == 1
   assert results[1]['hardware'].endswith('in 2 processes')
 
 
@@ -111,7 +111,7 @@ cluster.start(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 mesh = cluster.make_mesh()
 system = setup.make_system(faces.config(), faces.CLASSES, 4)
 variables = cluster.replicate(system.initial().variables(), mesh)
-evaluator = evaluation.make_evaluator(system, mesh)
+evaluator = setup.make_evaluator(system, mesh)
 for n in (1, 5, 6, 7, 17):
   table = evaluation.collect(evaluator, variables, faces.source(n, seed=n), 6, mesh)
   print('table', json.dumps([table['row'].tolist(), table['label'].tolist(), table['prediction'].tolist(),
@@ -128,7 +128,7 @@ for n in (1, 5, 6, 7, 17):
   system, mesh = setup.make_system(faces.config(), faces.CLASSES, 4), cluster.make_mesh()
   variables = cluster.replicate(system.initial().variables(), mesh)
   for n, (row, label, prediction, valid, logits) in zip((1, 5, 6, 7, 17), tables[0], strict=True):
-    expected = evaluation.collect(evaluation.make_evaluator(system, mesh), variables, faces.source(n, seed=n), 24, mesh)
+    expected = evaluation.collect(setup.make_evaluator(system, mesh), variables, faces.source(n, seed=n), 24, mesh)
     assert row == list(range(n)) and label == faces.source(n, seed=n).labels.tolist()
     assert prediction == expected['prediction'].tolist() and valid == expected['landmarks_valid'].tolist()
     np.testing.assert_allclose(logits, expected['logits'], atol=2e-3)
@@ -188,7 +188,7 @@ def test_commands_on_a_run_work_in_several_processes(pair, runs):
   shutil.copytree(pair[0], workdir)
   (first, _), (second, _) = finish(start_together(2, 'evaluate', f'--workdir={workdir}', data_dir=runs))
   after = json.loads((workdir / 'evaluation/test.json').read_text())
-  assert after['confusion'] == before['confusion'] and after['protocol']['looks'] == 2
+  assert after['confusion'] == before['confusion'] and after['protocol']['evaluations'] == 2
   assert 'accuracy' in first and 'accuracy' not in second
   finish(start_together(2, 'features', f'--workdir={workdir}', '--dataset=synthetic_faces', '--variant=tiny',
                         f'--out={runs}/features.npz', data_dir=runs))

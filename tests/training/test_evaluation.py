@@ -1,5 +1,6 @@
 """Exact evaluation: every example once, on any number of devices, in any order; changed configs, subsets, the panel."""
 
+import dataclasses
 import json
 
 import jax
@@ -15,7 +16,8 @@ from fer_jax.metrics.intervals import wilson
 from fer_jax.reports.page import write_report
 from fer_jax.reports.table import print_evaluation
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import checkpoint, evaluation, setup, sources
+from fer_jax.training import checkpoint, evaluation, setup
+from fer_jax.training.data import Data
 from fer_jax.training.workdir import open_workdir, read_run
 from tests import faces
 
@@ -33,7 +35,7 @@ def meshes(system):
   for devices in (1, 8):
     mesh = cluster.make_mesh(jax.devices()[:devices])
     out[devices] = (mesh, cluster.replicate(system.initial(), mesh).variables(),
-                    evaluation.make_evaluator(system, mesh))
+                    setup.make_evaluator(system, mesh))
   return out
 
 
@@ -72,7 +74,9 @@ def test_fallback_landmarks_are_no_valid_prior(system, meshes):
 
 def test_panel_shows_the_first_faces_of_every_class(system, meshes, tmp_path):
   mesh, variables, evaluator = meshes[8]
-  evaluation.draw_panel(evaluator, variables, variables, faces.source(20), 16, tmp_path, mesh)
+  protocol = setup.make_protocol(faces.config(eval_batch_size=16))
+  trained = setup.Trained(tmp_path, protocol, {}, system, variables, 1)
+  evaluation.draw_panel(trained, variables, evaluator, faces.source(20), mesh)
   panel = np.load(tmp_path / 'panel.npz')
   assert list(panel['labels']) == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2] and list(panel['names'][:2]) == ['0.png', '1.png']
   np.testing.assert_allclose(panel['before/predicted'], panel['after/predicted'])
@@ -103,14 +107,14 @@ def splits(monkeypatch, tmp_path):
   made = {'train': faces.source(24, seed=0), 'test': faces.source(17, seed=2)}
   for row in (1, 8, 9):
     made['test'].records[row]['image'] = made['train'].records[row]['image']
-  monkeypatch.setattr(sources, 'open_source', lambda config, split: made[split])
+  monkeypatch.setattr(Data, 'open', lambda self, split: made[split])
   return made
 
 
 def make_run(config, workdir):
   """A workdir as a run leaves it that was stopped before its first step."""
   system = setup.make_system(config, faces.CLASSES, 1)
-  record = open_workdir(config, workdir, [])
+  record = open_workdir(setup.settings(config), workdir, [])
   storage.write_json(workdir / 'run.json', record | {'classes': list(faces.CLASSES), 'steps': 1})
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', write=True)
   checkpoints.save(1, system.initial())
@@ -127,7 +131,7 @@ def test_changes_make_evaluations_of_their_own_and_a_batch_mean_is_marked(splits
   workdir = make_run(arm('running'), tmp_path / 'arm')
   plain = evaluation.evaluate_run(workdir)
   assert not plain['protocol']['leaky'] and plain['overrides'] == [] and 'eval_order' not in plain['protocol']
-  assert 'subsets' not in plain and 'without_copies' not in plain
+  assert 'subsets' not in plain and 'without_duplicates' not in plain
   changes = ['model.head.global_mean=batch', 'eval_order=sorted']
   changed = evaluation.evaluate_run(workdir, changes=changes)
   name = 'test,model.head.global_mean=batch,eval_order=sorted'
@@ -136,7 +140,7 @@ def test_changes_make_evaluations_of_their_own_and_a_batch_mean_is_marked(splits
   assert json.loads((workdir / 'evaluation' / f'{name}.json').read_text()) == json.loads(json.dumps(changed))
   protocol = changed['protocol']
   assert changed['overrides'] == changes and protocol['leaky'] and not protocol['seen_in_training']
-  assert (protocol['eval_order'], protocol['eval_batch_size'], protocol['looks']) == ('sorted', 8, 2)
+  assert (protocol['eval_order'], protocol['eval_batch_size'], protocol['evaluations']) == ('sorted', 8, 2)
   # Batches differ by order, so do the answers; without the batch mean they do not.
   evaluation.evaluate_run(workdir, changes=['eval_order=sorted'])
   np.testing.assert_allclose(logits(workdir, 'test,eval_order=sorted'), logits(workdir, 'test'), rtol=1e-5, atol=1e-6)
@@ -160,7 +164,7 @@ def test_maps_are_compared_with_the_action_units_of_the_true_class(splits, tmp_p
   rows = result['alignment']
   assert list(rows) == [*CONFIG.explain, 'uniform', 'centred_gaussian', 'training_mean', 'class_free']
   network = setup.load(workdir, cluster.make_mesh())
-  evaluator = evaluation.make_evaluator(network.system, cluster.make_mesh())
+  evaluator = setup.make_evaluator(network.system, cluster.make_mesh())
   table = evaluation.collect(evaluator, network.variables, test, 8, cluster.make_mesh())
   assert not {'unit_maps', 'training_mean'} & table.keys()  # What evaluations during training do not pay for.
 
@@ -203,13 +207,13 @@ def test_maps_are_compared_with_the_action_units_of_the_true_class(splits, tmp_p
 def test_a_training_split_that_is_gone_costs_one_row_only(splits, tmp_path, capsys):
   workdir = make_run(CONFIG, tmp_path / 'run')
 
-  def open_source(config, split):
+  def open_split(self, split):
     if split == 'train':
       raise UserError('synthetic_faces is not prepared')
     return splits[split]
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sources, 'open_source', open_source)
+    patch.setattr(Data, 'open', open_split)
     rows = evaluation.evaluate_run(workdir)['alignment']
   assert "'training_mean' is left out: synthetic_faces is not prepared" in ' '.join(capsys.readouterr().out.split())
   assert 'training_mean' not in rows and rows['cam']['action_unit_cosine'] > 0
@@ -277,19 +281,19 @@ def test_subsets_are_scored_from_saved_predictions_without_another_look(splits, 
 
   with monkeypatch.context() as patch:
     patch.setattr(evaluation, 'make_evaluator', None)  # The model must not run.
-    result = evaluation.evaluate_run(workdir, subset_lists=lists, copies=True)
-    assert 'no further look at test' in capsys.readouterr().out
-    assert evaluation.evaluate_run(workdir, copies=True) == result  # What is there stays.
+    result = evaluation.evaluate_run(workdir, subset_lists=lists, duplicates=True)
+    assert 'no further evaluation of test' in capsys.readouterr().out
+    assert evaluation.evaluate_run(workdir, duplicates=True) == result  # What is there stays.
   assert json.loads((workdir / 'evaluation' / 'test.json').read_text()) == json.loads(json.dumps(result))
-  assert result['protocol'] == plain['protocol'] and read_run(workdir)['looks'] == {'test': 1}
+  assert result['protocol'] == plain['protocol'] and read_run(workdir)['evaluations'] == {'test': 1}
   assert {name: result[name] for name in plain} == json.loads(json.dumps(plain))
   assert result['subsets'] == {
       'pose': {**rates(hits, [0, 1, 7, 8]), 'listed': 6, 'duplicates': 1, 'unmatched': 1, 'disagreeing': 1,
-               'without_copies': rates(hits, [0, 7])},
+               'without_duplicates': rates(hits, [0, 7])},
       'plain': {**rates(hits, [1, 8, 15]), 'listed': 3, 'duplicates': 0, 'unmatched': 0, 'disagreeing': 0,
-                'without_copies': rates(hits, [15])}}
-  assert result['without_copies']['count'] == 14
-  assert result['without_copies']['accuracy'] == pytest.approx(np.delete(hits['hits'], [1, 8, 9]).mean())
+                'without_duplicates': rates(hits, [15])}}
+  assert result['without_duplicates']['count'] == 14
+  assert result['without_duplicates']['accuracy'] == pytest.approx(np.delete(hits['hits'], [1, 8, 9]).mean())
 
 
 def test_predictions_of_something_else_are_not_used(splits, lists, tmp_path):
@@ -298,10 +302,11 @@ def test_predictions_of_something_else_are_not_used(splits, lists, tmp_path):
   evaluation.evaluate_run(workdir)
   path = workdir / 'evaluation' / 'test.json'
   result = path.read_text()
+  trained = setup.load(workdir, cluster.make_mesh())
 
   def add(at=1, text=result, split='test'):
     path.write_text(text)
-    return evaluation.add_subsets(config, at, splits[split], 'test', workdir)
+    return evaluation.add_subsets(dataclasses.replace(trained, step=at), splits[split], 'test')
 
   assert add() == json.loads(result)
   assert add(at=2) is None
@@ -311,14 +316,14 @@ def test_predictions_of_something_else_are_not_used(splits, lists, tmp_path):
   path.with_suffix('.npz').unlink()
   assert add() is None
   again = evaluation.evaluate_run(workdir, subset_lists=lists[:1])
-  assert again['protocol']['looks'] == 2 and set(again['subsets']) == {'pose', 'plain'}
+  assert again['protocol']['evaluations'] == 2 and set(again['subsets']) == {'pose', 'plain'}
 
 
 def test_subsets_of_the_config_are_part_of_every_evaluation(splits, lists, tmp_path):
-  config = faces.config(data__subsets=tuple(lists), data__copies=True)
+  config = faces.config(data__subsets=tuple(lists), data__duplicates=True)
   result = evaluation.evaluate_run(make_run(config, tmp_path / 'run'), changes=['eval_order=shuffled'])
   assert set(result['subsets']) == {'pose', 'plain'} and result['subsets']['pose']['count'] == 4
-  assert result['without_copies']['count'] == 14 and result['protocol']['looks'] == 1
+  assert result['without_duplicates']['count'] == 14 and result['protocol']['evaluations'] == 1
 
 
 def test_mistakes_in_orders_and_lists_show_when_a_split_is_opened(tmp_path):
@@ -326,4 +331,4 @@ def test_mistakes_in_orders_and_lists_show_when_a_split_is_opened(tmp_path):
                            ({'eval_order': 'sort'}, "config.eval_order: .*did you mean 'sorted'"),
                            ({'data__subsets': (str(tmp_path / 'no.txt'),)}, 'cannot read the subset list')):
     with pytest.raises(UserError, match=message):
-      sources.open_source(faces.config(**changes), 'train')
+      setup.make_protocol(faces.config(**changes)).data.open('train')

@@ -15,7 +15,8 @@ import pytest
 from fer_jax.data.reading import streams
 from fer_jax.errors import UserError
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import checkpoint, evaluation, loop, metrics_log, setup, sources, step
+from fer_jax.training import checkpoint, evaluation, loop, metrics_log, setup, step
+from fer_jax.training.data import Data
 from fer_jax.training.workdir import open_workdir, read_run
 from tests import faces
 from tests.processes import TINY, start
@@ -25,7 +26,7 @@ from tests.workdirs import final_state
 def _patch(patch):
   """Makes every split a handful of faces in memory."""
   splits = {'train': faces.source(64, seed=0), 'valid': faces.source(17, seed=1), 'test': faces.source(20, seed=2)}
-  patch.setattr(sources, 'open_source', lambda config, split: splits[split])
+  patch.setattr(Data, 'open', lambda self, split: splits[split])
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,7 @@ def test_a_run_leaves_its_whole_record(finished):
   assert '<html' in (workdir / 'report.html').read_text()
   on_disk = json.loads((workdir / 'evaluation' / 'test.json').read_text())
   assert on_disk == json.loads(json.dumps(result))
-  assert on_disk['count'] == 20 and np.sum(on_disk['confusion']) == 20 and on_disk['protocol']['looks'] == 1
+  assert on_disk['count'] == 20 and np.sum(on_disk['confusion']) == 20 and on_disk['protocol']['evaluations'] == 1
   assert set(on_disk['alignment']) >= {'logit_sum', 'predicted', 'uniform', 'centred_gaussian'}
   assert not list(workdir.rglob('*.part*'))
 
@@ -81,7 +82,7 @@ def test_planning_and_running_trace_each_step_once(finished):
 
 def test_a_finished_run_is_not_evaluated_again(finished, capsys):
   again = loop.train(faces.config(epochs=2.0), finished[0])
-  assert again == json.loads(json.dumps(finished[1])) and again['protocol']['looks'] == 1
+  assert again == json.loads(json.dumps(finished[1])) and again['protocol']['evaluations'] == 1
   assert 'nothing to do' in capsys.readouterr().out
 
 
@@ -126,7 +127,7 @@ def test_sigterm_before_the_first_step_and_after_the_last(finished, tmp_path, mo
     assert stop.value.code == 75 and said in capsys.readouterr().out
     assert 'finished' not in read_run(tmp_path / 'pal')
   result = loop.train(config, tmp_path / 'pal')
-  assert result['protocol']['looks'] == 1 and result['confusion'] == finished[1]['confusion']
+  assert result['protocol']['evaluations'] == 1 and result['confusion'] == finished[1]['confusion']
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -198,13 +199,13 @@ def test_a_state_saved_on_eight_devices_comes_back_on_any_number(finished, devic
   config = faces.config(epochs=2.0)
   system = setup.make_system(config, faces.CLASSES, 16)
   mesh = cluster.make_mesh(jax.devices()[:devices])
-  variables, step = setup.selected_variables(config, system, finished[0], mesh)
-  assert step == 16
-  leaf = jax.tree.leaves(variables['params'])[0]
+  trained = setup.selected(setup.make_protocol(config), system, finished[0], mesh)
+  assert trained.step == 16
+  leaf = jax.tree.leaves(trained.variables['params'])[0]
   assert leaf.sharding.device_set == set(mesh.devices.flat)
 
 
-def test_holdout_selection_restores_the_best_and_counts_a_second_look(tmp_path):
+def test_holdout_selection_restores_the_best_and_counts_a_second_evaluation(tmp_path):
   config = faces.config(epochs=2.0, select='holdout')
   result = loop.train(config, tmp_path / 'a')
   lines = [json.loads(line) for line in (tmp_path / 'a/metrics.jsonl').read_text().splitlines()]
@@ -212,11 +213,10 @@ def test_holdout_selection_restores_the_best_and_counts_a_second_look(tmp_path):
   assert scores[result['step']] == max(scores.values())
   assert not result['protocol']['leaky']
   mesh = cluster.make_mesh()
-  system = setup.make_system(config, faces.CLASSES, 16)
-  variables, step = setup.selected_variables(config, system, tmp_path / 'a', mesh)
-  evaluator, test = evaluation.make_evaluator(system, mesh), faces.source(20, seed=2)
-  again = evaluation.evaluate_split(config, evaluator, variables, step, test, 'test', tmp_path / 'a', mesh)
-  assert again['protocol']['looks'] == 2 and again['accuracy'] == result['accuracy']
+  trained = setup.load(tmp_path / 'a', mesh)
+  evaluator, test = setup.make_evaluator(trained.system, mesh), faces.source(20, seed=2)
+  again = evaluation.evaluate_split(trained, evaluator, test, 'test', mesh)
+  assert again['protocol']['evaluations'] == 2 and again['accuracy'] == result['accuracy']
 
 
 def test_selecting_on_the_test_split_is_marked(tmp_path):
@@ -239,7 +239,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(finished):
 def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
   config = faces.config(epochs=2.0)
   workdir = tmp_path / 'run'
-  storage.write_json(workdir / 'run.json', open_workdir(config, workdir, []) | {
+  storage.write_json(workdir / 'run.json', open_workdir(setup.settings(config), workdir, []) | {
       'classes': list(faces.CLASSES), 'fingerprint': 'a' * 64, 'digest': 'd' * 64})
   with pytest.raises(UserError, match=f"no longer the one this run began with.* digest is {'d' * 64}"):
     loop.train(config, workdir)
@@ -255,7 +255,7 @@ def test_a_checkpoint_of_another_model_is_refused(finished):
   config = faces.config(epochs=2.0, model__backbone__width=8)
   system = setup.make_system(config, faces.CLASSES, 16)
   with pytest.raises(UserError, match='cannot restore step 16'):
-    setup.selected_variables(config, system, finished[0], cluster.make_mesh())
+    setup.selected(setup.make_protocol(config), system, finished[0], cluster.make_mesh())
 
 
 @pytest.mark.parametrize('change, message', [

@@ -29,4 +29,5 @@ def test_code_from_an_archive_knows_its_commit(archive):
   script = 'from fer_jax.training import workdir; print(workdir.__file__, workdir.commit())'
   told = subprocess.run([sys.executable, '-c', script], cwd=archive, env=os.environ | {'PYTHONPATH': str(archive)},
                         capture_output=True, text=True, check=True).stdout
-  assert told.split() == [str(archive / 'fer_jax/training/workdir.py'), git('rev-parse', '--short=12', 'HEAD', text=True).strip()]
+  head = git('rev-parse', '--short=12', 'HEAD', text=True).strip()
+  assert told.split() == [str(archive / 'fer_jax/training/workdir.py'), head]
