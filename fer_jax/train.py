@@ -1,25 +1,27 @@
 """Trains what a config describes: ``python -m fer_jax.train --config=configs/pal.py:ferplus --workdir=runs/pal``."""
 
+from typing import Any
+
 from absl import flags
-from ml_collections import config_flags
 
 from fer_jax import command_line
 from fer_jax.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file('config', help_string='The config file, and behind a colon the data set.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run, gs:// too; an interrupted run in it goes on.',
-                               required=True)
-_PROFILE = flags.DEFINE_string('profile', None, 'START:STOP, steps whose JAX trace is written to WORKDIR/profile.')
-_start = command_line.start_flags()
+
+def define() -> None:
+  """Defines the flags."""
+  command_line.define_config('The config file, and behind a colon the data set.')
+  flags.DEFINE_string('workdir', None, 'Folder of the run, gs:// too; an interrupted run in it goes on.', required=True)
+  flags.DEFINE_string('profile', None, 'START:STOP, steps whose JAX trace is written to WORKDIR/profile.')
+  command_line.define_start()
 
 
-def main(argv: list[str]) -> None:
+def main(given: Any) -> None:
   """Trains."""
-  del argv
-  profile = _steps(_PROFILE.value)
-  _start(f"{_WORKDIR.value.rstrip('/')}/compile_cache")
+  profile = _steps(given.profile)
+  command_line.start(given, f"{given.workdir.rstrip('/')}/compile_cache")
   from fer_jax.training import loop
-  loop.train(_CONFIG.value, _WORKDIR.value, command_line.overrides(), profile)
+  loop.train(given.config, given.workdir, command_line.overrides(given), profile)
 
 
 def _steps(text: str | None) -> range:
@@ -31,5 +33,4 @@ def _steps(text: str | None) -> range:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('config')
-  command_line.run(main)
+  command_line.run(define, main)
