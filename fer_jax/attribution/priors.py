@@ -26,6 +26,11 @@ GAUSSIAN = (112 / 224, 130 / 224, 60 / 224)
 
 def prior_map(batch: Mapping[str, jax.Array], kind: str, size: tuple[int, int], resize: str = 'antialias'
               ) -> tuple[jax.Array, jax.Array]:
+  """The prior of every example in the size (h, w) of a map: ``resized`` what ``prior`` draws."""
+  return resized(prior(batch, kind, size), size, resize)
+
+
+def prior(batch: Mapping[str, jax.Array], kind: str, size: tuple[int, int]) -> jax.Array:
   """Draws the prior of every example.
 
   Args:
@@ -33,25 +38,18 @@ def prior_map(batch: Mapping[str, jax.Array], kind: str, size: tuple[int, int], 
     kind: 'landmark'; 'action_unit' (of the labelled expression); 'action_unit_generic' (of all action units there are,
       so it tells no class); the controls 'centred_gaussian', 'uniform' and 'shuffled' (the landmarks of the other face
       in a pair of neighbouring rows: face-like, but not this face).
-    size: (h, w) of the result.
-    resize: 'antialias'; 'plain', without a low-pass filter, so that a landmark can fall between pixels; 'torch_ac_aa',
-      as the code of AU cues (arXiv 2402.00281) does it by ``align_corners`` and ``antialias`` together: then PyTorch
-      samples at s (i + 0.5) - 0.5 with s = (n_in - 1) / (n_out - 1), which is too far right and down when shrinking.
+    size: (h, w) of controls that are drawn from no map.
 
   Returns:
-    The prior (B, h, w), between the smallest and the largest value of the map it is drawn from, and ``valid`` (B,)
-    bool: False where that map is empty.
+    (B, H, W), or (B, h, w) where it is drawn from no map.
 
   Raises:
     UserError: an unknown name, or the batch lacks the map.
   """
-  for what, name, choices in (('prior', kind, PRIORS), ('resize', resize, RESIZES)):
-    if name not in choices:
-      raise UserError(f"unknown {what} '{name}'{nearest(str(name), choices)}")
+  if kind not in PRIORS:
+    raise UserError(f"unknown prior '{kind}'{nearest(str(kind), PRIORS)}")
   if kind not in SOURCES:
-    rows = len(batch['label'])
-    prior = jnp.ones(size) if kind == 'uniform' else _gaussian(size)
-    return jnp.broadcast_to(prior, (rows, *size)), jnp.ones(rows, bool)
+    return jnp.broadcast_to(jnp.ones(size) if kind == 'uniform' else _gaussian(size), (len(batch['label']), *size))
   if SOURCES[kind] not in batch:
     raise UserError(f"prior '{kind}' needs the map '{SOURCES[kind]}', which the batch lacks; see config.data.maps.")
   source = batch[SOURCES[kind]]
@@ -60,10 +58,35 @@ def prior_map(batch: Mapping[str, jax.Array], kind: str, size: tuple[int, int], 
     paired = len(source) // 2 * 2
     swapped = source[:paired].reshape(-1, 2, *source.shape[1:])[:, ::-1].reshape(paired, *source.shape[1:])
     source = jnp.concatenate([swapped, source[:len(source) - paired]])  # An odd one out takes the first row's.
-  y, x = (jnp.asarray(_mixing(*sides, resize), source.dtype) for sides in zip(source.shape[1:], size, strict=True))
-  prior = jnp.einsum('bij,hi,wj->bhw', source, y, x, precision=jax.lax.Precision.HIGHEST)
-  low, high = (f(axis=(1, 2), keepdims=True) for f in (source.min, source.max))
-  return jnp.clip(prior, low, high), high[:, 0, 0] > 0
+  return source
+
+
+def resized(prior: jax.Array, size: tuple[int, int], resize: str) -> tuple[jax.Array, jax.Array]:
+  """Brings priors to the size of a map.
+
+  Args:
+    prior: (B, H, W) float, non-negative.
+    size: (h, w) of the result.
+    resize: 'antialias'; 'plain', without a low-pass filter, so that a landmark can fall between pixels; 'torch_ac_aa',
+      as the code of AU cues (arXiv 2402.00281) does it by ``align_corners`` and ``antialias`` together: then PyTorch
+      samples at s (i + 0.5) - 0.5 with s = (n_in - 1) / (n_out - 1), which is too far right and down when shrinking.
+
+  Returns:
+    (B, h, w), between the smallest and the largest value of each prior, and ``valid`` (B,) bool: False where it is
+    empty.
+
+  Raises:
+    UserError: an unknown form, or integers, which would be rounded to nothing.
+  """
+  if resize not in RESIZES:
+    raise UserError(f"unknown resize '{resize}'{nearest(str(resize), RESIZES)}")
+  if prior.ndim != 3 or not jnp.issubdtype(prior.dtype, jnp.floating):
+    raise UserError(f'a prior is (B, H, W) of float, and this one {prior.shape} of {prior.dtype}; divide a heatmap of '
+                    'uint8 by 255.')
+  y, x = (jnp.asarray(_mixing(*sides, resize), prior.dtype) for sides in zip(prior.shape[1:], size, strict=True))
+  small = jnp.einsum('bij,hi,wj->bhw', prior, y, x, precision=jax.lax.Precision.HIGHEST)
+  low, high = (f(axis=(1, 2), keepdims=True) for f in (prior.min, prior.max))
+  return jnp.clip(small, low, high), high[:, 0, 0] > 0
 
 
 def _mixing(n_in: int, n_out: int, resize: str) -> np.ndarray:

@@ -4,20 +4,19 @@ On logits after Hinton et al. (arXiv 1503.02531, section 2); on embeddings by th
 DeepFEVER (arXiv 2201.07781) uses is not known here; ``configs/deepfever.py`` has both as terms.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
+from fer_jax.attribution.forward import Forward
 from fer_jax.errors import UserError
 
 
-def distillation(context: Any, match: str, temperature: float = 2.0) -> jax.Array:
+def distillation(forward: Forward, match: str, temperature: float = 2.0) -> jax.Array:
   """Distance of the network's answer from its teacher's.
 
   Args:
-    context: the forward pass; ``context.teacher`` are the teacher's outputs for the same faces.
+    forward: the forward pass; ``forward.teacher`` are the teacher's outputs for the same faces.
     match: 'logits': T^2 KL(softmax(teacher / T) || softmax(logits / T)) in nats; 'embedding': the squared distance.
     temperature: T > 0, for logits.
 
@@ -27,7 +26,7 @@ def distillation(context: Any, match: str, temperature: float = 2.0) -> jax.Arra
   Raises:
     UserError: there is no teacher, the embeddings differ in size, or an unknown option.
   """
-  ours, teacher = context.outputs, context.teacher
+  ours, teacher = forward.outputs, forward.teacher
   if teacher is None:
     raise UserError("the loss 'distillation' needs a teacher: set config.teacher.workdir to a trained run.")
   if match == 'logits':

@@ -1,11 +1,11 @@
 """Plain activation: a = x at a tap. With the channel mean it is the attention map of AU cues (arXiv 2402.00281)."""
 
-from typing import Any
-
 import jax
 
+from fer_jax.attribution.forward import Tap
 
-def activation(context: Any, tap: str, cotangent: jax.Array, steps: int) -> jax.Array:
+
+def activation(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """The activation itself: (B, h, w, c); no gradient, so ``cotangent`` plays no part."""
   del cotangent, steps
-  return context.outputs.taps[tap]
+  return tap.activation

@@ -1,19 +1,17 @@
 """Grad-CAM++ as it was published (arXiv 1710.11063): w_c = sum over pixels of alpha ReLU(g), g = ds/dA_c, with
 alpha = g^2 / (2 g^2 + g^3 sum over pixels of A_c)."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from fer_jax.attribution.closed_forms import weighted_relu
-from fer_jax.attribution.kinds._float32 import activation_and_gradient
+from fer_jax.attribution.forward import Tap
+from fer_jax.attribution.kinds._grad_cam import activation_and_gradient, weighted_relu
 
 
-def grad_cam_plus_plus_intended(context: Any, tap: str, cotangent: jax.Array, steps: int) -> jax.Array:
+def grad_cam_plus_plus_intended(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """The map ReLU(sum_c w_c A_c), (B, h, w, 1), non-negative, of the pulled-back ``cotangent`` (B, K)."""
   del steps
-  x, g = activation_and_gradient(context, tap, cotangent)
+  x, g = activation_and_gradient(tap, cotangent)
   # Cancelling g^2 leaves no 0 / 0 where the gradient vanishes, and squares nothing that is small already.
   positive = jax.nn.relu(g)
   denominator = 2 + positive * x.sum(axis=(1, 2), keepdims=True)

@@ -4,12 +4,12 @@ With global average pooling and a linear head W it is v_c x / (h w), v = W s', w
 simplified it; it does not change across a ReLU.
 """
 
-from typing import Any
-
 import jax
 
+from fer_jax.attribution.forward import Tap
 
-def grad_input(context: Any, tap: str, cotangent: jax.Array, steps: int) -> jax.Array:
+
+def grad_input(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """Activation times the pulled-back ``cotangent`` (B, K) at the tap: (B, h, w, c)."""
   del steps
-  return context.outputs.taps[tap] * context.gradient(cotangent)[tap]
+  return tap.activation * tap.gradient(cotangent)

@@ -3,22 +3,22 @@
 Sundararajan et al., "Axiomatic attribution for deep networks", section 3; the layer form of PAL (arXiv 2203.12905).
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from fer_jax.attribution.forward import Tap
 
-def integrated_gradients(context: Any, tap: str, cotangent: jax.Array, steps: int) -> jax.Array:
+
+def integrated_gradients(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """Integrates the pulled-back ``cotangent`` (B, K) along ``steps`` points of a straight path: (B, h, w, c).
 
   Only the part of the net above the tap is evaluated ``steps`` times.
   """
-  x = context.outputs.taps[tap]
+  x = tap.activation
 
   def gradient(fraction: jax.Array) -> jax.Array:
-    # The tap is a perturbation point: adding (fraction - 1) x moves its value to fraction * x.
-    return jax.vjp(lambda p: context.logits({tap: p}), (fraction - 1.0) * x)[1](cotangent)[0]
+    # Adding (fraction - 1) x moves the tap's value to fraction * x.
+    return jax.vjp(tap.moved, (fraction - 1.0) * x)[1](cotangent)[0]
 
   fractions = (jnp.arange(steps, dtype=x.dtype) + 1) / steps
   # One after the other: vmap would put the steps before the rows, and XLA then lose how these are split over devices.

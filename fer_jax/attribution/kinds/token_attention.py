@@ -1,13 +1,12 @@
 """Token attention: the class token's attention to the patches, summed over blocks (TS-CAM, arXiv 2103.14862)."""
 
-from typing import Any
-
 import jax
 
+from fer_jax.attribution.forward import Tap
 from fer_jax.attribution.kinds._attention import block_attention, patch_map
 
 
-def token_attention(context: Any, tap: str, cotangent: jax.Array, steps: int) -> jax.Array:
+def token_attention(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """The class token's rows, mean over heads and sum over blocks, at the patches: (B, h, w, 1).
 
   Non-negative; the same for every class and every tap of the right size. TS-CAM multiplies it with the class's map.
@@ -16,4 +15,4 @@ def token_attention(context: Any, tap: str, cotangent: jax.Array, steps: int) ->
     UserError: the backbone has no attention, or the tap is not one of its patches.
   """
   del cotangent, steps
-  return patch_map(context, tap, block_attention(context, 'token_attention')[:, :, 0].sum(axis=1))
+  return patch_map(tap, block_attention(tap, 'token_attention')[:, :, 0].sum(axis=1))
