@@ -51,6 +51,32 @@ def define_config(what: str) -> None:
   flags.mark_flag_as_required('config')
 
 
+def define_split() -> None:
+  """Defines ``--split`` and ``--data_dir``, for a command that asks something of a run."""
+  flags.DEFINE_string('split', None, "Split of the run's data set; its test split by default.")
+  flags.DEFINE_string('data_dir', None, "Where prepared data sets lie, if not where the run's config says.")
+
+
+def define_faces(images: str) -> None:
+  """Defines the flags that ``faces`` reads; ``images`` says which folders of images there may be."""
+  flags.DEFINE_string('images', None, images)
+  flags.DEFINE_string('dataset', None, 'Or a prepared data set.')
+  flags.DEFINE_string('variant', '', 'Its variant.')
+  flags.DEFINE_string('data_dir', '', 'Where prepared data sets lie.')
+
+
+def faces(given: Any) -> tuple[str, str, str]:
+  """Data set, variant and folder, as ``splits.open_split`` takes them."""
+  if bool(given.images) == bool(given.dataset):
+    raise UserError('give either --images=FOLDER or --dataset=NAME.')
+  return ('folder', '', given.images) if given.images else (given.dataset, given.variant, given.data_dir)
+
+
+def define_out() -> None:
+  """Defines ``--out``, for ``formats.deliver``."""
+  flags.DEFINE_string('out', None, 'A file for the tables, .md, .csv or .tex, instead of the console.')
+
+
 def overrides(given: Any) -> list[str]:
   """What the command line changes in the config, as ``--config.key=value``."""
   return [f'--config.{key}={value}' for key, value in given['config'].override_values.items()]

@@ -11,52 +11,54 @@ may stand behind. Cells are over the classes that two data sets share, by name. 
 """
 
 import sys
+from typing import Any
 
 from absl import flags
 
 from fer_jax import command_line
 from fer_jax.errors import UserError
 
-_CONFIG = flags.DEFINE_string('config', None, 'A config that takes a data set as its argument.')
-_DATASETS = flags.DEFINE_list('datasets', [], 'Data sets, NAME or NAME/VARIANT, with commas between.')
-_SEEDS = flags.DEFINE_integer('seeds', 1, 'How many seeds on each data set: 0, 1 ...', lower_bound=1)
-_SET = flags.DEFINE_multi_string('set', [], 'A change to the config of every training, such as --set=epochs=10; may be '
-                                 'repeated.')
-_WORKDIRS = flags.DEFINE_list('workdirs', [], "Instead of --config, folders of finished runs; '*' stands for several.")
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the result, and of what is trained.', required=True)
-_DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where the data sets of --datasets lie, beside --workdirs.')
-_FORMAT = flags.DEFINE_string('format', 'text', 'What is printed: text, markdown, latex or csv.')
-_OUT = flags.DEFINE_string('out', None, 'File to write that to, instead of the console.')
-_start = command_line.start_flags()
+
+def define() -> None:
+  """Defines the flags."""
+  flags.DEFINE_string('config', None, 'A config that takes a data set as its argument.')
+  flags.DEFINE_list('datasets', [], 'Data sets, NAME or NAME/VARIANT, with commas between.')
+  flags.DEFINE_integer('seeds', 1, 'How many seeds on each data set: 0, 1 ...', lower_bound=1)
+  flags.DEFINE_multi_string('set', [], 'A change to the config of every training, such as --set=epochs=10; may be '
+                            'repeated.')
+  flags.DEFINE_list('workdirs', [], "Instead of --config, folders of finished runs; '*' stands for several.")
+  flags.DEFINE_string('workdir', None, 'Folder of the result, and of what is trained.', required=True)
+  flags.DEFINE_string('data_dir', '', 'Where the data sets of --datasets lie, beside --workdirs.')
+  command_line.define_out()
+  command_line.define_start()
 
 
-def main(argv: list[str]) -> None:
+def main(given: Any) -> None:
   """Trains what is missing, tests, prints the tables and writes ``WORKDIR/cross.json``."""
-  del argv
   from fer_jax.reports import formats
-  formats.render([], _FORMAT.value)  # Not only after days of training.
-  if bool(_CONFIG.value) == bool(_WORKDIRS.value):
+  formats.check_out(given.out)  # Not only after days of training.
+  if bool(given.config) == bool(given.workdirs):
     raise UserError('give either --config=CONFIG or --workdirs=RUNS.')
-  if _WORKDIRS.value and _SET.value:
+  if given.workdirs and given.set:
     raise UserError('--set changes trainings; runs that are there stay as they are: leave it out, or give --config.')
   from fer_jax.analysis import cross, queue
-  from fer_jax.reports.benchmark import expand
   from fer_jax.reports.cross import make_tables
+  from fer_jax.reports.runs import expand
   from fer_jax.runtime import cluster, storage
-  if _CONFIG.value:
-    jobs = cross.plan(_CONFIG.value, _DATASETS.value, _SEEDS.value, _WORKDIR.value, _SET.value)
+  if given.config:
+    jobs = cross.plan(given.config, given.datasets, given.seeds, given.workdir, given.set)
     if status := queue.train_all(jobs, shared=True):
       sys.exit(status)
     workdirs, more = [job.workdir for job in jobs], []
-  _start()
-  if not _CONFIG.value:
-    workdirs = [path for pattern in _WORKDIRS.value for path in expand(pattern)]
-    parsed = map(cross.parse, _DATASETS.value)
-    more = [cross.Test(name, variant, split or 'test', _DATA_DIR.value) for name, variant, split in parsed]
+  command_line.start(given)
+  if not given.config:
+    workdirs = [path for pattern in given.workdirs for path in expand(pattern)]
+    parsed = map(cross.parse, given.datasets)
+    more = [cross.Test(name, variant, split or 'test', given.data_dir) for name, variant, split in parsed]
   result = cross.measure([storage.as_path(workdir) for workdir in dict.fromkeys(workdirs)], more)
-  storage.write_json(storage.as_path(_WORKDIR.value) / 'cross.json', result)
-  cluster.say(formats.deliver(make_tables(result), _FORMAT.value, _OUT.value))
+  storage.write_json(storage.as_path(given.workdir) / 'cross.json', result)
+  cluster.say(formats.deliver(make_tables(result), given.out))
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(define, main)

@@ -1,43 +1,46 @@
 """Evaluates a run.
 
     python -m fer_jax.evaluate --workdir=runs/pal [--split=test]
-    python -m fer_jax.evaluate --workdir=runs/pal --subset=occlusion.txt --copies
+    python -m fer_jax.evaluate --workdir=runs/pal --subset=occlusion.txt --duplicates
     python -m fer_jax.evaluate --workdir=runs/arm --set=model.head.global_mean=batch --set=eval_order=sorted
 
-Subsets alone are scored from the predictions of the last evaluation, where there are any: no further look at the split.
+Subsets alone are scored from the predictions of the last evaluation, where there are any: the split is not evaluated
+again.
 Changes by --set make an evaluation of their own, in a file of its own; they cannot change the parameters.
 """
+
+from typing import Any
 
 from absl import flags
 
 from fer_jax import command_line
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a training run.', required=True)
-_SPLIT = flags.DEFINE_string('split', None, "Split of the run's data set; its test split by default.")
-_DATA_DIR = flags.DEFINE_string('data_dir', None, "Where prepared data sets lie, if not where the run's config says.")
-_SET = flags.DEFINE_multi_string('set', [], "A change to the run's config, such as --set=eval_order=sorted; may be "
-                                 'repeated.')
-_SUBSET = flags.DEFINE_multi_string('subset', [], "A list of faces to score apart, besides those of the run's config; "
-                                    'may be repeated.')
-_COPIES = flags.DEFINE_boolean('copies', False, 'Also score without the images that have an exact copy in the training '
-                               'split.')
-_start = command_line.start_flags()
+
+def define() -> None:
+  """Defines the flags."""
+  flags.DEFINE_string('workdir', None, 'Folder of a training run.', required=True)
+  command_line.define_split()
+  flags.DEFINE_multi_string('set', [], "A change to the run's config, such as --set=eval_order=sorted; may be "
+                            'repeated.')
+  flags.DEFINE_multi_string('subset', [], "A list of faces to score apart, besides those of the run's config; may be "
+                            'repeated.')
+  flags.DEFINE_boolean('duplicates', False, 'Also score without images that have a duplicate in the training split.')
+  flags.DEFINE_boolean('verbose', False, 'Print all tables: every class, map, subset and list of triplets.')
+  command_line.define_start()
 
 
-def main(argv: list[str]) -> None:
+def main(given: Any) -> None:
   """Evaluates, prints the table, writes ``WORKDIR/evaluation/<split>[,<changes>].json`` and the report."""
-  del argv
-  _start()
+  command_line.start(given)
   from fer_jax.reports.page import write_report
   from fer_jax.reports.table import print_evaluation
-  from fer_jax.runtime import cluster, storage
+  from fer_jax.runtime import storage
   from fer_jax.training import evaluation
-  workdir = storage.as_path(_WORKDIR.value)
-  print_evaluation(evaluation.evaluate_run(
-      workdir, _SPLIT.value, data_dir=_DATA_DIR.value, changes=_SET.value, subset_lists=_SUBSET.value,
-      copies=_COPIES.value))
-  cluster.say(f'Report: {write_report(workdir)}')
+  workdir = storage.as_path(given.workdir)
+  result = evaluation.evaluate_run(workdir, given.split, data_dir=given.data_dir, changes=given.set,
+                                   subset_lists=given.subset, duplicates=given.duplicates)
+  print_evaluation(result, write_report(workdir), given.verbose)
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(define, main)

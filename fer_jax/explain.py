@@ -8,31 +8,34 @@ random order of pixels, a centred Gaussian and the face's own landmarks. Random 
 the map changes when the network forgets what it has learnt. Neither needs a label, and no accuracy is measured.
 """
 
+from typing import Any
+
 from absl import flags
 
 from fer_jax import command_line
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a finished training run.', required=True)
-_SPLIT = flags.DEFINE_string('split', None, "Split of the run's data set; its test split by default.")
-_FACES = flags.DEFINE_integer('faces', 500, 'How many faces, evenly spaced over the split.')
-_STEPS = flags.DEFINE_integer('steps', 16, "Portions in which a face's pixels go and come.")
-_DATA_DIR = flags.DEFINE_string('data_dir', None, "Where prepared data sets lie, if not where the run's config says.")
-_start = command_line.start_flags()
+
+def define() -> None:
+  """Defines the flags."""
+  flags.DEFINE_string('workdir', None, 'Folder of a finished training run.', required=True)
+  command_line.define_split()
+  flags.DEFINE_integer('faces', 500, 'How many faces, evenly spaced over the split.')
+  flags.DEFINE_integer('steps', 16, "Portions in which a face's pixels go and come.")
+  command_line.define_start()
 
 
-def main(argv: list[str]) -> None:
+def main(given: Any) -> None:
   """Prints the tables, writes ``WORKDIR/explanations/<split>.json`` and the report."""
-  del argv
-  _start()
+  command_line.start(given)
   from fer_jax.analysis import faithfulness
   from fer_jax.reports.faithfulness import print_faithfulness
   from fer_jax.reports.page import write_report
   from fer_jax.runtime import cluster, storage
-  workdir = storage.as_path(_WORKDIR.value)
-  print_faithfulness(faithfulness.explain_run(workdir, _SPLIT.value, faces=_FACES.value, steps=_STEPS.value,
-                                              data_dir=_DATA_DIR.value))
+  workdir = storage.as_path(given.workdir)
+  print_faithfulness(faithfulness.explain_run(workdir, given.split, faces=given.faces, steps=given.steps,
+                                              data_dir=given.data_dir))
   cluster.say(f'Report: {write_report(workdir)}')
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(define, main)

@@ -9,53 +9,48 @@ Images should be crops of faces, like those the network was trained on. The file
 """
 
 import json
+from typing import Any
 
 from absl import flags
 
 from fer_jax import command_line
 from fer_jax.errors import UserError
-from fer_jax.runtime import cluster
-
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a training run.', required=True)
-_OUT = flags.DEFINE_string('out', None, 'The .npz file to write.', required=True)
-_IMAGES = flags.DEFINE_string('images', None, 'A folder of images; the folders in it are read too.')
-_DATASET = flags.DEFINE_string('dataset', None, 'Or a prepared data set.')
-_VARIANT = flags.DEFINE_string('variant', '', 'Its variant.')
-_SPLIT = flags.DEFINE_string('split', 'test', 'Its split.')
-_DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where prepared data sets lie.')
-_start = command_line.start_flags()
 
 
-def main(argv: list[str]) -> None:
+def define() -> None:
+  """Defines the flags."""
+  flags.DEFINE_string('workdir', None, 'Folder of a training run.', required=True)
+  flags.DEFINE_string('out', None, 'The .npz file to write.', required=True)
+  command_line.define_faces('A folder of images; the folders in it are read too.')
+  flags.DEFINE_string('split', 'test', 'Its split.')
+  command_line.define_start()
+
+
+def main(given: Any) -> None:
   """Writes the file."""
-  del argv
-  _start()
+  command_line.start(given)
   import numpy as np
 
   from fer_jax.analysis import transfer
-  from fer_jax.runtime import storage
+  from fer_jax.runtime import cluster, storage
   from fer_jax.training import setup
   from fer_jax.training.workdir import now
-  if bool(_IMAGES.value) == bool(_DATASET.value):
-    raise UserError('give either --images=FOLDER or --dataset=NAME.')
-  out = storage.as_path(_OUT.value)
+  dataset, variant, folder = command_line.faces(given)
+  out = storage.as_path(given.out)
   if out.suffix != '.npz':
     raise UserError(f'--out={out}: give the path of an .npz file.')
   mesh = cluster.make_mesh()
-  trained = setup.load(_WORKDIR.value, mesh)
-  if _IMAGES.value:
-    source = transfer.open_faces(trained, 'folder', '', '', _IMAGES.value)
-  else:
-    source = transfer.open_faces(trained, _DATASET.value, _VARIANT.value, _SPLIT.value, _DATA_DIR.value)
-  table = transfer.features(trained, source, mesh)
-  about = {'workdir': str(trained.workdir), 'name': trained.config.name, 'step': trained.step,
-           'commit': trained.record['commit'], 'seed': trained.config.seed, 'fingerprint': source.fingerprint,
-           'data': _IMAGES.value or f'{_DATASET.value} {_SPLIT.value}', 'written': now()}
-  storage.write_npz(out, names=np.array(source.names), classes=np.array(source.classes),
+  trained = setup.load(given.workdir, mesh)
+  faces = transfer.open_faces(trained, dataset, variant, '' if given.images else given.split, folder)
+  table = transfer.features(trained, faces, mesh)
+  about = {'workdir': str(trained.workdir), 'name': trained.protocol.name, 'step': trained.step,
+           'commit': trained.record['commit'], 'seed': trained.protocol.seed, 'fingerprint': faces.fingerprint,
+           'data': given.images or f'{given.dataset} {given.split}', 'written': now()}
+  storage.write_npz(out, names=np.array(faces.names), classes=np.array(faces.classes),
                     network_classes=np.array(trained.record['classes']), about=json.dumps(about), **table)
-  cluster.say(f"{out}: {len(source):,} faces, pooled {table['pooled'].shape[1]}, embedding "
+  cluster.say(f"{out}: {len(faces):,} faces, pooled {table['pooled'].shape[1]}, embedding "
               f"{table['embedding'].shape[1]}.")
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(define, main)

@@ -1,38 +1,41 @@
 """Collects runs into the papers' benchmark tables, beside the published numbers.
 
     python -m fer_jax.report --workdirs='runs/*'
-    python -m fer_jax.report --workdirs=runs/pal-0,runs/pal-1,runs/pal-2 --table=ferplus --format=latex --out=table.tex
+    python -m fer_jax.report --workdirs=runs/pal-0,runs/pal-1,runs/pal-2 --table=ferplus --out=table.tex
 
 Runs that differ in their seed alone are one row: mean, standard deviation and Student's t interval over seeds; of a
 single run the Wilson interval over its faces. What is leaky or untrained is marked. Needs no device.
 """
 
 import sys
+from typing import Any
 
 from absl import flags
 
 from fer_jax import command_line
 from fer_jax.errors import UserError
 
-_WORKDIRS = flags.DEFINE_list('workdirs', [], "Folders of training runs; '*' stands for several, as in 'runs/*'.")
-_TABLE = flags.DEFINE_list('table', [], 'Which tables: rafdb, affectnet7, affectnet8, ferplus, sfew, fer2013, fec, '
-                           'KEY_subsets, KEY_au_cues; all by default.')
-_FORMAT = flags.DEFINE_string('format', 'text', 'text, markdown, latex or csv.')
-_OUT = flags.DEFINE_string('out', None, 'File to write to, instead of the console.')
+
+def define() -> None:
+  """Defines the flags."""
+  flags.DEFINE_list('workdirs', [], "Folders of training runs; '*' stands for several, as in 'runs/*'.")
+  flags.DEFINE_list('table', [], 'Which tables: rafdb, affectnet7, affectnet8, ferplus, sfew, fer2013, fec, '
+                    'KEY_subsets, KEY_au_cues; all by default.')
+  command_line.define_out()
 
 
-def main(argv: list[str]) -> None:
+def main(given: Any) -> None:
   """Prints or writes the tables; which runs could not be used is said on the standard error."""
-  del argv
-  if not _WORKDIRS.value:
+  if not given.workdirs:
     raise UserError("--workdirs: name the folders of training runs, such as --workdirs='runs/*'.")
-  from fer_jax.reports import benchmark, formats
-  runs, problems = benchmark.collect(_WORKDIRS.value)
-  tables, remarks = benchmark.make_tables(runs, _TABLE.value)
-  print(formats.deliver(tables, _FORMAT.value, _OUT.value))
+  from fer_jax.reports import benchmark, formats, runs
+  formats.check_out(given.out)
+  found, problems = runs.collect(given.workdirs)
+  tables, remarks = benchmark.make_tables(found, given.table)
+  print(formats.deliver(tables, given.out))
   for sentence in (*problems, *remarks):
     print(f'note: {sentence}', file=sys.stderr)
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(define, main)
