@@ -47,7 +47,7 @@ def region_count(scheme: str = 'none', count: int = RANDOM_CROPS, side: tuple[fl
 
 def region_boxes(landmarks: Any, uniform: Any, scheme: str, count: int = RANDOM_CROPS,
                  side: tuple[float, float] = (0.7, 0.95), landmark_side: float = 0.5) -> Any:
-  """Returns the boxes (R, 4) of one face's regions, the full face first.
+  """The boxes of one face's regions (RAN, arXiv 1905.04075, section III-A; the fixed ones as in its code).
 
   Args:
     landmarks: (68, 2) fractions of the image, iBUG-68 order; points that are NaN are replaced by ``TEMPLATE``.
@@ -58,6 +58,9 @@ def region_boxes(landmarks: Any, uniform: Any, scheme: str, count: int = RANDOM_
     count: number of random crops.
     side: range of their side as a share of the image side.
     landmark_side: side of the squares at landmarks, likewise.
+
+  Returns:
+    (R, 4) left, top, right, bottom in fractions of the image, the full face first.
   """
   xp = landmarks.__array_namespace__()
   if scheme == 'random':
