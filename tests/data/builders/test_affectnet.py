@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fer_jax.data import face
-from fer_jax.data.builders.affectnet import affectnet, files
+from fer_jax.data.builders.affectnet import affectnet
+from fer_jax.data.builders.affectnet import files as reader
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing.files import File
 from fer_jax.data.preparing.preparation import make_builder, summary
@@ -22,8 +23,8 @@ from tests import trees
 from tests.trees import records, write
 
 FORMATS = pathlib.Path(__file__).resolve().parents[4] / 'shared' / 'data' / 'formats'
-IMAGES, LISTS = f'{files.IMAGES}/', f'{files.LISTS}/'
-HEADER = ','.join(files.COLUMNS)
+IMAGES, LISTS = f'{reader.IMAGES}/', f'{reader.LISTS}/'
+HEADER = ','.join(reader.COLUMNS)
 TRAINING, VALIDATION = f'{LISTS}training.csv', f'{LISTS}validation.csv'
 
 
@@ -112,7 +113,7 @@ def names(faces):
 
 
 def test_a_line_in_the_official_form():
-  found = files.read_line(TRAIN_LINES[0])
+  found = reader.read_line(TRAIN_LINES[0])
   assert found[:4] == (f'0/{stem(0)}.jpg', 0, -.25, .5)
   assert found.box == (4, 6, 44, 36)  # Left, top, right, bottom, from x, y, width, height.
   np.testing.assert_array_equal(found.landmarks, points(0))
@@ -121,9 +122,9 @@ def test_a_line_in_the_official_form():
 
 @pytest.mark.parametrize('text', ['-2', '', '-2.0', 'nan'])
 def test_valence_and_arousal_may_be_missing(text):
-  found = files.read_line(line(0, 3, text, .5))
+  found = reader.read_line(line(0, 3, text, .5))
   assert math.isnan(found.valence) and found.arousal == .5
-  assert math.isnan(files.read_line(line(0, 3, .5, text)).arousal)
+  assert math.isnan(reader.read_line(line(0, 3, .5, text)).arousal)
 
 
 rows = st.tuples(
@@ -149,14 +150,14 @@ def split_of(text):
       return encoded
 
   images = {f'0/{stem(0)}.jpg': File('image')}
-  return files._read_table(Table('lists/training.csv'), images, dict(images), 8)
+  return reader._read_table(Table('lists/training.csv'), images, dict(images), 8)
 
 
 @hypothesis.given(rows)
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_lines_come_back_as_they_were_written(row):
   path, (x, y, width, height), landmarks, expression, valence, arousal = row
-  found = files.read_line(csv_line(*row))
+  found = reader.read_line(csv_line(*row))
   assert found.path == path and found.label == expression
   assert found.box == (x, y, x + width, y + height)
   for value, expected in ((found.valence, valence), (found.arousal, arousal)):
@@ -248,7 +249,7 @@ def test_headers_are_optional(tmp_path, training, validation):
 @pytest.mark.parametrize('config, files', [('csv7', first()), ('npy7', second())])
 def test_seven_classes_are_those_without_contempt(tmp_path, config, files):
   faces, builder = listed(tmp_path, files, config)
-  assert builder.classes() == tuple(builder.info.features['label'].names) == files.CLASSES[:7]
+  assert builder.classes() == tuple(builder.info.features['label'].names) == reader.CLASSES[:7]
   assert sorted({one.label for split in faces.values() for one in split}) == list(range(7))
   assert any('of train' in note and '1 of contempt' in note for note in builder._notes)
 
@@ -292,7 +293,7 @@ COPY = {f'{split}/{i}/image{i}.jpg': b'' for split in ('train', 'val') for i in 
                     '4:fear,5:disgust,6:anger,7:contempt']),
     ('npy8', COPY, ['--dataset=faces_folder']),
     ('csv8', {'fer2013.csv': b''}, ['not AffectNet', 'found there: fer2013.csv', 'mohammadmahoor.com']),
-    ('csv8', without(first(), IMAGES), [f'no images in a folder {files.IMAGES}', f'found there: {LISTS}']),
+    ('csv8', without(first(), IMAGES), [f'no images in a folder {reader.IMAGES}', f'found there: {LISTS}']),
     ('csv8', without(first(), LISTS), ['training.csv is missing', 'found there: nothing']),
     ('csv8', without(first(), VALIDATION), ['validation.csv is missing', 'found there: training.csv']),
     ('csv8', first() | {VALIDATION: HEADER}, ['validation.csv is empty']),
@@ -359,7 +360,7 @@ def test_flaws_are_told_or_left_out(tmp_path, flaw):
   assert len(builder._lines) == 1 and expected[-1].split(', ')[-1] in builder._lines[0]
 
 
-@hypothesis.given(st.sampled_from(files.PARTS), st.data())
+@hypothesis.given(st.sampled_from(reader.PARTS), st.data())
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_a_damaged_array_is_told(part, data):
   files = {name[-7:-4]: content for name, content in annotation('train_set', 0, 0, *TRAIN[0]).items()}
@@ -373,7 +374,7 @@ def test_a_damaged_array_is_told(part, data):
       return files[self.path]
 
   try:
-    found = files._read_annotation('0.jpg', {name: Part(name) for name in files.PARTS}, 8)
+    found = reader._read_annotation('0.jpg', {name: Part(name) for name in reader.PARTS}, 8)
     assert found.label in range(8) and found.landmarks.shape == (68, 2)
   except ValueError as e:
     assert str(e).startswith(f'{part}: ')
@@ -390,7 +391,7 @@ def test_wrong_paths(tmp_path):
   path.write_bytes(path.read_bytes()[:-40])
   for wrong, expected in ((None, 'mohammadmahoor.com'), (tmp_path / 'none', 'does not exist'), (path, 'damaged')):
     with pytest.raises(UserError, match=expected):
-      files.open_files(wrong and str(wrong), 'csv', 8)
+      reader.open_files(wrong and str(wrong), 'csv', 8)
 
 
 def test_counts_are_checked(tmp_path):
@@ -485,7 +486,7 @@ def test_records_of_the_second_release(built_npy):
   np.testing.assert_array_equal(one['landmarks'], points(101))
   assert (one['valence'], one['arousal']) == (.125, .25)
   assert math.isnan(valid[f'{stem(103)}.jpg']['valence'])
-  assert built_npy.contents()['classes'] == list(files.CLASSES[:7])
+  assert built_npy.contents()['classes'] == list(reader.CLASSES[:7])
 
 
 @pytest.mark.parametrize('form', ['val/{label}/{stem}/', '{label}/{stem}.jpg', '{label}/{stem}/8.jpg'])
@@ -504,7 +505,7 @@ def test_lists_of_ran_match_both_releases(tmp_path, built_csv, built_npy, form):
 def test_aligned(tmp_path):
   builder = build(tmp_path, first(), 'csv7-similarity32')
   record = builder.as_data_source('valid')[0]
-  assert record['image'].shape == (32, 32, 3) and builder.classes() == files.CLASSES[:7]
+  assert record['image'].shape == (32, 32, 3) and builder.classes() == reader.CLASSES[:7]
 
 
 def test_landmarks_that_are_not_released_are_detected(tmp_path):
@@ -572,7 +573,7 @@ def test_samples(tmp_path, sample):
   else:
     files |= {name.replace('annotations', 'images').replace('_exp.npy', '.jpg'): b'' for name in list(files)
               if name.endswith('_exp.npy')}
-  splits = files.open_files(write(tmp_path / 'source', files), sample[-3:], 8)
+  splits = reader.open_files(write(tmp_path / 'source', files), sample[-3:], 8)
   for split in splits.values():
     assert split.faces and not split.problems and not split.missing
     for one in split.faces:

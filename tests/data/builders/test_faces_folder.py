@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fer_jax.data import face
-from fer_jax.data.builders.faces_folder import faces_folder, files
+from fer_jax.data.builders.faces_folder import faces_folder
+from fer_jax.data.builders.faces_folder import files as reader
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing import preparation
 from fer_jax.data.reading import splits
@@ -69,7 +70,7 @@ def fails(tmp_path, files, *expected, **options):
 @pytest.mark.parametrize('path, level', [
     ('f.zip', ''), ('f.zip', 'archive/images/'), ('folder', ''), ('ordner-ü', 'x/')])
 def test_accepted_layouts(tmp_path, path, level):
-  faces = files.open_files(write(tmp_path / path, {level + name: file for name, file in tree().items()}))
+  faces = reader.open_files(write(tmp_path / path, {level + name: file for name, file in tree().items()}))
   assert list(faces.splits) == ['train', 'valid', 'test']
   assert list(faces.splits['train']) == ['Happy', 'müde', 'staunend', 'surprised']
   assert list(faces.splits['train']['Happy']) == ['train/Happy/1.png', 'train/Happy/below/1.JPG']
@@ -79,12 +80,12 @@ def test_accepted_layouts(tmp_path, path, level):
 
 @pytest.mark.parametrize('name', ['val', 'valid', 'validation', 'VAL'])
 def test_names_of_the_validation_split(tmp_path, name):
-  assert list(files.open_files(write(tmp_path, {f'{name}/a/1.bmp': b'', 'test/a/1.webp': b''})).splits) == [
+  assert list(reader.open_files(write(tmp_path, {f'{name}/a/1.bmp': b'', 'test/a/1.webp': b''})).splits) == [
       'valid', 'test']
 
 
 def test_images_outside_of_the_splits_are_ignored_and_told(tmp_path):
-  faces = files.open_files(write(tmp_path, {'train/a/1.png': b'', 'cover.png': b'', 'testing/a/1.png': b''}))
+  faces = reader.open_files(write(tmp_path, {'train/a/1.png': b'', 'cover.png': b'', 'testing/a/1.png': b''}))
   assert faces.ignored == ['cover.png', 'testing/a/1.png']
 
 
@@ -95,14 +96,14 @@ def test_images_outside_of_the_splits_are_ignored_and_told(tmp_path):
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_the_order_is_the_one_given_whatever_the_folders_are_called(order, data):
   folders = [data.draw(st.sampled_from([name, f' {name.upper()} ', *face._SYNONYMS[name]])) for name in order]
-  assert list(files.read_classes(folders).values()) == list(order)
-  assert list(files.read_classes(folders)) == [folder.strip() for folder in folders]
-  numbered = files.read_classes([f'{i}:{folder}' for i, folder in enumerate(folders)])
+  assert list(reader.read_classes(folders).values()) == list(order)
+  assert list(reader.read_classes(folders)) == [folder.strip() for folder in folders]
+  numbered = reader.read_classes([f'{i}:{folder}' for i, folder in enumerate(folders)])
   assert numbered == {str(i): name for i, name in enumerate(order)}
 
 
 def test_other_names_are_kept():
-  assert files.read_classes(['Pain', '3:joy', 'a:b:müde', 'sad']) == {
+  assert reader.read_classes(['Pain', '3:joy', 'a:b:müde', 'sad']) == {
       'Pain': 'Pain', '3': 'happiness', 'a:b': 'müde', 'sad': 'sadness'}
 
 

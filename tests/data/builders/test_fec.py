@@ -12,12 +12,13 @@ import pytest
 import tensorflow_datasets as tfds
 
 from fer_jax.data import face, triplets
-from fer_jax.data.builders.fec import fec, files
+from fer_jax.data.builders.fec import fec
+from fer_jax.data.builders.fec import files as reader
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.errors import UserError
 
 SAMPLES = pathlib.Path(__file__).resolve().parents[4] / 'shared' / 'data' / 'formats' / 'fec'
-TRAIN, TEST = files.FILES['train'], files.FILES['test']
+TRAIN, TEST = reader.FILES['train'], reader.FILES['test']
 
 # Faces by a name of this test's: URL, box as the csv files write it, file. The first three are in one photo.
 GROUP = 'http://photos.example.org/1,2/é_漢_"b".jpg'
@@ -123,23 +124,23 @@ def fields(faces='abc', kind='ONE', annotations='111121'):
 
 
 def test_a_line_in_the_official_form():
-  triplet = files.read_row(fields())
-  assert triplet.faces[1] == files.Face(GROUP, left=.123456, right=.345678, top=.2, bottom=.6)
+  triplet = reader.read_row(fields())
+  assert triplet.faces[1] == reader.Face(GROUP, left=.123456, right=.345678, top=.2, bottom=.6)
   assert triplet == (triplet.faces, 'one_class', (5, 1, 0)) and triplet.odd == 0
 
 
 def test_faces_are_a_url_and_a_box():
-  a, b, c = files.read_row(fields()).faces
+  a, b, c = reader.read_row(fields()).faces
   assert len({a, b, c}) == 3  # In one photo; the last two differ by a millionth.
   changed = fields()
   changed[1] = '0.10000000001'
-  assert files.read_row(changed).faces[0] == a
+  assert reader.read_row(changed).faces[0] == a
 
 
 @hypothesis.given(st.lists(st.sampled_from('123'), min_size=1, max_size=12), st.permutations('abc'))
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_the_odd_one_is_the_majority_or_nothing(annotations, order):
-  triplet = files.read_row(fields(order, 'TWO', annotations))
+  triplet = reader.read_row(fields(order, 'TWO', annotations))
   ranked = collections.Counter(annotations).most_common()
   tie = len(ranked) > 1 and ranked[0][1] == ranked[1][1]
   assert triplet.odd == (None if tie else int(ranked[0][0]) - 1)
@@ -173,16 +174,16 @@ def changed(**columns):
 ])
 def test_bad_lines(row, expected):
   with pytest.raises(ValueError, match=expected):
-    files.read_row(row)
+    reader.read_row(row)
 
 
 @pytest.mark.parametrize('file, listed', [(TRAIN, 4), (TEST, 2)])
 def test_the_samples_of_the_official_form(tmp_path, file, listed):
   if not SAMPLES.exists():
     pytest.skip(f'the samples are not at {SAMPLES}')
-  table = files.Split(SAMPLES / file, tmp_path, {})
+  table = reader.Split(SAMPLES / file, tmp_path, {})
   assert len(table.faces) == 3 * listed and not table.malformed
-  rows = [files.read_row(row) for row in csv.reader((SAMPLES / file).read_text().splitlines())]
+  rows = [reader.read_row(row) for row in csv.reader((SAMPLES / file).read_text().splitlines())]
   assert [(row.odd, sum(row.votes)) for row in rows] == ([(0, 6), (2, 6), (1, 8), (None, 6)] if file == TRAIN else
                                                          [(1, 6), (2, 6)])
 
@@ -261,7 +262,7 @@ def test_coverage(built):
       '4 faces; of the 4 listed, 2 are listed in the other split too.']).split()
   # The same, counted row by row.
   for part, rows in zip(text.split('Triplets of ')[1:], ROWS.values(), strict=True):
-    for outcome in files.OUTCOMES:
+    for outcome in reader.OUTCOMES:
       counts = [sum(slow_outcome(members, annotations) == outcome and kind == wanted
                     for members, kind, annotations in rows) for wanted in KINDS]
       assert f'{outcome:<18}' + ''.join(f'{n:>13}' for n in (*counts, sum(counts))) in part.splitlines()
@@ -309,7 +310,7 @@ def test_where_nothing_is_left_the_reasons_are_told_before_images_are_read(tmp_p
 
 @pytest.mark.parametrize('inner', ['', 'FEC_dataset'])
 def test_accepted_layouts(tmp_path, inner):
-  splits = files.open_files(write(tmp_path, tree(), inner))
+  splits = reader.open_files(write(tmp_path, tree(), inner))
   assert list(splits) == ['train', 'test']
   assert [len(split.kept()) for split in splits.values()] == [7, 2]  # The corrupt image is not yet known to be so.
   assert [len(split.malformed) for split in splits.values()] == [1, 0]
@@ -320,7 +321,7 @@ def test_accepted_layouts(tmp_path, inner):
 def test_a_lost_quote_spoils_its_own_line_only(tmp_path):
   good = line('abc', 'ONE', '1')
   lines = ['', good, good.replace('"ONE', 'ONE').replace('"10', '"1"0'), good[:-3], '\ufeff' + good, '', good]
-  splits = files.open_files(write(tmp_path, tree() | {TRAIN: '\ufeff' + '\r\n'.join(lines)}))
+  splits = reader.open_files(write(tmp_path, tree() | {TRAIN: '\ufeff' + '\r\n'.join(lines)}))
   assert len(splits['train'].kept()) == 2
   assert [problem.split(': ')[0] for problem in splits['train'].malformed] == [f'{TRAIN}, line {n}' for n in (3, 4, 5)]
 
@@ -330,8 +331,8 @@ def test_wrong_paths(tmp_path):
   for path, expected in ((None, 'Google'), (tmp_path / 'none', 'none does not exist'),
                          (tmp_path / 'fec.zip', 'fec.zip is not a folder')):
     with pytest.raises(UserError, match=expected) as e:
-      files.open_files(path and str(path))
-    assert files.HOW_TO in str(e.value)
+      reader.open_files(path and str(path))
+    assert reader.HOW_TO in str(e.value)
   builder = fec(data_dir=tmp_path, file_format='array_record')
   with pytest.raises(UserError, match='To obtain it'):
     builder.download_and_prepare()
@@ -363,11 +364,11 @@ def index(*lines):
 def test_broken_sources_are_told_with_file_and_line(tmp_path, changes, expected):
   files = {name: content for name, content in (tree() | changes).items() if content is not None}
   with pytest.raises(UserError) as e:
-    files.open_files(write(tmp_path, files))
+    reader.open_files(write(tmp_path, files))
   for text in (*expected, str(tmp_path)):
     assert text in str(e.value)
 
 
 def test_a_face_may_be_in_the_index_twice_with_one_file(tmp_path):
-  splits = files.open_files(write(tmp_path, tree() | {'index.csv': '\n'.join(INDEX + INDEX[1:])}))
+  splits = reader.open_files(write(tmp_path, tree() | {'index.csv': '\n'.join(INDEX + INDEX[1:])}))
   assert splits['train'].files[splits['train'].faces[0]] == 'faces/a.png'

@@ -14,7 +14,8 @@ import PIL.Image
 import pytest
 
 from fer_jax.data import face
-from fer_jax.data.builders.fer2013 import fer2013, files
+from fer_jax.data.builders.fer2013 import fer2013
+from fer_jax.data.builders.fer2013 import files as reader
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing import preparation
 from fer_jax.data.reading import splits
@@ -108,7 +109,7 @@ ICML = 'emotion, Usage, pixels'
 ])
 def test_accepted_tables(tmp_path, path, files):
   write(tmp_path / path.partition('/')[0], files)
-  rows, problems = files.open_table(str(tmp_path / path))
+  rows, problems = reader.open_table(str(tmp_path / path))
   assert not problems
   assert [(row.label, row.usage) for row in rows] == ROWS
   assert [row.name for row in rows] == [f'fer2013_{i:05d}.png' for i in range(len(ROWS))]
@@ -119,7 +120,7 @@ def test_accepted_tables(tmp_path, path, files):
 
 def test_images_know_their_line_and_travel_to_other_processes(tmp_path):
   write(tmp_path, {'fer2013.csv': table(line3='\n' + table().decode().splitlines()[2])})
-  image = files.open_table(str(tmp_path))[0][1].image
+  image = reader.open_table(str(tmp_path))[0][1].image
   assert str(image) == f'{tmp_path}/fer2013.csv, line 4'
   assert pickle.loads(pickle.dumps(image)) == image and image.stamp() == ()
 
@@ -127,7 +128,7 @@ def test_images_know_their_line_and_travel_to_other_processes(tmp_path):
 @hypothesis.given(st.binary(min_size=2304, max_size=2304))
 @hypothesis.settings(max_examples=50, deadline=None)
 def test_pixels_come_back_as_they_were(values):
-  row = files._row('t', 0, 2, '3', ' '.join(map(str, values)), 'Training')
+  row = reader._row('t', 0, 2, '3', ' '.join(map(str, values)), 'Training')
   assert row.image.values == values
   assert np.asarray(PIL.Image.open(io.BytesIO(row.image.read()))).tobytes() == values
 
@@ -138,7 +139,7 @@ def test_a_bad_pixel_is_found_wherever_it_is(place, bad):
   values = ['0'] * 2304
   values[place] = bad
   with pytest.raises(ValueError, match=re.escape(f'from 0 to 255, found {bad!r}')):
-    files._row('t', 0, 2, '3', ' '.join(values), 'Training')
+    reader._row('t', 0, 2, '3', ' '.join(values), 'Training')
 
 
 BAD_LINES = [
@@ -160,7 +161,7 @@ BAD_LINES = [
 @pytest.mark.parametrize('line, expected', BAD_LINES)
 def test_bad_lines_are_told_by_number(tmp_path, line, expected):
   write(tmp_path, {'fer2013.csv': table(line4=line)})
-  rows, problems = files.open_table(str(tmp_path))
+  rows, problems = reader.open_table(str(tmp_path))
   assert len(problems) == 1 and problems[0].startswith('fer2013.csv, line 4: ') and expected in problems[0]
   assert [row.name for row in rows] == [f'fer2013_{i:05d}.png' for i in range(len(ROWS)) if i != 2]
   builder = fer2013(data_dir=tmp_path / 'data', source=str(tmp_path))
@@ -185,7 +186,7 @@ def test_bad_lines_are_told_by_number(tmp_path, line, expected):
 @pytest.mark.parametrize('kind', ['f.zip', 'folder'])
 def test_what_is_not_the_table(tmp_path, kind, files, expected):
   with pytest.raises(UserError) as e:
-    files.open_table(write(tmp_path / kind, files))
+    reader.open_table(write(tmp_path / kind, files))
   for text in (*expected, kind):
     assert text in str(e.value)
 
@@ -193,40 +194,40 @@ def test_what_is_not_the_table(tmp_path, kind, files, expected):
 def test_kaggles_train_csv_itself_is_refused(tmp_path):
   write(tmp_path, {'train.csv': b'emotion,pixels\n0,1 2 3\n'})
   with pytest.raises(UserError, match='train.csv, line 1: the header has no usage'):
-    files.open_table(str(tmp_path / 'train.csv'))
+    reader.open_table(str(tmp_path / 'train.csv'))
 
 
 def test_wrong_paths_and_damaged_zips(tmp_path):
   for path, expected in ((None, 'To obtain it'), (str(tmp_path / 'none.csv'), 'does not exist')):
     with pytest.raises(UserError, match=expected):
-      files.open_table(path)
+      reader.open_table(path)
   whole = pathlib.Path(write(tmp_path / 'f.zip', {'fer2013.csv': table()})).read_bytes()
   (tmp_path / 'cut.zip').write_bytes(whole[:len(whole) // 2])
   with pytest.raises(UserError, match='neither a folder nor a zip file, or a damaged one'):
-    files.open_table(str(tmp_path / 'cut.zip'))
+    reader.open_table(str(tmp_path / 'cut.zip'))
   (tmp_path / 'hurt.zip').write_bytes(whole.replace(b'Training', b'training', 1))
   with pytest.raises(UserError, match='hurt.zip/fer2013.csv cannot be read.*CRC'):
-    files.open_table(str(tmp_path / 'hurt.zip'))
+    reader.open_table(str(tmp_path / 'hurt.zip'))
 
 
 # Votes.
 
 
 def test_votes_are_joined_by_the_order_of_the_rows(tmp_path):
-  rows, problems = files.open_table(write(tmp_path, {'fer2013.csv': table(), 'fer2013new.csv': votes()}), votes=True)
+  rows, problems = reader.open_table(write(tmp_path, {'fer2013.csv': table(), 'fer2013new.csv': votes()}), votes=True)
   assert not problems and len(rows) == len(ROWS)
-  assert files.VOTES[:7] == files.CLASSES
+  assert reader.VOTES[:7] == reader.CLASSES
   for row, (_, given) in zip(rows, VOTES, strict=True):
-    assert dict(zip(files.VOTES, row.votes, strict=True)) == dict(zip(FERPLUS, given, strict=True))
-  assert files.open_table(str(tmp_path / 'fer2013.csv'), votes=True) == (
+    assert dict(zip(reader.VOTES, row.votes, strict=True)) == dict(zip(FERPLUS, given, strict=True))
+  assert reader.open_table(str(tmp_path / 'fer2013.csv'), votes=True) == (
       [row._replace(image=row.image._replace(table=f'{tmp_path}/fer2013.csv')) for row in rows], [])
 
 
 def test_agreement_leaves_ties_out(tmp_path):
-  rows, _ = files.open_table(write(tmp_path, {'fer2013.csv': table(), 'fer2013new.csv': votes()}), votes=True)
+  rows, _ = reader.open_table(write(tmp_path, {'fer2013.csv': table(), 'fer2013new.csv': votes()}), votes=True)
   # Of five rows of train one is tied; two say what the label does, one that it is no face, and one contempt.
-  assert files.agreement([row for row in rows if row.usage == 'Training']) == (2, 4)
-  assert files.agreement([]) == (0, 0)
+  assert reader.agreement([row for row in rows if row.usage == 'Training']) == (2, 4)
+  assert reader.agreement([]) == (0, 0)
 
 
 @pytest.mark.parametrize('files, expected', [
@@ -238,7 +239,7 @@ def test_agreement_leaves_ties_out(tmp_path):
 ])
 def test_votes_of_other_images(tmp_path, files, expected):
   with pytest.raises(UserError) as e:
-    files.open_table(write(tmp_path / 'folder', {'fer2013.csv': table(), **files}), votes=True)
+    reader.open_table(write(tmp_path / 'folder', {'fer2013.csv': table(), **files}), votes=True)
   for text in expected:
     assert text in str(e.value)
 
@@ -251,7 +252,7 @@ def test_votes_of_other_images(tmp_path, files, expected):
 ])
 def test_bad_lines_of_votes_leave_their_rows_out(tmp_path, line, expected):
   write(tmp_path, {'fer2013.csv': table(line3='0,1,Training'), 'fer2013new.csv': votes(line5=line)})
-  rows, problems = files.open_table(str(tmp_path), votes=True)
+  rows, problems = reader.open_table(str(tmp_path), votes=True)
   assert problems[0].startswith('fer2013.csv, line 3: ')
   assert problems[1].startswith('fer2013new.csv, line 5: ') and expected in problems[1]
   assert [int(row.name[8:13]) for row in rows] == [0, 2, 4, 5, 6, 7]
@@ -261,14 +262,14 @@ def test_bad_lines_of_votes_leave_their_rows_out(tmp_path, line, expected):
 
 
 def test_folders_tell_valid_by_names(tmp_path):
-  faces = files.open_folders(write(tmp_path / 'f.zip', {f'archive/{name}': file for name, file in tree().items()}))
+  faces = reader.open_folders(write(tmp_path / 'f.zip', {f'archive/{name}': file for name, file in tree().items()}))
   assert {split: sorted(folders) for split, folders in faces.splits.items()} == {
       split: sorted(FOLDERS.values()) for split in ('train', 'valid', 'test')}
   assert list(faces.splits['valid']['happy']) == ['test/happy/PublicTest_3.jpg']
   assert list(faces.splits['test']['happy']) == ['test/happy/PrivateTest_3.jpg']
-  plain = files.open_folders(write(tmp_path / 'plain', tree(('im', 'p'))))
+  plain = reader.open_folders(write(tmp_path / 'plain', tree(('im', 'p'))))
   assert list(plain.splits) == ['train', 'test'] and len(plain.splits['test']['sad']) == 2
-  own = files.open_folders(write(tmp_path / 'own', tree(('',)) | {f'val/{name}/v.jpg': b'' for name in FOLDERS}))
+  own = reader.open_folders(write(tmp_path / 'own', tree(('',)) | {f'val/{name}/v.jpg': b'' for name in FOLDERS}))
   assert list(own.splits) == ['train', 'valid', 'test']
 
 
@@ -288,7 +289,7 @@ def without(part):
 ])
 def test_what_is_not_the_folders(tmp_path, files, expected):
   with pytest.raises(UserError) as e:
-    files.open_folders(write(tmp_path / 'folder', files))
+    reader.open_folders(write(tmp_path / 'folder', files))
   for text in expected:
     assert text in str(e.value)
 
@@ -304,8 +305,8 @@ def test_an_unknown_class_folder_is_told(tmp_path):
 
 
 def test_counts_are_those_of_the_official_data(tmp_path):
-  assert [sum(files.COUNTS[split]) for split in ('train', 'valid', 'test')] == [28709, 3589, 3589]
-  assert sum(files.MERGED_COUNTS['test']) == 7178
+  assert [sum(reader.COUNTS[split]) for split in ('train', 'valid', 'test')] == [28709, 3589, 3589]
+  assert sum(reader.MERGED_COUNTS['test']) == 7178
   with pytest.raises(UserError) as e:
     build(tmp_path, {'fer2013.csv': table()}, check_counts=True)
   for text in ('train: found 5, expected 28,709', 'valid: found 2, expected 3,589', 'test: found 1', 'anger'):
@@ -335,7 +336,7 @@ def test_records(built):
     assert record['label'] == ROWS[row][0]
     np.testing.assert_array_equal(decoded(record), GREYS[row])
     assert record['votes'].dtype == np.int32
-    assert dict(zip(files.VOTES, record['votes'], strict=True)) == dict(zip(FERPLUS, VOTES[row][1], strict=True))
+    assert dict(zip(reader.VOTES, record['votes'], strict=True)) == dict(zip(FERPLUS, VOTES[row][1], strict=True))
     assert record['landmarks'].shape == (68, 2) and np.isfinite(record['landmarks']).all()
   summary = preparation.summary(built)
   assert 'train: the label has the most of the ten votes for 2 of 4 images' in summary
@@ -390,7 +391,7 @@ def test_samples(name):
   path = SAMPLES / f'{name}.sample.csv'
   if not path.exists():
     pytest.skip(f'there are no samples at {SAMPLES}')
-  rows, problems = files.open_table(str(path))
+  rows, problems = reader.open_table(str(path))
   assert not problems
   assert [(row.label, row.usage) for row in rows] == [(0, 'Training'), (3, 'PublicTest'), (6, 'PrivateTest')]
   assert list(rows[0].image.values[:4]) == [0, 2, 4, 6]
@@ -402,11 +403,11 @@ def test_real_votes(tmp_path):
   with zipfile.ZipFile(REAL) as archive:
     (tmp_path / 'fer2013new.csv').write_bytes(archive.read('fer2013new.csv'))
   # Images are none of the votes' business: one stands for all.
-  usages = [usage for usage, split in files.SPLITS.items() for _ in range(sum(files.COUNTS[split]))]
+  usages = [usage for usage, split in reader.SPLITS.items() for _ in range(sum(reader.COUNTS[split]))]
   (tmp_path / 'fer2013.csv').write_text('emotion,pixels,Usage\n' + ''.join(f'0,1 2,{usage}\n' for usage in usages))
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(files, '_pixels', lambda text: b'')
-    rows, problems = files.open_table(str(tmp_path), votes=True)
+    patch.setattr(reader, '_pixels', lambda text: b'')
+    rows, problems = reader.open_table(str(tmp_path), votes=True)
   assert not problems and len(rows) == 35887
   # All votes are NF where a row has no name, and there are 173 such rows.
   assert rows[0].votes == (3, 2, 0, 0, 1, 0, 4, 0, 0, 0)

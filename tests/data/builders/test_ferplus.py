@@ -14,7 +14,8 @@ import PIL.Image
 import pytest
 
 from fer_jax.data import face
-from fer_jax.data.builders.ferplus import ferplus, files, labels
+from fer_jax.data.builders.ferplus import ferplus, labels
+from fer_jax.data.builders.ferplus import files as reader
 from fer_jax.errors import UserError
 from tests import trees
 from tests.trees import records, write
@@ -163,7 +164,7 @@ build = functools.partial(trees.build, 'ferplus', kind='files.zip')
     ('f.zip', ''), ('f.zip', 'data/'), ('f.zip', 'FERPlus-master/data/'), ('folder', ''), ('folder', 'data'),
     ('dossier é 漢', ''), ('é 漢.zip', '')])
 def test_accepted_layouts(tmp_path, file, level):
-  splits = files.open_files(write(tmp_path / file, tree(), level))
+  splits = reader.open_files(write(tmp_path / file, tree(), level))
   assert list(splits) == ['train', 'valid', 'test']
   assert [len(split.rows) for split in splits.values()] == [4, 2, 1]
   assert splits['valid'].rows[0].image.read() == picture(10)
@@ -203,7 +204,7 @@ GOOD = line(*ROWS['FER2013Test'][0])
 @pytest.mark.parametrize('kind', ['f.zip', 'folder'])
 def test_broken_sources_are_told_with_file_and_line(tmp_path, kind, files, expected):
   with pytest.raises(UserError) as e:
-    files.open_files(write(tmp_path / kind, files))
+    reader.open_files(write(tmp_path / kind, files))
   for text in (*expected, kind):
     assert text in str(e.value)
 
@@ -211,7 +212,7 @@ def test_broken_sources_are_told_with_file_and_line(tmp_path, kind, files, expec
 def test_many_problems_are_told_at_once_but_not_all(tmp_path):
   files = broken(FER2013Test__label_csv=b'x\n' * 50)
   with pytest.raises(UserError) as e:
-    files.open_files(write(tmp_path / 'folder', files))
+    reader.open_files(write(tmp_path / 'folder', files))
   assert 'line 20:' in str(e.value) and 'line 21:' not in str(e.value) and '30 more' in str(e.value)
 
 
@@ -222,10 +223,10 @@ def test_wrong_paths(tmp_path):
                          (tmp_path / 'text.zip', 'neither a folder nor a zip'),
                          (tmp_path / 'cut.zip', 'damaged')):
     with pytest.raises(UserError, match=expected):
-      files.open_files(path and str(path))
+      reader.open_files(path and str(path))
   twice = tree() | {f'copy/{name}': content for name, content in tree().items()}
   with pytest.raises(UserError, match='more than once'):
-    files.open_files(write(tmp_path / 'twice.zip', twice))
+    reader.open_files(write(tmp_path / 'twice.zip', twice))
 
 
 def test_images_without_a_line_are_ignored_and_named(tmp_path):
@@ -298,7 +299,7 @@ def test_the_unlabelled_are_those_that_majority_drops(tmp_path, built):
   assert list(builder.info.splits) == ['train', 'valid']  # Every test image has a majority.
   for split in builder.info.splits:
     dropped = records(builder, split)
-    assert dropped.keys() == {name for name, _ in ROWS[files.FOLDERS[split]]} - records(built, split).keys()
+    assert dropped.keys() == {name for name, _ in ROWS[reader.FOLDERS[split]]} - records(built, split).keys()
     for record in dropped.values():
       assert record['label'] == -1 and not record['target'].any() and record['votes'].sum()
 
@@ -348,7 +349,7 @@ def test_strict_makes_a_bad_image_fatal_and_leaves_nothing(tmp_path):
 def real():
   if not REAL.exists():
     pytest.skip(f'the real data are not at {REAL}')
-  return files.open_files(str(REAL))
+  return reader.open_files(str(REAL))
 
 
 @pytest.mark.parametrize('rule, split', list(FINGERPRINTS))

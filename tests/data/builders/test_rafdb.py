@@ -11,7 +11,8 @@ import PIL.Image
 import pytest
 
 from fer_jax.data import face
-from fer_jax.data.builders.rafdb import files, rafdb
+from fer_jax.data.builders.rafdb import files as reader
+from fer_jax.data.builders.rafdb import rafdb
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing import preparation
 from fer_jax.data.reading import subsets
@@ -90,7 +91,7 @@ def test_aligned_records(built):
   assert built.builder_config.name == 'aligned'
   assert built.info.features['label'].names == ['surprise', 'fear', 'disgust', 'happiness', 'sadness', 'anger',
                                                 'neutral']
-  assert all(face.canonical(name) == name for name in files.CLASSES)
+  assert all(face.canonical(name) == name for name in reader.CLASSES)
   train, test = records(built, 'train'), records(built, 'test')
   assert {name: record['label'] for name, record in train.items()} == {
       'train_00001_aligned.jpg': 0, 'train_00002_aligned.jpg': 1, 'train_00003_aligned.jpg': 3,
@@ -144,7 +145,7 @@ def test_alignment_is_by_the_manual_points(tmp_path):
     assert train[f'{stem}_aligned.jpg']['image'] == face.jpeg(expected).getvalue()
 
 
-@pytest.mark.parametrize('variant', list(files.VARIANTS))
+@pytest.mark.parametrize('variant', list(reader.VARIANTS))
 def test_points_and_boxes_are_of_the_original_photos_alone(tmp_path, variant):
   builder = rafdb(data_dir=tmp_path, config=variant, file_format='array_record')
   faces = builder.faces(write(tmp_path / 'f.zip', tree()))
@@ -207,9 +208,9 @@ def test_names_and_paths_beyond_ascii(tmp_path):
 
 @pytest.mark.parametrize('file, level', [
     ('f.zip', ''), ('f.zip', 'basic/'), ('folder', ''), ('folder', 'basic'), ('folder', 'RAF-DB/basic')])
-@pytest.mark.parametrize('variant', list(files.VARIANTS))
+@pytest.mark.parametrize('variant', list(reader.VARIANTS))
 def test_accepted_layouts(tmp_path, file, level, variant):
-  found = files.open_files(write(tmp_path / file, tree(), level), variant)
+  found = reader.open_files(write(tmp_path / file, tree(), level), variant)
   assert [(row.stem, row.label + 1) for row in found.rows] == list(LABELS.items())
   assert not found.problems and not found.notes
   images, box = (ALIGNED, None) if variant == 'aligned' else (ORIGINAL, BOX)
@@ -225,7 +226,7 @@ def test_lists_of_other_editors_and_spellings(tmp_path):
   text = '\ufeff' + ''.join(f'{stem}.jpg\t{label}\r\n' for stem, label in LABELS.items()) + '\r\n'
   files = broken({TABLE: None, 'EmoLabel/list_partition_label.txt': text.encode()}, files)
   files = {f'basic/{name}': content for name, content in files.items()} | {f'compound/{TABLE}': b'train_0001.jpg 11'}
-  found = files.open_files(write(tmp_path / 'f.zip', files), 'aligned')
+  found = reader.open_files(write(tmp_path / 'f.zip', files), 'aligned')
   assert [row.stem for row in found.rows] == list(LABELS) and not found.problems
 
 
@@ -234,14 +235,14 @@ def test_points_begin_at_the_images_left(tmp_path):
   mirrored = POINTS['train_00001'][[1, 0, 2, 4, 3]]  # The subject's left first.
   files = broken({'Annotation/manual/train_00001_manu_attri.txt': attributes(mirrored, 0, 0, 0),
                   'Annotation/manual/train_00002_manu_attri.txt': attributes(turned, 0, 0, 0)})
-  first, second, *_ = files.open_files(write(tmp_path / 'f.zip', files), 'original').rows
+  first, second, *_ = reader.open_files(write(tmp_path / 'f.zip', files), 'original').rows
   np.testing.assert_allclose(first.attributes.points, POINTS['train_00001'], atol=1e-3)
   np.testing.assert_allclose(second.attributes.points, turned, atol=1e-3)
 
 
 def test_images_without_a_line_are_told(tmp_path):
   files = broken({'Image/aligned/test_0099_aligned.jpg': b'', 'Image/aligned/Thumbs.db': b''})
-  found = files.open_files(write(tmp_path / 'f.zip', files), 'aligned')
+  found = reader.open_files(write(tmp_path / 'f.zip', files), 'aligned')
   assert len(found.rows) == 6 and len(found.notes) == 1
   assert '1 image(s)' in found.notes[0] and 'test_0099' in found.notes[0]
 
@@ -266,7 +267,7 @@ def test_images_without_a_line_are_told(tmp_path):
 @pytest.mark.parametrize('kind', ['f.zip', 'folder'])
 def test_broken_sources_are_told(tmp_path, kind, files, variant, expected):
   with pytest.raises(UserError) as e:
-    files.open_files(write(tmp_path / kind, files), variant)
+    reader.open_files(write(tmp_path / kind, files), variant)
   for text in (*expected, kind):
     assert text in str(e.value)
 
@@ -277,7 +278,7 @@ def test_wrong_paths(tmp_path):
   for path, expected in ((None, 'To obtain it'), (tmp_path / 'none', 'does not exist'),
                          (truncated, 'neither a folder nor a zip')):
     with pytest.raises(UserError, match=expected):
-      files.open_files(path and str(path), 'aligned')
+      reader.open_files(path and str(path), 'aligned')
 
 
 GOOD = 'train_00001.jpg 1'
@@ -307,7 +308,7 @@ FACE_BOX = 'Annotation/boundingbox/train_00001_boundingbox.txt'
     (broken({MANUAL: attributes(POINTS['train_00001'], 0, 0, 1.5)}), 'the age should be 0 to 4, found 1.5'),
 ])
 def test_problems_of_single_lines(tmp_path, files, expected):
-  found = files.open_files(write(tmp_path / 'f.zip', files), 'original')
+  found = reader.open_files(write(tmp_path / 'f.zip', files), 'original')
   assert len(found.problems) == 1 and expected in found.problems[0]
   assert found.table.endswith(f'f.zip/{TABLE}')
 
@@ -315,7 +316,7 @@ def test_problems_of_single_lines(tmp_path, files, expected):
 def test_a_damaged_annotation_in_a_zip(tmp_path):
   path = pathlib.Path(write(tmp_path / 'f.zip', tree()))
   path.write_bytes(path.read_bytes().replace(b'20 12 92 84', b'20 12 92 85', 1))
-  found = files.open_files(str(path), 'original')
+  found = reader.open_files(str(path), 'original')
   assert len(found.problems) == 1 and 'train_00001_boundingbox.txt: unreadable (Bad CRC' in found.problems[0]
 
 
@@ -323,7 +324,7 @@ def test_a_damaged_annotation_in_a_zip(tmp_path):
 @hypothesis.settings(max_examples=50, deadline=None)
 def test_every_line_is_a_row_or_a_problem(tmp_path_factory, rows):
   files = lines(GOOD, *(f'{stem}.jpg {label}' for stem, label in rows))
-  found = files.open_files(write(tmp_path_factory.mktemp('f') / 'f.zip', files), 'aligned')
+  found = reader.open_files(write(tmp_path_factory.mktemp('f') / 'f.zip', files), 'aligned')
   assert len(found.rows) + len(found.problems) == len(rows) + 1
   expected, seen = [], set()
   for stem, label in [('train_00001', 1), *rows]:
@@ -337,7 +338,7 @@ def test_every_line_is_a_row_or_a_problem(tmp_path_factory, rows):
 
 
 def test_counts_are_asserted_class_by_class(tmp_path):
-  for variant in files.VARIANTS:
+  for variant in reader.VARIANTS:
     with pytest.raises(UserError) as e:
       build(tmp_path, tree(), variant, check_counts=True)
     for text in ('train: found 4, expected 12,271', 'fear 1 for 281', 'test: found 2, expected 3,068',
@@ -359,12 +360,12 @@ def test_samples_of_the_format(tmp_path):
   files = {str(path.relative_to(samples)): path.read_bytes() for path in samples.rglob('*.txt')}
   stems = [line.split('.')[0] for line in files[TABLE].decode().splitlines()]
   files |= {f'Image/aligned/{stem}_aligned.jpg': b'' for stem in stems}
-  found = files.open_files(write(tmp_path / 'f.zip', files), 'aligned')
+  found = reader.open_files(write(tmp_path / 'f.zip', files), 'aligned')
   assert [row.label for row in found.rows] == [0, 1, 2, 3, 4, 5, 6, 3, 6, 5, 4, 3, 2, 1, 0] and not found.problems
   assert found.rows[0].attributes[1:] == (1, 0, 2)
   assert found.rows[0].attributes.points.tolist()[:2] == [[181.25, 212.5], [291.75, 209.0]]
   files = {name.replace('aligned', 'original').replace('_original', ''): content for name, content in files.items()}
-  found = files.open_files(write(tmp_path / 'g.zip', files), 'original')
+  found = reader.open_files(write(tmp_path / 'g.zip', files), 'original')
   assert found.rows[0].box == (140.5, 150.25, 332.75, 395) and len(found.problems) == 14
 
 

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from fer_jax.data import face
-from fer_jax.data.builders.sfew import files
+from fer_jax.data.builders.sfew import files as reader
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing import preparation
 from fer_jax.errors import UserError
@@ -82,7 +82,7 @@ def built(tmp_path_factory):
 def test_records(built):
   assert built.info.features['label'].names == ['anger', 'disgust', 'fear', 'happiness', 'neutral', 'sadness',
                                                 'surprise']
-  assert files.CLASSES == tuple(map(face.canonical, FOLDERS))
+  assert reader.CLASSES == tuple(map(face.canonical, FOLDERS))
   train, valid, test = (records(built, split) for split in ('train', 'valid', 'test'))
   for split, found in zip(('train', 'valid', 'test'), (train, valid, test), strict=True):
     assert {name: record['label'] for name, record in found.items()} == EXPECTED[split]
@@ -147,7 +147,7 @@ def labels(found):
 ])
 @pytest.mark.parametrize('file, level', [('f.zip', ''), ('folder', 'SFEW_2.0'), ('f.zip', 'SFEW_2.0/')])
 def test_accepted_layouts(tmp_path, file, level, before, after):
-  found = files.open_files(write(tmp_path / file, moved(before, after), level))
+  found = reader.open_files(write(tmp_path / file, moved(before, after), level))
   assert labels(found) == EXPECTED and not found.notes
 
 
@@ -155,18 +155,18 @@ def test_aligned_faces_are_preferred_to_frames(tmp_path):
   files = tree()
   files |= {f'{split}/{folder}/{i}.png': FRAME for split in ('Train', 'Val') for i, folder in enumerate(FOLDERS)}
   files |= {'Test/1.png': FRAME}
-  found = files.open_files(write(tmp_path / 'f.zip', files))
+  found = reader.open_files(write(tmp_path / 'f.zip', files))
   assert labels(found) == EXPECTED and not found.notes
 
 
 def test_faces_in_folders_that_are_not_called_aligned_are_told(tmp_path):
-  found = files.open_files(write(tmp_path / 'f.zip', moved('Train_Aligned_Faces/', '')))
+  found = reader.open_files(write(tmp_path / 'f.zip', moved('Train_Aligned_Faces/', '')))
   assert labels(found) == EXPECTED
   assert len(found.notes) == 1 and 'No folder of train has Aligned' in found.notes[0]
 
 
 def test_images_elsewhere_are_told(tmp_path):
-  found = files.open_files(write(tmp_path / 'f.zip', broken({'paper/figure.png': b'', 'cover.jpg': b''})))
+  found = reader.open_files(write(tmp_path / 'f.zip', broken({'paper/figure.png': b'', 'cover.jpg': b''})))
   assert labels(found) == EXPECTED
   assert len(found.notes) == 1 and '2 image(s) in no folder' in found.notes[0] and 'cover.jpg' in found.notes[0]
 
@@ -176,8 +176,8 @@ def test_images_elsewhere_are_told(tmp_path):
 @hypothesis.settings(max_examples=20, deadline=None)
 def test_folders_in_other_words(tmp_path_factory, words):
   files = broken({f'{TRAIN}{word}/x.png': b'' for word in words})
-  found = files.open_files(write(tmp_path_factory.mktemp('f') / 'f.zip', files))
-  named = {listed.name: files.CLASSES[listed.label] for listed in found.splits['train']}
+  found = reader.open_files(write(tmp_path_factory.mktemp('f') / 'f.zip', files))
+  named = {listed.name: reader.CLASSES[listed.label] for listed in found.splits['train']}
   assert len(named) == 8 + len(words)
   assert all(named[f'{word}/x.png'] == face.canonical(word) for word in words)
 
@@ -211,7 +211,7 @@ def test_names_and_paths_beyond_ascii(tmp_path):
 @pytest.mark.parametrize('kind', ['f.zip', 'folder'])
 def test_broken_sources_are_told(tmp_path, kind, files, expected):
   with pytest.raises(UserError) as e:
-    files.open_files(write(tmp_path / kind, files))
+    reader.open_files(write(tmp_path / kind, files))
   for text in (*expected, kind):
     assert text in str(e.value)
 
@@ -222,4 +222,4 @@ def test_wrong_paths(tmp_path):
   for path, expected in ((None, 'To obtain it'), (tmp_path / 'none', 'does not exist'),
                          (truncated, 'neither a folder nor a zip')):
     with pytest.raises(UserError, match=expected):
-      files.open_files(path and str(path))
+      reader.open_files(path and str(path))
