@@ -1,4 +1,4 @@
-"""Trains a config on several data sets, tests every network on the test splits of all, and makes the matrix.
+"""Trains a config on several data sets and tests every network on the test splits of all: the matrix.
 
     python -m fer_jax.cross --config=configs/baseline.py --datasets=ferplus,fer2013 --seeds=3 --workdir=runs/cross
     python -m fer_jax.cross --workdirs='runs/pal-*,runs/rafdb-*' --datasets=sfew/aligned:valid --workdir=runs/cross

@@ -1,4 +1,4 @@
-"""Evaluates a run.
+"""Evaluates a run on a split of its data set, or scores subsets of it.
 
     python -m fer_jax.evaluate --workdir=runs/pal [--split=test]
     python -m fer_jax.evaluate --workdir=runs/pal --subset=occlusion.txt --duplicates

@@ -1,4 +1,11 @@
-"""Trains what a config describes: ``python -m fer_jax.train --config=configs/pal.py:ferplus --workdir=runs/pal``."""
+"""Trains what a config describes, and evaluates it.
+
+    python -m fer_jax.train --config=configs/pal.py:ferplus --workdir=runs/pal
+    python -m fer_jax.train --config=pal:synthetic_faces --workdir=runs/drawn --config.seed=1
+
+A config is the path of a file, or the name of one that comes with this package; behind a colon stands the data set.
+--config.KEY=VALUE changes a value of it. The same command again goes on with a run that was interrupted.
+"""
 
 from typing import Any
 

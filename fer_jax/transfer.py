@@ -1,4 +1,4 @@
-"""Tests a run's frozen features on another data set: linear probe, k-NN, linear SVM, few-shot curves, fine-tuning.
+"""Tests a run's frozen features on another data set: linear probe, k-NN, SVM, few shots, fine-tuning.
 
     python -m fer_jax.transfer --workdir=runs/student --images=FACES --shots=1,5,20
     python -m fer_jax.transfer --workdir=runs/student --dataset=synthetic_faces --finetune_epochs=4
