@@ -30,7 +30,7 @@ def define() -> None:
   flags.DEFINE_integer('workers', 1, 'How many runs are trained at the same time, here.', lower_bound=1)
   flags.DEFINE_multi_string('set', [], 'A change to the config of every row, such as --set=epochs=10; may be repeated.')
   flags.DEFINE_boolean('collect', False, 'Train nothing: only make the tables of the runs that are there.')
-  flags.DEFINE_string('out', None, 'A file for the tables, .md, .csv or .tex, instead of the console.')
+  command_line.define_out()
 
 
 def main(given: Any) -> None:

@@ -1,29 +1,27 @@
 """An ablation: the rows of a config with several seeds each, trained by the queue, and their tables and page.
 
-launch/sweep reads the rows here on machines without JAX; what needs more is imported where it is used.
+launch/sweep reads the rows here, which needs no JAX; what does is imported where it is used.
 """
 
 import contextlib
-import runpy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from fer_jax.analysis import queue
 from fer_jax.errors import UserError, nearest
+from fer_jax.training import config_files
 
 
 def choose_rows(config: str, rows: Sequence[str] = ()) -> list[str]:
   """Names of the rows of an ablation config, 'PATH:DATASET'; of those in ``rows``, if there are any.
 
   Raises:
-    UserError: a config without rows or data set, or an unknown row.
+    UserError: no such config, one without rows or data set, or an unknown row.
   """
-  path, _, dataset = config.partition(':')
-  if not Path(path).is_file() or not dataset:
-    raise UserError(f'--config={config}: give an ablation config and its data set, such as '
-                    'configs/ablations/pal.py:ferplus')
-  table = runpy.run_path(path).get('ROWS')
+  path, dataset = config_files.find(config)
+  if not dataset:
+    raise UserError(f'--config={config}: give an ablation config and its data set, such as ablations/pal:ferplus')
+  table = config_files.run(path).get('ROWS')
   if not table:
     raise UserError(f'--config={config}: {path} has no ROWS; the configs with rows are in configs/ablations.')
   for row in rows:
@@ -36,7 +34,7 @@ def list_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, more: 
   """All rows with the seeds 0 to ``seeds`` - 1, seed by seed, so that what is cut off has whole rounds.
 
   Args:
-    config: 'PATH:DATASET'.
+    config: 'PATH:DATASET', or a name in place of the path.
     rows: from ``choose_rows``.
     seeds: how many.
     workdir: of the ablation.
@@ -59,7 +57,7 @@ def check_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, chang
       the workdir is in a bucket.
   """
   from fer_jax.runtime import storage
-  from fer_jax.training import config_files, setup
+  from fer_jax.training import setup
   from fer_jax.training.workdir import is_claimed
   for key in ('seed', 'name'):
     if key in (change.partition('=')[0] for change in changes):

@@ -27,7 +27,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fer_jax.errors import UserError, listed
-from fer_jax.runtime.rendezvous import roll_call
+from fer_jax.runtime.rendezvous import meet
 
 AXIS = 'data'
 
@@ -75,14 +75,14 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
                     'or the platform.)')
   if not 0 <= process < count:
     raise UserError(f'--process_id={process}: of --num_processes={count} the numbers are 0 to {count - 1}.')
-  roll_call(address, count, process, timeout)
+  meet(address, count, process, timeout)
   jax.distributed.initialize(address, count, process, local, cluster_detection_method='deactivate',
                              initialization_timeout=round(timeout))
 
 
 def _detect(given: tuple[str | None, int | None, int | None], timeout: float) -> tuple[Any, Any, Any, Any]:
   """JAX's own detection of what is not given: address, count, number, local devices."""
-  # Not public, but what jax.distributed.initialize calls (0.10 to 0.12): the roll call needs its answer beforehand.
+  # Not public, but what jax.distributed.initialize calls (0.10 to 0.12): the rendezvous needs its answer beforehand.
   from jax._src.clusters import ClusterEnv
   local = os.environ.get('JAX_LOCAL_DEVICE_IDS')
   local = [int(device) for device in local.split(',')] if local else None
@@ -127,23 +127,19 @@ def _copier(sharding: NamedSharding) -> Callable[[Any], Any]:
   return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=sharding)
 
 
-def place(batch: Mapping[str, np.ndarray], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
-  """Turns this process's rows of a batch into global arrays, split over the mesh along ``axis``, which counts rows."""
-  sharding = NamedSharding(mesh, _rows(axis))
+def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """Turns this process's rows of a batch into global arrays, whose rows are split over the mesh."""
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
   return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def shapes(tree: Any, mesh: Mesh, axis: int | None = None) -> Any:
-  """Shapes and types of what ``replicate`` makes of a tree, or ``place`` of a batch whose rows lie along ``axis``.
+def shapes(tree: Any, mesh: Mesh, *, rows: bool = False) -> Any:
+  """Shapes and types of what ``replicate`` makes of a tree, or ``place`` of one with ``rows``.
 
   What is traced with them need not be traced again for the arrays.
   """
-  sharding = replicated(mesh) if axis is None else NamedSharding(mesh, _rows(axis))
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS) if rows else PartitionSpec())
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
-
-
-def _rows(axis: int) -> PartitionSpec:
-  return PartitionSpec(*[None] * axis, AXIS)
 
 
 def own_rows(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -158,17 +154,16 @@ def check_batch(batch_size: int, mesh: Mesh, name: str = 'batch_size') -> None:
     raise UserError(f'config.{name}={batch_size} does not split over {mesh.size} devices; choose a multiple of that.')
 
 
-def parallel(step: Callable[..., Any], mesh: Mesh, form: str, axis: int = 0) -> Callable[..., Any]:
+def parallel(step: Callable[..., Any], mesh: Mesh, form: str) -> Callable[..., Any]:
   """Compiles ``step(state, meter, frozen, batch) -> (state, meter)`` for the mesh; state and meter are donated.
 
   Args:
     step: a pure function. In the 'pmap' form it sees its device's rows only and must sum over ``AXIS`` itself.
     mesh: the devices.
     form: 'jit' (the compiler splits one global program) or 'pmap' (one program per device, ``jax.pmap``'s meaning).
-    axis: of the batch's arrays, along which its rows lie.
   """
   if form == 'pmap':
-    rows, copies = _rows(axis), PartitionSpec()
+    rows, copies = PartitionSpec(AXIS), PartitionSpec()
     # check_vma=False keeps pmap's rule that gradients are local until summed; with True they would come summed already.
     step = jax.shard_map(step, mesh=mesh, in_specs=(copies, copies, copies, rows), out_specs=copies, check_vma=False)
   elif form != 'jit':

@@ -1,4 +1,4 @@
-"""Roll call at start-up: who is there, and who is missing, before JAX waits for everybody.
+"""Rendezvous at start-up: who is there, and who is missing, before JAX waits for everybody.
 
 JAX's own start-up ends a process without a word about the others when one of them does not come. Here every process
 first reports to process 0, on the very address that JAX will use, so what is checked is what will be needed: a name
@@ -17,7 +17,7 @@ from fer_jax.errors import UserError, listed
 _RETRY = 0.2  # Seconds between attempts to reach process 0.
 
 
-def roll_call(address: str, count: int, process: int, timeout: float) -> None:
+def meet(address: str, count: int, process: int, timeout: float) -> None:
   """Returns in every process once all ``count`` of them have called.
 
   Args:

@@ -1,7 +1,7 @@
 """What a step sends between devices, counted in the compiled program, and what that would cost on many devices.
 
-``compile_step`` compiles and ``collectives`` counts. All the rest is a model on paper: published figures, assumptions,
-and no measurement. It says where the limits lie, not how fast a machine is. Its assumptions:
+``collectives`` counts. All the rest is a model on paper: published figures, assumptions, and no measurement. It says
+where the limits lie, not how fast a machine is. Its assumptions:
 
 - Weak scaling: the rows of a batch on each device stay the same, and so do its FLOPs.
 - Computing takes FLOPs / (utilisation x peak). Memory, input and the host are in the utilisation, which is a guess.
@@ -14,18 +14,9 @@ and no measurement. It says where the limits lie, not how fast a machine is. Its
 """
 
 import dataclasses
-import functools
 import math
 import re
 from collections.abc import Mapping
-
-import jax
-from ml_collections import ConfigDict
-
-from fer_jax import registry
-from fer_jax.data import face
-from fer_jax.runtime import cluster
-from fer_jax.training import setup, step
 
 _KINDS = 'all-reduce|all-gather|reduce-scatter|collective-permute|collective-broadcast|ragged-all-to-all|all-to-all'
 # '%name = TYPE kind(operands)'; of an asynchronous pair the end, whose type is the result's alone.
@@ -112,37 +103,6 @@ class Step:
   dtype: str
   parameters: int
   reduced: Total
-
-
-def compile_step(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[jax.stages.Compiled, int]:
-  """Compiles the training step of ``config`` for ``mesh`` from shapes alone, without data.
-
-  A teacher that the config does not name is of the student's own form.
-
-  Returns:
-    The compiled step, and the number of parameters.
-  """
-  cluster.check_batch(config.batch_size, mesh)
-  classes = tuple(config.data.classes) or registry.find('data.builders', config.data.dataset).CLASSES
-  classes = classes or face.EXPRESSIONS  # Of a folder of faces nobody knows them.
-  size, maps = config.data.size, ['landmark_heatmap', 'action_unit_map']
-  maps += ['action_unit_generic_map'] * config.data.maps.action_unit_generic_map
-  fields = {'image': ((size, size, config.data.channels or 3), 'uint8'), 'target': ((len(classes),), 'float32'),
-            'landmarks': ((68, 2), 'float32'), 'mask': ((), 'bool'),
-            **{name: ((), 'int32') for name in ('label', 'landmark_source', 'row', 'triplet')},
-            **{name: ((face.MAP_SIZE, face.MAP_SIZE), 'uint8') for name in maps}}
-  batch = {name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype) for name, (shape, dtype) in fields.items()}
-  teacher, frozen = setup.load_teacher(config, mesh)
-  if not teacher and any(term.loss == 'distillation' for term in config.losses.values()):
-    system = setup.make_system(config, classes, 1000)
-    frozen = jax.eval_shape(system.initial).variables()
-    teacher = setup.Trained(None, config, {'classes': classes}, system, frozen, 0)
-  system = setup.make_system(config, classes, 1000, teacher)
-  state = jax.eval_shape(system.initial)
-  train_step = cluster.parallel(functools.partial(step.train_step, system.recipe), mesh, config.parallel)
-  copies = cluster.shapes((state, step.new_meter(system.recipe.terms), frozen), mesh)
-  lowered = train_step.lower(*copies, cluster.shapes(batch, mesh, 0))
-  return lowered.compile(), sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
 def collectives(hlo: str) -> dict[str, Total]:

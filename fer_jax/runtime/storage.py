@@ -13,11 +13,12 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
+from flax import traverse_util
 from fsspec.config import conf
 
 from fer_jax.errors import UserError
@@ -26,8 +27,11 @@ from fer_jax.runtime import cluster
 # What other processes write must be seen: gcsfs would answer from what it listed before.
 conf['gcs'] = {'use_listings_cache': False} | conf.get('gcs', {})
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+# What to do about errors, by number, and about those of a bucket.
+_TODO = {**dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), 'make room'),
+         **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), 'get the permission to {} there')}
+_TODO_REMOTE = ('check that the bucket exists, that this machine may use it (gcloud auth application-default login, or '
+                'its service account) and that it is connected')
 
 
 def as_path(path: str | os.PathLike[str]) -> epath.Path:
@@ -166,25 +170,16 @@ def explained(path: str | os.PathLike[str], verb: str = 'write') -> Iterator[Non
     if missing and verb == 'read' or not (isinstance(error, OSError) or _remote(path)):
       raise
     reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:300] or type(error).__name__
-    raise UserError(f'cannot {verb} {os.fspath(path)}: {reason}. {_advice(path, error, verb)}') from error
-
-
-def _advice(path: str | os.PathLike[str], error: Exception, verb: str) -> str:
-  """What to do about it."""
-  number = getattr(error, 'errno', None)
-  kept = 'What was saved before is kept; ' if verb == 'write' else ''
-  if _remote(path):
-    todo = ('check that the bucket exists, that this machine may use it (gcloud auth application-default login, or its '
-            'service account) and that it is connected')
-  elif number in _FULL:
-    todo = 'make room'
-  elif number in _FORBIDDEN:
-    todo = f'get the permission to {verb} there'
-  else:
-    todo = 'mend that'
-  advice = f'{kept}{todo} and give the same command again, or choose another path.'
-  return advice[0].upper() + advice[1:]
+    todo = _TODO_REMOTE if _remote(path) else _TODO.get(getattr(error, 'errno', None), 'mend that').format(verb)
+    todo = f'What was saved before is kept; {todo}' if verb == 'write' else todo[0].upper() + todo[1:]
+    raise UserError(f'cannot {verb} {os.fspath(path)}: {reason}. {todo} and give the same command again, or choose '
+                    'another path.') from error
 
 
 def _remote(path: str | os.PathLike[str]) -> bool:
   return os.fspath(path).startswith('gs://')
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+  """The values of nested dictionaries by dotted keys, in order; an empty dictionary is a value."""
+  return traverse_util.flatten_dict(tree, sep='.', is_leaf=lambda path, value: path and not value)

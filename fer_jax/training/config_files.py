@@ -1,10 +1,11 @@
 """Config files: finding and loading one by its path or name, and changes to it as they stand on a command line."""
 
 import ast
+import operator
 import runpy
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,5 @@ def change_config(config: ConfigDict, changes: Sequence[str]) -> None:
 
 def arguments(config: ConfigDict, changes: Sequence[str]) -> list[str]:
   """Arguments of a training, ``--config.key=value``, that make ``changes``, which ``config`` has already."""
-  values = flat(config.to_dict())
-  return [f'--config.{key}={values[key]}' for key in dict.fromkeys(change.partition('=')[0] for change in changes)]
-
-
-def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """The values of a nested mapping by dotted keys, in order."""
-  values = {}
-  for key, value in tree.items():
-    values |= flat(value, f'{prefix}{key}.') if isinstance(value, Mapping) and value else {f'{prefix}{key}': value}
-  return values
-
+  keys = dict.fromkeys(change.partition('=')[0] for change in changes)
+  return [f'--config.{key}={operator.attrgetter(key)(config)}' for key in keys]

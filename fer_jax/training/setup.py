@@ -153,10 +153,10 @@ def _trace(plan: Plan, eval_batch_size: int, mesh: jax.sharding.Mesh) -> None:
   """Traces both steps with the forms of the arrays to come, so that neither is traced again."""
   state = jax.eval_shape(plan.initial)
   like = cluster.shapes((state, jax.eval_shape(plan.new_meter)), mesh)
-  plan.train_step.eval_shape(*like, plan.frozen, cluster.shapes(next(plan.batches(threads=0)), mesh, 0))
+  plan.train_step.eval_shape(*like, plan.frozen, cluster.shapes(next(plan.batches(threads=0)), mesh, rows=True))
   seen = {name: jax.ShapeDtypeStruct((eval_batch_size, *values.shape[1:]), values.dtype)
           for name, values in streams.rows(plan.test, [0]).items()}
-  plan.evaluator.eval_shape(cluster.shapes(state.variables(), mesh), cluster.shapes(seen, mesh, 0))
+  plan.evaluator.eval_shape(cluster.shapes(state.variables(), mesh), cluster.shapes(seen, mesh, rows=True))
 
 
 def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, teacher: Trained | None = None) -> System:

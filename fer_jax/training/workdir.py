@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 from fer_jax import __version__
 from fer_jax.errors import UserError
 from fer_jax.runtime import storage
-from fer_jax.training.config_files import flat
 
 if TYPE_CHECKING:
   from fer_jax.data.reading.splits import Split
@@ -63,10 +62,10 @@ def is_claimed(workdir: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
     UserError: it holds a run of another config; the differing keys are named.
   """
   try:
-    theirs = flat(storage.read_json(storage.as_path(workdir) / 'config.json'))
+    theirs = storage.flat(storage.read_json(storage.as_path(workdir) / 'config.json'))
   except FileNotFoundError:
     return False
-  ours = flat(settings)
+  ours = storage.flat(settings)
   shown = lambda values, key: json.dumps(values[key]) if key in values else 'absent'
   differing = [f'{key} is {shown(theirs, key)} there, {shown(ours, key)} here'
                for key in sorted(theirs.keys() | ours.keys()) if shown(theirs, key) != shown(ours, key)]

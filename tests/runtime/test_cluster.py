@@ -68,7 +68,7 @@ def joined(monkeypatch):
   """What start() would call and join: a list of the arguments."""
   calls = []
   monkeypatch.setenv('FER_JAX_CPU_FLAGS', '0')
-  monkeypatch.setattr(cluster, 'roll_call', lambda *arguments: calls.append(arguments))
+  monkeypatch.setattr(cluster, 'meet', lambda *arguments: calls.append(arguments))
   monkeypatch.setattr(jax.distributed, 'initialize', lambda *arguments, **options: calls.append(arguments))
   return calls
 

@@ -1,4 +1,4 @@
-"""The roll call: everybody learns that all are there, or who is missing, within the time limit."""
+"""The rendezvous: everybody learns that all are there, or who is missing, within the time limit."""
 
 import concurrent.futures
 import socket
@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.runtime.rendezvous import roll_call
+from fer_jax.runtime.rendezvous import meet
 from tests.processes import free_port
 
 
@@ -17,7 +17,7 @@ def call_all(processes, count, timeout=20.0):
 
   def one(process):
     try:
-      return roll_call(address, count, process, timeout)
+      return meet(address, count, process, timeout)
     except UserError as error:
       return str(error)
 
@@ -65,7 +65,7 @@ def test_what_is_no_process_does_not_count():
   stranger.start()
   try:
     with pytest.raises(UserError, match='process 1 of 2 is missing'):
-      roll_call(f'localhost:{port}', 2, 0, 0.7)
+      meet(f'localhost:{port}', 2, 0, 0.7)
   finally:
     done.set()
     stranger.join()
@@ -75,7 +75,7 @@ def test_a_port_in_use_is_named():
   with socket.create_server(('', 0)) as other:
     port = other.getsockname()[1]
     with pytest.raises(UserError, match=f'cannot listen at port {port}: Address already in use. Is another run'):
-      roll_call(f'localhost:{port}', 2, 0, 1.0)
+      meet(f'localhost:{port}', 2, 0, 1.0)
 
 
 def test_two_processes_with_one_number():
@@ -87,4 +87,4 @@ def test_two_processes_with_one_number():
 @pytest.mark.parametrize('address', ['localhost', 'localhost:', ':8476', 'localhost:http'])
 def test_an_address_without_host_or_port(address):
   with pytest.raises(UserError, match='give HOST:PORT of process 0'):
-    roll_call(address, 2, 0, 1.0)
+    meet(address, 2, 0, 1.0)

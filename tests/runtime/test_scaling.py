@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import arm, au_cues, baseline, deepfever, pal, ran
+from fer_jax.analysis import speed
 from fer_jax.errors import UserError
 from fer_jax.losses.alignment import PRESETS
 from fer_jax.runtime import cluster, scaling
@@ -36,7 +37,7 @@ def make(system, **changes):
 
 
 def count(config):
-  compiled, parameters = scaling.compile_step(config, cluster.make_mesh())
+  compiled, parameters = speed.compile_step(config, cluster.make_mesh())
   return scaling.collectives(compiled.as_text()), parameters
 
 
