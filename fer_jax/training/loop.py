@@ -11,7 +11,6 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from fer_jax.data.reading import mixture
 from fer_jax.errors import UserError
@@ -19,6 +18,7 @@ from fer_jax.metrics import confusion
 from fer_jax.reports.page import write_report
 from fer_jax.reports.table import print_evaluation
 from fer_jax.runtime import cluster, storage
+from fer_jax.runtime.progress import progress
 from fer_jax.training import evaluation, setup
 from fer_jax.training.checkpoint import Checkpoints
 from fer_jax.training.metrics_log import MetricsLog, Trace, Window
@@ -112,9 +112,8 @@ def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range
   if start:
     cluster.say(f'Going on from step {start:,}.')
   batches, meter, window = plan.batches(start), fresh_meter(), Window(start)
-  progress = tqdm(total=total, initial=start, desc=plan.protocol.name, unit='step', dynamic_ncols=True,
-                  mininterval=0.5 if sys.stderr.isatty() else 30.0, disable=not cluster.is_main())
-  with progress, Trace(workdir / 'profile', profile) as trace:
+  bar = progress(total=total, initial=start, desc=plan.protocol.name, unit='step', disable=not cluster.is_main())
+  with bar, Trace(workdir / 'profile', profile) as trace:
     for at in range(start, total + 1):
       # Log, evaluate, save, leave if asked to, and only then draw the next batch: state and step are everything.
       asked = preemption.reached(at)
@@ -122,7 +121,7 @@ def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range
       if at > start and (at % plan.log_every == 0 or save):
         values = window.read(meter, at, plan.batch_size)
         log.write(at, 'train', values | {'learning_rate': float(plan.system.recipe.learning_rate(at - 1))})
-        progress.set_postfix({name: f'{values[name]:.3f}' for name in ('loss', 'accuracy')}, refresh=False)
+        bar.set_postfix({name: f'{values[name]:.3f}' for name in ('loss', 'accuracy')}, refresh=False)
         meter, window = fresh_meter(), Window(at)
       if plan.holdout and at > start and (at % plan.evaluate_every == 0 or at == total):
         with window.paused():
@@ -138,7 +137,7 @@ def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range
       with window.waiting():
         batch = next(batches)
       state, meter = plan.train_step(state, meter, plan.frozen, cluster.place(batch, mesh))
-      progress.update()
+      bar.update()
   checkpoints.close()
   best.close()
   if at < total:

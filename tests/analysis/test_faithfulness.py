@@ -257,7 +257,7 @@ def test_bad_numbers(options, message, tmp_path):
 def test_runs_that_cannot_be_explained(workdir, tmp_path):
   with pytest.raises(UserError, match='holds no run'):
     faithfulness.explain_run(tmp_path / 'nothing')
-  with pytest.raises(UserError, match='unfinished has not finished; give its training command again'):
+  with pytest.raises(UserError, match='unfinished has not finished; give its command again'):
     faithfulness.explain_run(make_run(tmp_path / 'unfinished', finished=False))
   with pytest.raises(UserError, match='has no maps to explain'):
     faithfulness.explain_run(make_run(tmp_path / 'no_maps', explain=ConfigDict()))

@@ -101,7 +101,7 @@ def test_the_cascade_starts_at_1_and_spares_a_map_that_does_not_see_the_head():
   system = setup.make_system(config, faces.CLASSES, 1)
   mesh = cluster.make_mesh(jax.devices()[:1])
   variables = cluster.replicate(system.initial().variables(), mesh)
-  trained = SimpleNamespace(system=system, variables=variables, config=config)
+  trained = SimpleNamespace(system=system, variables=variables, protocol=setup.make_protocol(config))
   source = faces.source(6)
   rows = {row['random']: row for row in randomisation.cascade(trained, source, 3, mesh)}
   assert list(rows) == ['nothing', 'another face', 'head', *STAGES]

@@ -187,7 +187,7 @@ def transferred(trained, folder, mesh):
     return began[-1][1]
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(loop, 'with_backbone', spy)
+    patch.setattr(setup, 'with_backbone', spy)
     result = transfer.transfer(trained, target(folder), mesh, shots=(1, 2), draws=2, finetune_epochs=0.5)
   return result, jax.device_get(began[-1])  # Before it, shapes alone went through, for mistakes to show early.
 
