@@ -7,15 +7,20 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fer_jax.errors import UserError
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 _UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
+
+
+def how_to(module: str) -> str:
+  """What HOW_TO.txt beside a module's file says: how a data set is obtained, and how its files must lie."""
+  return Path(module).with_name('HOW_TO.txt').read_text(encoding='utf-8').rstrip('\n')
 
 
 class File(NamedTuple):
@@ -150,6 +155,33 @@ def open_tree(path: str | None, how_to: str) -> Tree:
   except _UNREADABLE as e:
     raise UserError(f'--source: {path} is neither a folder nor a zip file, or a damaged one ({e}).\n{how_to}') from e
   return Tree(path, {name: File(path, name) for name in names if not name.endswith('/') and not _hidden(name)})
+
+
+def read_lines(lines: Iterable[tuple[int, Any, str]], read: Callable[[Any], Any],
+               key: Callable[[Any], str] | None = None) -> tuple[list[tuple[int, Any]], list[str]]:
+  """Makes something of every line of a table.
+
+  Args:
+    lines: as ``File.rows`` yields them.
+    read: makes it of the fields of a line; ValueError or csv.Error says what is wrong with them.
+    key: a name of what was made; no two lines may have the same.
+
+  Returns:
+    The number of each line and what was made of it, None where nothing could be; and why, as 'line 3: ...'.
+  """
+  made, problems, known = [], [], {}
+  for number, fields, problem in lines:
+    made.append((number, None))
+    try:
+      if problem:
+        raise ValueError(problem)
+      one = read(fields)
+      if key and (before := known.setdefault(key(one), number)) != number:
+        raise ValueError(f'{key(one)} is already in line {before}')
+      made[-1] = number, one
+    except (ValueError, csv.Error) as e:
+      problems.append(f'line {number}: {e}')
+  return made, problems
 
 
 def _walk(root: str) -> Iterator[str]:

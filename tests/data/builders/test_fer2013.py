@@ -128,9 +128,9 @@ def test_images_know_their_line_and_travel_to_other_processes(tmp_path):
 @hypothesis.given(st.binary(min_size=2304, max_size=2304))
 @hypothesis.settings(max_examples=50, deadline=None)
 def test_pixels_come_back_as_they_were(values):
-  row = reader._row('t', 0, 2, '3', ' '.join(map(str, values)), 'Training')
-  assert row.image.values == values
-  assert np.asarray(PIL.Image.open(io.BytesIO(row.image.read()))).tobytes() == values
+  usage, label, found = reader._row('3', ' '.join(map(str, values)), 'Training')
+  assert (usage, label, found) == ('Training', 3, values)
+  assert np.asarray(PIL.Image.open(io.BytesIO(reader.Pixels('t', 2, found).read()))).tobytes() == values
 
 
 @hypothesis.given(st.integers(0, 2303), st.sampled_from(['256', '-1', '1.5', 'x', '1000000', '9' * 5000, '²', '0x10']))
@@ -139,7 +139,7 @@ def test_a_bad_pixel_is_found_wherever_it_is(place, bad):
   values = ['0'] * 2304
   values[place] = bad
   with pytest.raises(ValueError, match=re.escape(f'from 0 to 255, found {bad!r}')):
-    reader._row('t', 0, 2, '3', ' '.join(values), 'Training')
+    reader._row('3', ' '.join(values), 'Training')
 
 
 BAD_LINES = [

@@ -3,20 +3,21 @@
 import collections
 import csv
 import dataclasses
+import functools
 import io
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-import tqdm
 
-from fer_jax.data.preparing.files import File, Tree, open_tree
+from fer_jax.data.preparing.files import File, Tree, how_to, open_tree, read_lines
 from fer_jax.data.preparing.records import Box
 from fer_jax.errors import UserError, raise_if
+from fer_jax.runtime.progress import progress
 
 # By the numbers of the annotation; the last three are no classes.
 EXPRESSIONS = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger', 'contempt', 'none',
@@ -33,17 +34,7 @@ COLUMNS = ('subDirectory_filePath', 'face_x', 'face_y', 'face_width', 'face_heig
 FOLDERS = {'train': 'train_set', 'valid': 'val_set'}
 PARTS = ('exp', 'val', 'aro', 'lnd')
 
-HOW_TO = f"""\
-AffectNet is prepared from --source=PATH, a folder or a zip. For the variants csv8 and csv7, with the first release:
-  {IMAGES}/1/0a1b...ef.jpg ...             (or Manually_Annotated/{IMAGES}/...)
-  {LISTS}/training.csv     414,799 lines
-  {LISTS}/validation.csv     5,500 lines
-For the variants npy8 and npy7, with the second release:
-  train_set/images/0.jpg ...                                          287,651 images
-  train_set/annotations/0_exp.npy, 0_val.npy, 0_aro.npy, 0_lnd.npy ...
-  val_set/images/..., val_set/annotations/...                           3,999 images
-To obtain it: the head of a laboratory signs the agreement at http://mohammadmahoor.com/affectnet/; the data set must
-not be passed on."""
+HOW_TO = how_to(__file__)
 
 # What is in the paths of a release, and what it is.
 _RELEASES = {
@@ -85,6 +76,13 @@ class Split:
   problems: list[str] = dataclasses.field(default_factory=list)
   missing: list[str] = dataclasses.field(default_factory=list)
   extra: list[str] = dataclasses.field(default_factory=list)
+
+  def add(self, face: Face, classes: int) -> None:
+    """Takes a face, if its expression is among the first ``classes``."""
+    if face.label < classes:
+      self.faces.append(face)
+    else:
+      self.dropped[EXPRESSIONS[face.label]] += 1
 
 
 def open_files(path: str | None, release: str, classes: int) -> dict[str, Split]:
@@ -139,40 +137,31 @@ def _first_release(tree: Tree, classes: int) -> dict[str, Split]:
 
 def _read_table(table: File, images: Mapping[str, File], unlisted: dict[str, File], classes: int) -> Split:
   """Reads a csv file; takes the images that it names out of ``unlisted``."""
-  split, lines = Split(str(table), images), {}
   name = PurePosixPath(str(table)).name
-  for number, line in _lines(table):
-    try:
-      face = read_line(line, classes)
-      if (before := lines.setdefault(face.path, number)) != number:
-        raise ValueError(f'{face.path} is already in line {before}')
-    except (ValueError, csv.Error) as e:
-      split.problems.append(f'{name}, line {number}: {e}')
-      continue
-    unlisted.pop(face.path, None)
-    if face.label >= classes:
-      split.dropped[EXPRESSIONS[face.label]] += 1
-    elif face.path in images:
-      split.faces.append(face)
-    else:
-      split.missing.append(f'{name}, line {number}: {face.path}')
+  rows, problems = read_lines(_lines(table), functools.partial(read_line, classes=classes), lambda face: face.path)
+  split = Split(str(table), images, problems=[f'{name}, {problem}' for problem in problems])
+  for number, face in rows:
+    if face:
+      unlisted.pop(face.path, None)
+      if face.label < classes and face.path not in images:
+        split.missing.append(f'{name}, line {number}: {face.path}')
+      else:
+        split.add(face, classes)
   return split
 
 
-def _lines(table: File) -> Iterator[tuple[int, str]]:
-  """Yields the number and text of each line that is neither blank nor the header.
+def _lines(table: File) -> list[tuple[int, str, str]]:
+  """The number and text of each line that is neither blank nor the header, as ``read_lines`` takes them.
 
   Raises:
     UserError: there is none, or the file cannot be read.
   """
-  empty = True
   # Line by line, because a lost quote would swallow the lines that follow.
-  for number, line in enumerate(table.text().split('\n'), 1):
-    if line.strip() and not (number == 1 and line.lstrip('"').startswith(COLUMNS[0])):
-      empty = False
-      yield number, line
-  if empty:
+  lines = [(number, line, '') for number, line in enumerate(table.text().split('\n'), 1)
+           if line.strip() and not (number == 1 and line.lstrip('"').startswith(COLUMNS[0]))]
+  if not lines:
     raise UserError(f'{table} is empty. Obtain the file anew.')
+  return lines
 
 
 def read_line(line: str, classes: int = len(CLASSES)) -> Face:
@@ -188,32 +177,28 @@ def read_line(line: str, classes: int = len(CLASSES)) -> Face:
   label = _label(expression, len(EXPRESSIONS))
   if label >= classes:
     return Face(path, label)
-  try:
-    x, y, width, height = map(float, box)
-    good = math.isfinite(x + y + width + height) and width > 0 and height > 0
-  except ValueError:
-    good = False
-  if not good:
+  x, y, width, height = (_number(text, math.nan) for text in box)
+  if not (math.isfinite(x + y + width + height) and width > 0 and height > 0):
     raise ValueError(f'the face box should be x, y, width > 0, height > 0, found {", ".join(map(repr, box))}')
   return Face(path, label, _affect(valence, 'valence'), _affect(arousal, 'arousal'),
               _landmarks(landmarks.split(';')) if landmarks else None, (x, y, x + width, y + height))
 
 
-def _label(text: str, end: int) -> int:
+def _number(text: str, otherwise: float) -> float:
   try:
-    label = float(text)
+    return float(text)
   except ValueError:
-    label = -1
-  if label not in range(end):
+    return otherwise
+
+
+def _label(text: str, end: int) -> int:
+  if (label := _number(text, -1)) not in range(end):
     raise ValueError(f'the expression should be 0..{end - 1}, found {text!r}')
   return int(label)
 
 
 def _affect(text: str, name: str) -> float:
-  try:
-    value = float(text or 'nan')
-  except ValueError:
-    value = math.inf
+  value = _number(text or 'nan', math.inf)
   if math.isnan(value) or value == -2:
     return math.nan
   if abs(value) > 1:
@@ -244,21 +229,16 @@ def _read_folder(folder: Tree, classes: int) -> Split:
     if match := re.fullmatch(rf'([0-9]+)_({"|".join(PARTS)})\.npy', path):
       parts[match[1]][match[2]] = file
   split.missing += [f'images/{path} has no annotation' for id_, path in by_id.items() if id_ not in parts]
-  for id_ in tqdm.tqdm(sorted(parts, key=int), desc=f'reading {folder.root}', unit='face', disable=None):
+  for id_ in progress(sorted(parts, key=int), desc=f'reading {folder.root}', unit='face'):
     if lacking := [f'annotations/{id_}_{part}.npy' for part in PARTS if part not in parts[id_]]:
       split.missing.append(f'{", ".join(lacking)}: not there')
     elif id_ not in by_id:
       split.missing.append(f'images/{id_}.jpg: not there')
     else:
       try:
-        face = _read_annotation(by_id[id_], parts[id_], classes)
+        split.add(_read_annotation(by_id[id_], parts[id_], classes), classes)
       except ValueError as e:
         split.problems.append(str(e))
-        continue
-      if face.label >= classes:
-        split.dropped[EXPRESSIONS[face.label]] += 1
-      else:
-        split.faces.append(face)
   return split
 
 
@@ -294,14 +274,14 @@ def names_in_first_release(path: str, faces: Sequence[Face]) -> dict[str, str]:
   Raises:
     UserError: the file cannot be read, or its expressions are not those of the faces.
   """
-  rows = list(_lines(File(os.path.expanduser(path))))[1:]
+  rows = _lines(File(os.path.expanduser(path)))[1:]
   names, problems = {}, []
   for face in faces:
     id_ = int(face.path.partition('.')[0])
     try:
       if id_ >= len(rows):
         raise ValueError(f'there is no such line, the file has {len(rows) + 1:,} faces')
-      number, line = rows[id_]
+      number, line, _ = rows[id_]
       first = read_line(line, classes=0)
       if first.label != face.label:
         raise ValueError(f'{EXPRESSIONS[face.label]}, but {EXPRESSIONS[first.label]} in line {number}')

@@ -6,20 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fer_jax.data import face
-from fer_jax.data.preparing.files import IMAGES, File, open_tree
+from fer_jax.data.preparing.files import IMAGES, File, how_to, open_tree
 from fer_jax.data.preparing.records import Listed
 from fer_jax.errors import UserError, nearest, raise_if
 
 # The split of a folder, by its name in lower case.
 SPLITS = {'train': 'train', 'val': 'valid', 'valid': 'valid', 'validation': 'valid', 'test': 'test'}
 
-HOW_TO = """\
-faces_folder is prepared from --source=PATH, a zip or a folder with
-  train/CLASS/*.jpg   or .jpeg, .png, .bmp, .webp; folders below CLASS are read, too
-  val/CLASS/*.jpg     or valid/ or validation/, if there is one
-  test/CLASS/*.jpg    if there is one
-and --classes=CLASS,CLASS,...: the names of the class folders in the order of the labels; FOLDER:EXPRESSION where a
-folder is not called by its expression."""
+HOW_TO = how_to(__file__)
 
 
 class Faces(NamedTuple):

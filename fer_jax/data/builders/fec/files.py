@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from fer_jax.data import triplets
-from fer_jax.data.preparing.files import File, open_tree
+from fer_jax.data.preparing.files import File, how_to, open_tree
 from fer_jax.errors import UserError, raise_if
 
 FILES = {
@@ -20,19 +20,7 @@ COLUMNS = ('url', 'left', 'right', 'top', 'bottom', 'file')
 # What becomes of a triplet that can be read.
 OUTCOMES = ('tie', 'missing image', 'unreadable image', 'kept')
 
-HOW_TO = """\
-FEC is prepared from --source=PATH, a folder with
-  faceexp-comparison-data-train-public.csv   as distributed, about 449,000 triplets
-  faceexp-comparison-data-test-public.csv    about 51,000 triplets
-  index.csv                                  which image is which face
-(the first two may lie in a folder FEC_dataset/). To obtain it: Google gives out the csv files, by the form at
-https://research.google/tools/datasets/google-facial-expression/. They hold no images, but the URLs of photos at Flickr
-(many are gone) and a box around each face: left, right, top, bottom, in this order, as fractions of the photo's width
-and height. Fetch the photos, crop each face by its box (a photo can have several) into an image file below PATH, and
-write index.csv, in UTF-8, with a line for each face: URL and box as in the csv files, and the image's path from PATH:
-  url,left,right,top,bottom,file
-  "http://farm1.staticflickr.com/1/2_3_b.jpg",0.25,0.5,0.125,0.625,faces/000000.jpg
-Faces that are not in it, or whose image is not there, are left out with their triplets."""
+HOW_TO = how_to(__file__)
 
 _TYPES = {f'{name.upper()}_TRIPLET': name for name in triplets.TYPES}
 _BEYOND = 0.1  # A box may reach this far out of its photo, in fractions of the photo.

@@ -1,6 +1,5 @@
 """Reads FER2013 as distributed, a csv of pixels or a folder of images, and says precisely what is wrong with it."""
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ import numpy as np
 
 from fer_jax.data import face
 from fer_jax.data.builders.faces_folder import files as faces_folder
-from fer_jax.data.preparing.files import File, Tree, open_tree
+from fer_jax.data.preparing.files import File, Tree, how_to, open_tree, read_lines
 from fer_jax.errors import UserError
 
 CLASSES = ('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise', 'neutral')
@@ -32,16 +31,7 @@ _TABLES = ('fer2013.csv', 'icml_face_data.csv')
 _POOR_TABLES = ('train.csv', 'test.csv')  # Kaggle's, without Usage.
 _VOTES_TABLE = 'fer2013new.csv'
 
-HOW_TO = """\
-FER2013 is prepared from --source=PATH, a zip or a folder with
-  fer2013.csv or icml_face_data.csv             35,887 rows; PATH may be this file, too
-  fer2013new.csv                                for --variant=votes, beside it
-or, for --variant=folder, with
-  train/angry/*.jpg ... train/neutral/*.jpg     28,709 images
-  test/angry/*.jpg ... test/neutral/*.jpg        7,178 images
-To obtain it: the data of the Kaggle challenge "challenges-in-representation-learning-facial-expression-recognition-
-challenge" hold icml_face_data.csv, and fer2013.csv within fer2013.tar.gz, to be unpacked. fer2013new.csv lies in
-https://github.com/microsoft/FERPlus. The folders of images are copies that others have made of the csv file."""
+HOW_TO = how_to(__file__)
 
 
 class Pixels(NamedTuple):
@@ -73,21 +63,6 @@ class Row(NamedTuple):
   votes: tuple[int, ...] = ()  # In the order of VOTES, where wanted.
 
 
-class _Votes(NamedTuple):
-  """One row of fer2013new.csv."""
-
-  usage: str
-  votes: tuple[int, ...]  # In the order of VOTES.
-
-
-class _Table(NamedTuple):
-  """A csv file."""
-
-  file: File
-  rows: list[Any]  # In order, None where one is bad.
-  problems: list[str]  # What is wrong with those.
-
-
 def open_table(path: str | None, votes: bool = False) -> tuple[list[Row], list[str]]:
   """Reads the csv file of FER2013, and that of the votes if wanted, in a zip or a folder or itself at ``path``.
 
@@ -102,16 +77,23 @@ def open_table(path: str | None, votes: bool = False) -> tuple[list[Row], list[s
   if not file:
     hint = _hint(tree) or ('For images in folders choose --variant=folder.\n' if tree.images() else '')
     raise UserError(f'{tree.root} has no {" or ".join(_TABLES)}; found there: {tree.listing()}.\n{hint}{HOW_TO}')
-  table = _read(file, ('emotion', 'pixels', 'usage'), functools.partial(_row, str(file)))
-  if not votes:
-    return [row for row in table.rows if row], table.problems
-  if not (file := _find(tree, _VOTES_TABLE)):
-    raise UserError(f'{tree.root} has no {_VOTES_TABLE}, the votes of FERPlus; found there: {tree.listing()}.\n'
-                    f'{HOW_TO}')
-  others = _read(file, ('usage', *(name.lower() for name in VOTES)), _votes)
-  _check_same(table, others)
-  rows = [row._replace(votes=other.votes) for row, other in zip(table.rows, others.rows, strict=True) if row and other]
-  return rows, table.problems + others.problems
+  rows, problems = _read(file, ('emotion', 'pixels', 'usage'), _row)
+  others = [(0, ('', ()))] * len(rows)
+  if votes:
+    if not (beside := _find(tree, _VOTES_TABLE)):
+      raise UserError(f'{tree.root} has no {_VOTES_TABLE}, the votes of FERPlus; found there: {tree.listing()}.\n'
+                      f'{HOW_TO}')
+    others, more = _read(beside, ('usage', *(name.lower() for name in VOTES)), _votes)
+    problems += more
+    what = f'{file} and {beside} should list the same images in the same order'
+    if len(rows) != len(others):
+      raise UserError(f'{what}, but have {len(rows):,} and {len(others):,} rows. Obtain both anew.')
+    for (line, row), (_, other) in zip(rows, others, strict=True):
+      if row and other and row[0] != other[0]:
+        raise UserError(f'{what}, but line {line} of the first is {row[0]} and this row of the second {other[0]}. '
+                        'Obtain both anew.')
+  return [Row(f'fer2013_{i:05d}.png', *row[:2], Pixels(str(file), line, row[2]), other[1])
+          for i, ((line, row), (_, other)) in enumerate(zip(rows, others, strict=True)) if row and other], problems
 
 
 def agreement(rows: Sequence[Row]) -> tuple[int, int]:
@@ -137,20 +119,18 @@ def open_folders(path: str | None) -> faces_folder.Faces:
                       f'{", ".join(found) or "nothing"}.\n{HOW_TO}')
   if 'valid' in faces.splits:
     return faces
-  public, private, other = {}, {}, []
+  told: dict[str, dict[str, dict[str, File]]] = {}  # By usage, '' where a name does not tell it, and by class.
   for folder, images in faces.splits['test'].items():
     for name, file in images.items():
       usage = name.rpartition('/')[2].partition('_')[0]
-      if usage not in ('PublicTest', 'PrivateTest'):
-        other.append(name)
-      (public if usage == 'PublicTest' else private).setdefault(folder, {})[name] = file
-  if len(other) == sum(map(len, faces.splits['test'].values())):
-    return faces
-  if other:
+      told.setdefault(usage if usage in ('PublicTest', 'PrivateTest') else '', {}).setdefault(folder, {})[name] = file
+  if other := [name for images in told.pop('', {}).values() for name in images]:
+    if not told:
+      return faces
     raise UserError(f'{faces.root}: some images of test are called PublicTest_ or PrivateTest_ and {len(other):,} are '
                     f'not, e.g. {other[0]}. Obtain the data set anew.')
-  parts = {'train': faces.splits['train'], 'valid': public, 'test': private}
-  return faces._replace(splits={split: folders for split, folders in parts.items() if folders})
+  told['Training'] = faces.splits['train']
+  return faces._replace(splits={split: told[usage] for usage, split in SPLITS.items() if usage in told})
 
 
 def _open(path: str | None) -> tuple[Tree, File | None]:
@@ -187,46 +167,42 @@ def _hint(tree: Tree) -> str:
   return ''
 
 
-def _read(file: File, columns: Sequence[str], parse: Callable[..., Any]) -> _Table:
-  """Reads a csv file.
+def _read(file: File, columns: Sequence[str], parse: Callable[..., Any]) -> tuple[list[tuple[int, Any]], list[str]]:
+  """Reads a csv file whose first line names its columns.
 
   Args:
     file: the file.
     columns: names of the columns that are wanted, in lower case; they may come in any order, with spaces.
-    parse: makes a row of its number from 0, its line in the file from 1, and the texts of these columns; ValueError
-      says what is wrong.
+    parse: makes a row of the texts of these columns; ValueError says what is wrong.
+
+  Returns:
+    As ``read_lines``.
 
   Raises:
     UserError: the file cannot be read or lacks columns.
   """
-  name = file.entry or os.path.basename(file.path)
-  header, places, rows, problems = [], [], [], []
-  for number, fields, problem in file.rows():
-    try:
-      if problem:
-        raise ValueError(problem)
-      if not header:
-        header = [field.strip().lower() for field in fields]
-        if missing := [column for column in columns if column not in header]:
-          shown = ', '.join(field[:20] for field in header[:12])
-          raise UserError(f'{file}, line {number}: the header has no {", ".join(missing)}; found {shown}.\n{HOW_TO}')
-        places = [header.index(column) for column in columns]
-        continue
-      if len(fields) != len(header):
-        raise ValueError(f'expected {len(header)} fields ({", ".join(header)}), found {len(fields)}')
-      rows.append(parse(len(rows), number, *(fields[place].strip() for place in places)))
-    except ValueError as e:
-      rows.append(None)
-      problems.append(f'{name}, line {number}: {e}')
+  lines = file.rows()
+  first, fields, _ = next(lines, (0, [], ''))
+  header = [field.strip().lower() for field in fields]
+  if first and (missing := [column for column in columns if column not in header]):
+    shown = ', '.join(field[:20] for field in header[:12])
+    raise UserError(f'{file}, line {first}: the header has no {", ".join(missing)}; found {shown}.\n{HOW_TO}')
+
+  def read(fields: Sequence[str]) -> Any:
+    if len(fields) != len(header):
+      raise ValueError(f'expected {len(header)} fields ({", ".join(header)}), found {len(fields)}')
+    return parse(*(fields[header.index(column)].strip() for column in columns))
+
+  rows, problems = read_lines(lines, read)
   if not rows:
     raise UserError(f'{file} has no row. Obtain the file anew.\n{HOW_TO}')
-  return _Table(file, rows, problems)
+  return rows, [f'{file.entry or os.path.basename(file.path)}, {problem}' for problem in problems]
 
 
-def _row(table: str, index: int, line: int, label: str, pixels: str, usage: str) -> Row:
+def _row(label: str, pixels: str, usage: str) -> tuple[str, int, bytes]:
   if label not in tuple('0123456'):
     raise ValueError(f'the emotion should be a whole number from 0 to 6, found {label!r}')
-  return Row(f'fer2013_{index:05d}.png', _usage(usage), int(label), Pixels(table, line, _pixels(pixels)))
+  return _usage(usage), int(label), _pixels(pixels)
 
 
 def _pixels(text: str) -> bytes:
@@ -240,24 +216,13 @@ def _pixels(text: str) -> bytes:
     raise ValueError(f'the pixels should be whole numbers from 0 to 255, found {bad!r}') from None
 
 
-def _votes(index: int, line: int, usage: str, *votes: str) -> _Votes:
+def _votes(usage: str, *votes: str) -> tuple[str, tuple[int, ...]]:
   if bad := [vote for vote in votes if not vote.isdecimal() or len(vote) > 6]:
     raise ValueError(f'the votes should be 10 whole numbers, found {", ".join(map(repr, bad))}')
-  return _Votes(_usage(usage), tuple(map(int, votes)))
+  return _usage(usage), tuple(map(int, votes))
 
 
 def _usage(text: str) -> str:
   if text not in SPLITS:
     raise ValueError(f'the usage should be one of {", ".join(SPLITS)}, found {text!r}')
   return text
-
-
-def _check_same(table: _Table, votes: _Table) -> None:
-  """Raises UserError where two tables are not of the same images, row by row."""
-  what = f'{table.file} and {votes.file} should list the same images in the same order'
-  if len(table.rows) != len(votes.rows):
-    raise UserError(f'{what}, but have {len(table.rows):,} and {len(votes.rows):,} rows. Obtain both anew.')
-  for row, other in zip(table.rows, votes.rows, strict=True):
-    if row and other and row.usage != other.usage:
-      raise UserError(f'{what}, but line {row.image.line} of the first is {row.usage} and this row of the second '
-                      f'{other.usage}. Obtain both anew.')

@@ -4,19 +4,12 @@ import re
 from typing import NamedTuple
 
 from fer_jax.data.builders.ferplus import labels
-from fer_jax.data.preparing.files import File, Tree, open_tree
+from fer_jax.data.preparing.files import File, Tree, how_to, open_tree, read_lines
 from fer_jax.errors import UserError, raise_if
 
 FOLDERS = {'train': 'FER2013Train', 'valid': 'FER2013Valid', 'test': 'FER2013Test'}
 
-HOW_TO = """\
-FERPlus is prepared from --source=PATH, a zip or a folder with
-  FER2013Train/label.csv, FER2013Train/fer0000000.png ...   28,558 images
-  FER2013Valid/label.csv ...                                 3,579 images
-  FER2013Test/label.csv ...                                  3,573 images
-(the three folders may lie in a folder data/). To obtain it: clone https://github.com/microsoft/FERPlus (the labels),
-download fer2013.csv of the Kaggle challenge "challenges-in-representation-learning-facial-expression-recognition-
-challenge" (the images) and run FERPlus's src/generate_training_data.py, which writes the images beside the labels."""
+HOW_TO = how_to(__file__)
 
 
 class Row(NamedTuple):
@@ -59,26 +52,16 @@ def _read_folder(folder: Tree) -> Split:
   table = f'{folder.root}/label.csv'
   if 'label.csv' not in folder.files:
     raise UserError(f'{table} is missing.\n{HOW_TO}')
-  rows, lines, problems, missing = [], {}, [], []
-  for number, fields, problem in folder.files['label.csv'].rows():
-    try:
-      if problem:
-        raise ValueError(problem)
-      name, votes = _read_row(fields)
-      if (before := lines.setdefault(name, number)) != number:
-        raise ValueError(f'{name} is already in line {before}')
-      if name in folder.files:
-        rows.append(Row(name, votes, folder.files[name]))
-      else:
-        missing.append(f'line {number}: {name}')
-    except ValueError as e:
-      problems.append(f'line {number}: {e}')
+  lines, problems = read_lines(folder.files['label.csv'].rows(), _read_row, lambda row: row[0])
   raise_if(problems, f'bad lines in {table}')
-  hint = '' if rows else f'\nThere is no PNG in {folder.root}: run generate_training_data.py first.\n{HOW_TO}'
-  raise_if(missing, f'{table} lists images that are not beside it', hint)
-  if not rows:
+  if not lines:
     raise UserError(f'{table} is empty.')
-  return Split(rows, [path for path in folder.images() if path not in lines])
+  rows = [Row(name, votes, folder.files[name]) for _, (name, votes) in lines if name in folder.files]
+  hint = '' if rows else f'\nThere is no PNG in {folder.root}: run generate_training_data.py first.\n{HOW_TO}'
+  raise_if([f'line {number}: {name}' for number, (name, _) in lines if name not in folder.files],
+           f'{table} lists images that are not beside it', hint)
+  listed = {name for _, (name, _) in lines}
+  return Split(rows, [path for path in folder.images() if path not in listed])
 
 
 def _read_row(fields: list[str]) -> tuple[str, tuple[int, ...]]:

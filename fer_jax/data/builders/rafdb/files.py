@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fer_jax.data.preparing.files import File, Tree, open_tree
+from fer_jax.data.preparing.files import File, Tree, how_to, open_tree, read_lines
 from fer_jax.data.preparing.records import Box
 from fer_jax.errors import UserError
 
@@ -14,15 +14,7 @@ CLASSES = ('surprise', 'fear', 'disgust', 'happiness', 'sadness', 'anger', 'neut
 VARIANTS = {'aligned': '_aligned.jpg', 'original': '.jpg'}  # Folders of Image/, and how their files' names end.
 SPLITS = ('train', 'test')  # How names begin.
 
-HOW_TO = """\
-RAF-DB is prepared from --source=PATH, a zip or a folder with
-  EmoLabel/list_patition_label.txt                           (so spelt) names and labels
-  Image/aligned/train_00001_aligned.jpg ...                  15,339 images (aligned.zip), for the variant aligned
-  Image/original/train_00001.jpg ...                         15,339 images (original.zip), for the variant original
-  Annotation/boundingbox/train_00001_boundingbox.txt ...     (boundingbox.zip) for the variant original
-  Annotation/manual/train_00001_manu_attri.txt ...           (manual.zip) five points, gender, race and age
-(all of it may lie in a folder basic/; annotation folders may be wanting). To obtain it: ask for the password as
-http://www.whdeng.cn/RAF/model1.html says, with the address of a research institution, and unpack the zips in place."""
+HOW_TO = how_to(__file__)
 
 _TABLE = r'EmoLabel/list_par?tition_label\.txt'
 _COPY = r'(train|test)/[1-7]/[^/]+'
@@ -48,7 +40,7 @@ class Row(NamedTuple):
   attributes: Attributes
 
 
-class Source(NamedTuple):
+class Found(NamedTuple):
   """What was read."""
 
   table: str  # The list of names and labels, as messages call it.
@@ -68,7 +60,7 @@ class _Folder(NamedTuple):
     return self.files[stem]
 
 
-def open_files(path: str | None, variant: str) -> Source:
+def open_files(path: str | None, variant: str) -> Found:
   """Reads RAF-DB at ``path``, a zip or a folder.
 
   Args:
@@ -92,30 +84,28 @@ def open_files(path: str | None, variant: str) -> Source:
     raise UserError(f'{images.root} has no images *{images.ending}.{others}\n{HOW_TO}')
   manual = _folder(root, 'Annotation/manual', '_manu_attri.txt')
   boxes = _folder(root, 'Annotation/boundingbox', '_boundingbox.txt') if variant == 'original' else None
-  rows, lines, problems = [], {}, []
-  for number, line in enumerate(table.text().splitlines(), 1):
-    if not line.strip():
-      continue
-    try:
-      stem, label = _read_line(line)
-      if (before := lines.setdefault(stem, number)) != number:
-        raise ValueError(f'{stem}.jpg is already in line {before}')
-      box = _read_box(boxes.of(stem)) if boxes and boxes.files else None
-      attributes = _read_attributes(manual.files[stem]) if stem in manual.files else Attributes()
-      rows.append(Row(stem, label, images.of(stem), box, attributes))
-    except ValueError as e:
-      problems.append(f'line {number}: {e}')
-  if not rows and not problems:
+  listed = set()
+
+  def read(line: str) -> Row:
+    stem, label = _read_line(line)
+    listed.add(stem)
+    box = _read_box(boxes.of(stem)) if boxes and boxes.files else None
+    attributes = _read_attributes(manual.files[stem]) if stem in manual.files else Attributes()
+    return Row(stem, label, images.of(stem), box, attributes)
+
+  lines = ((number, line, '') for number, line in enumerate(table.text().splitlines(), 1) if line.strip())
+  rows, problems = read_lines(lines, read, lambda row: f'{row.stem}.jpg')
+  if not rows:
     raise UserError(f'{table} lists no image. Obtain the file anew.')
-  notes = []
-  if extra := sorted(images.files.keys() - lines):
+  rows, notes = [row for _, row in rows if row], []
+  if extra := sorted(images.files.keys() - listed):
     notes.append(f'{len(extra):,} image(s) of {images.root} are not in the list and were ignored, e.g. {extra[0]}')
   if boxes and not boxes.files:
     notes.append(f'{boxes.root} is not there: images are whole photos, not cut to the face.')
   if unknown := [row.stem for row in rows if row.attributes.points is None]:
     notes.append(f'{len(unknown):,} face(s) have no manual points, gender, race and age in {manual.root}, e.g. '
                  f'{unknown[0]}{manual.ending}')
-  return Source(str(table), rows, problems, notes)
+  return Found(str(table), rows, problems, notes)
 
 
 def _no_table(root: Tree) -> UserError:

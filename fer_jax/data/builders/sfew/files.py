@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from fer_jax.data import face
-from fer_jax.data.preparing.files import File, Tree, open_tree
+from fer_jax.data.preparing.files import File, Tree, how_to, open_tree
 from fer_jax.data.preparing.records import Listed
 from fer_jax.errors import UserError, raise_if
 from fer_jax.landmarks.detect import decode
@@ -12,15 +12,7 @@ from fer_jax.landmarks.detect import decode
 CLASSES = ('anger', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise')  # The folders, sorted.
 SPLITS = {'train': 'Train', 'valid': 'Val', 'test': 'Test'}  # How names of folders begin.
 
-HOW_TO = """\
-SFEW is prepared from --source=PATH, a zip or a folder with
-  Train/Train_Aligned_Faces/Angry/Airheads_000519240_00000005.png ...       about 891 images
-  Val/Val_Aligned_Faces_new/Val_Aligned_Faces/Angry/ ...                    about 431 images
-  Test/Test_Aligned_Faces/ ...                                              about 372 images, without class folders
-The class folders Angry, Disgust, Fear, Happy, Neutral, Sad and Surprise may lie at any depth below folders whose names
-begin with Train and Val; where whole frames lie beside the aligned faces, those below a name with Aligned are taken.
-Test may be wanting. To obtain it: ask for SFEW 2.0 as https://cs.anu.edu.au/few/AFEW.html says, and unpack
-Train_Aligned_Faces.zip, Val_Aligned_Faces_new.zip and Test_Aligned_Faces.zip."""
+HOW_TO = how_to(__file__)
 
 _FRAME = (576, 720)  # Height and width of a whole frame.
 
