@@ -77,11 +77,6 @@ def test_launchers_of_the_other_blocks_take_their_arguments():
   assert tried == {'launch/slurm.sbatch', 'launch/tpu_vm.sh', 'launch/gke/run.sh'}
 
 
-def test_links_and_names_exist():
-  for name in re.findall(r'`((?:fer_jax|tests|configs|launch)/[\w/.]+)`', TEXT):
-    assert (ROOT / name).exists(), name
-
-
 @pytest.mark.parametrize('message', [
     ' missing at ', 'has not reached process 0', 'cannot listen at port', 'must be given too', 'does not split over',
     'is not that of process 0', 'holds a run of another config', 'gs:// paths need a package that is not installed',
