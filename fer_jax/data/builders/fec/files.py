@@ -1,13 +1,14 @@
 """Reads FEC, two csv files of triplets and an index of cropped faces, and says precisely what is wrong with them."""
 
 import collections
+import operator
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from fer_jax.data import triplets
-from fer_jax.data.preparing.files import File, how_to, open_tree
+from fer_jax.data.preparing.files import File, how_to, open_tree, read_lines
 from fer_jax.errors import UserError, raise_if
 
 FILES = {
@@ -74,19 +75,18 @@ class Split:
       UserError: the file is empty or not UTF-8.
     """
     self.table, self.root = table, root
-    self._triplets, self.malformed = [], []
     known = {}
-    for number, fields, problem in File(str(table)).rows():
-      try:
-        if problem:
-          raise ValueError(problem)
-        triplet = read_row(fields)
-        # Equal faces become one object, which saves memory: a face is in ten triplets or so.
-        self._triplets.append(triplet._replace(faces=tuple(known.setdefault(face, face) for face in triplet.faces)))
-      except ValueError as e:
-        self.malformed.append(f'{table.name}, line {number}: {e}')
-    if not self._triplets and not self.malformed:
+
+    def read(fields: list[str]) -> Triplet:
+      triplet = read_row(fields)
+      # Equal faces become one object, which saves memory: a face is in ten triplets or so.
+      return triplet._replace(faces=tuple(known.setdefault(face, face) for face in triplet.faces))
+
+    rows, problems = read_lines(File(str(table)).rows(), read)
+    if not rows:
       raise UserError(f'{table} is empty. Obtain the file anew.\n{HOW_TO}')
+    self._triplets = [triplet for _, triplet in rows if triplet]
+    self.malformed = [f'{table.name}, {problem}' for problem in problems]
     self.faces = list(known)
     self.files = {face: index[face] for face in known if face in index and os.path.isfile(root / index[face])}
     self.unreadable = set()
@@ -199,7 +199,7 @@ def _face(fields: list[str]) -> Face:
 
 def _read_index(path: pathlib.Path) -> dict[Face, str]:
   """The image of each face."""
-  files, faces, lines, problems = {}, {}, {}, []
+  files, faces, lines = {}, {}, {}
   table = File(str(path)).rows()
   first, header, _ = next(table, (0, (), ''))
   if not first:
@@ -207,23 +207,22 @@ def _read_index(path: pathlib.Path) -> dict[Face, str]:
   if tuple(header) != COLUMNS:
     raise UserError(f'{path}, line {first}: the header should be {",".join(COLUMNS)}, found {",".join(header)!r}.\n'
                     f'{HOW_TO}')
-  for number, fields, problem in table:
-    try:
-      if problem:
-        raise ValueError(problem)
-      if len(fields) != len(COLUMNS):
-        raise ValueError(f'expected {len(COLUMNS)} fields ({", ".join(COLUMNS)}), found {len(fields)}')
-      face, file = _face(fields[:5]), pathlib.PurePosixPath(fields[5])
-      if not file.name or file.is_absolute() or '..' in file.parts:
-        raise ValueError(f'the file should be a path relative to {path.parent} and within it, found {fields[5]!r}')
-      file = file.as_posix()
-      if files.setdefault(face, file) != file:
-        raise ValueError(f'this face is already in line {lines[face]}, with another file: {files[face]}')
-      lines.setdefault(face, number)
-      if (other := faces.setdefault(file, face)) != face:
-        raise ValueError(f'{file} is already in line {lines[other]}, for another face')
-    except ValueError as e:
-      problems.append(f'line {number}: {e}')
+
+  def read(fields: list[str]) -> tuple[Face, str]:
+    if len(fields) != len(COLUMNS):
+      raise ValueError(f'expected {len(COLUMNS)} fields ({", ".join(COLUMNS)}), found {len(fields)}')
+    file = pathlib.PurePosixPath(fields[5])
+    if not file.name or file.is_absolute() or '..' in file.parts:
+      raise ValueError(f'the file should be a path relative to {path.parent} and within it, found {fields[5]!r}')
+    return _face(fields[:5]), file.as_posix()
+
+  rows, problems = read_lines(table, read)
+  for number, (face, file) in filter(operator.itemgetter(1), rows):
+    if files.setdefault(face, file) != file:
+      problems.append(f'line {number}: this face is already in line {lines[face]}, with another file: {files[face]}')
+    elif (other := faces.setdefault(file, face)) != face:
+      problems.append(f'line {number}: {file} is already in line {lines[other]}, for another face')
+    lines.setdefault(face, number)
   raise_if(problems, f'bad lines in {path}', '\nCorrect them: a face, a URL and a box in the photo, has one image of '
             'its own.')
   return files
