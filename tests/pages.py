@@ -1,8 +1,19 @@
-"""Reads HTML pages."""
+"""Reads HTML pages, and what commands print."""
 
+import contextlib
 import html.parser
+import io
+import os
+from unittest import mock
 
 _VOID = {'meta', 'link', 'img', 'br', 'wbr'}
+
+
+def printed(function, *arguments, width=160, **options):
+  """What a function prints on a console of so many columns."""
+  with mock.patch.dict(os.environ, COLUMNS=str(width)), contextlib.redirect_stdout(io.StringIO()) as file:
+    function(*arguments, **options)
+  return file.getvalue()
 
 
 class Page(html.parser.HTMLParser):

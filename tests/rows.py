@@ -5,7 +5,7 @@ import numpy as np
 from fer_jax.metrics.summary import summarise
 from fer_jax.reports.ablation import Row
 from fer_jax.reports.ablation_page import write_page
-from fer_jax.reports.benchmark import Run
+from fer_jax.reports.runs import Run
 from tests.pages import Page
 
 CLASSES = ['neutral', 'happiness', 'fear']
@@ -25,7 +25,7 @@ def result(seed, row, **protocol):
       'alignment': {'cam': align(0.4), 'logit_sum': align(0.5), 'attention': align(0.6),
                     'uniform': {'pearson': 0.0, 'action_unit_cosine': 0.47}},
       'protocol': {'dataset': 'drawn', 'variant': 'v1', 'split': 'test', 'trained_on': 'train+valid', 'select': 'last',
-                   'leaky': False, 'looks': 1, 'n': 60, 'K': 3, 'fingerprint': 'f', **protocol},
+                   'leaky': False, 'evaluations': 1, 'n': 60, 'K': 3, 'fingerprint': 'f', **protocol},
       'step': 5, 'name': f'priors/row{row}', 'overrides': [], 'commit': 'abc', 'hardware': 'two cores'}
 
 

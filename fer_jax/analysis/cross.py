@@ -22,7 +22,7 @@ from fer_jax.errors import UserError
 from fer_jax.metrics.confusion import confusion_matrix
 from fer_jax.metrics.shared import restrict, shared_classes
 from fer_jax.metrics.summary import overall
-from fer_jax.reports.benchmark import Run, by_config
+from fer_jax.reports.runs import Run, by_config
 from fer_jax.runtime import cluster, storage
 from fer_jax.training import config_files, evaluation, protocol, setup
 from fer_jax.training.data import Data

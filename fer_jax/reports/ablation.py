@@ -1,26 +1,24 @@
 """An ablation's tables: its rows beside each other, over their seeds, with what may be concluded from a difference.
 
-``collect`` reads the workdir and ``make_tables`` makes tables of what it holds, which ``formats.render`` prints. A row
-without a finished run is a line without numbers.
+A row without a finished run is a line without numbers.
 """
 
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fer_jax.errors import UserError, listed
 from fer_jax.metrics.action_units import CLASS_FREE
-from fer_jax.metrics.intervals import t_interval
-from fer_jax.reports import benchmark
 from fer_jax.reports.alignment import GROUPS, TRIVIAL
-from fer_jax.reports.benchmark import Run
 from fer_jax.reports.cost import cost
 from fer_jax.reports.differences import Difference, compare, disagreements
-from fer_jax.reports.formats import Column, Line, Table
+from fer_jax.reports.formats import ENDS, SPREAD, Column, Line, Table, covered, interval_of, mean
+from fer_jax.reports.runs import Run, marks, protocol, read, settings
+from fer_jax.reports.words import every
 from fer_jax.runtime import storage
 
 # Beside accuracy: key of an evaluation, title, factor, decimals.
@@ -29,8 +27,6 @@ _SCORES = (('mean_class_accuracy', 'mean class, %', 100, 2), ('macro_f1', 'macro
 
 _NO_NETWORK = (*TRIVIAL, CLASS_FREE)
 
-_SPREAD = (' ± ', ('', ' sd'))
-_ENDS = (' to ', (' from', ' to'))
 _ROW, _SEEDS, _MARKS = Column('row', 'l'), Column('seeds'), Column('marks', 'p{.15\\linewidth}')
 
 
@@ -50,7 +46,7 @@ class Row:
 
 
 def collect(workdir: str | os.PathLike[str], names: Sequence[str], seeds: int) -> tuple[list[Row], list[str]]:
-  """Reads the runs of seeds 0 to ``seeds`` - 1, however they were started.
+  """Reads the runs of seeds 0 to ``seeds`` - 1, WORKDIR/NAME-SEED.
 
   Args:
     workdir: of the ablation, local or on gs://.
@@ -66,41 +62,24 @@ def collect(workdir: str | os.PathLike[str], names: Sequence[str], seeds: int) -
   folder = storage.as_path(workdir)
   if not folder.is_dir():
     raise UserError(f'--workdir={workdir}: there is no such folder; give the one that holds the runs.')
-  there = {path.name for path in folder.iterdir()}
+  there = {path.name for path in folder.iterdir() if path.is_dir()}
   rows, problems = [], []
   for name in names:
     runs = []
     for seed in range(seeds):
-      found, said = benchmark.read([f"{str(workdir).rstrip('/')}/{name}-{seed}"] * (f'{name}-{seed}' in there))
+      found, said = read(str(folder / home) for home in [f'{name}-{seed}'] if home in there)
       problems += said
       for run in found:
-        if problem := _unfit(run, name, seed, runs):
-          problems.append(problem)
+        if run.config['name'].rpartition('/')[2] != name or run.config['seed'] != seed:
+          problems.append(f"{run.workdir} is left out: it holds '{run.config['name']}' with seed {run.config['seed']}.")
         elif not run.result.get('overrides'):  # Evaluations with changes to the config answer another question.
           runs.append(run)
-    problems += _not_asked_for(folder, there, name, seeds)
+    numbers = [re.fullmatch(re.escape(name) + r'-(\d+)', entry) for entry in there]
+    if more := sorted(int(found[1]) for found in numbers if found and int(found[1]) >= seeds):
+      # Who leaves some out should know.
+      problems.append(f'{folder} also holds seed {listed(more)} of {name}, which --seeds={seeds} leaves out.')
     rows.append(Row(name, tuple(runs), seeds))
   return rows, problems
-
-
-def _unfit(run: Run, name: str, seed: int, runs: Sequence[Run]) -> str:
-  """Why a run is not what its folder's name says, or is there twice; '' if all is well."""
-  config = run.config
-  if config['name'].rpartition('/')[2] != name or config['seed'] != seed:
-    return f"{run.workdir} is left out: it holds '{config['name']}' with seed {config['seed']}."
-  if not run.result.get('overrides') and any(other.config['seed'] == seed for other in runs):
-    return f'{run.workdir} is left out: {runs[-1].workdir} has this seed as well.'
-  return ''
-
-
-def _not_asked_for(folder: Any, there: Iterable[str], name: str, seeds: int) -> list[str]:
-  """Names the runs of a row whose seeds were not asked for: who leaves some out should know."""
-  numbers = {int(found[1]) for entry in there if (found := re.fullmatch(re.escape(name) + r'-(\d+)', entry))}
-  if name in there and (folder / name).is_dir():
-    numbers |= {int(found[1]) for path in (folder / name).iterdir()
-                if (found := re.fullmatch(r'seed-(\d+)', path.name))}
-  more = sorted(number for number in numbers if number >= seeds)
-  return [f'{folder} also holds seed {listed(more)} of {name}, which --seeds={seeds} leaves out.'] if more else []
 
 
 def make_tables(rows: Sequence[Row], command: str) -> list[Table]:
@@ -122,38 +101,29 @@ def make_tables(rows: Sequence[Row], command: str) -> list[Table]:
 
 
 def _scores(rows: Sequence[Row], command: str) -> Table:
-  columns = (_ROW, _SEEDS, Column('accuracy, %', apart=_SPREAD), Column('95 %', apart=_ENDS),
-             *(Column(title, apart=_SPREAD) for _, title, _, _ in _SCORES), _MARKS)
+  columns = (_ROW, _SEEDS, Column('accuracy, %', apart=SPREAD), Column('95 %', apart=ENDS),
+             *(Column(title, apart=SPREAD) for _, title, _, _ in _SCORES), _MARKS)
   runs = [run for row in rows for run in row.runs]
   lines = []
   for row in rows:
     cells = {}
     if row.runs:
-      rates = [benchmark.rate(run.result) for run in row.runs]
-      low, high = t_interval([rate.value for rate in rates])[1:3] if len(rates) > 1 else rates[0].interval
-      cells = {'accuracy, %': _mean(rate.value for rate in rates), '95 %': f'{low:.2f} to {high:.2f}'}
+      cells = {'accuracy, %': mean(100 * run.result['accuracy'] for run in row.runs),
+               '95 %': interval_of([run.result for run in row.runs])}
     for key, title, scale, decimals in _SCORES:
       values = [run.result.get(key) for run in row.runs]
       if values and None not in values:
-        cells[title] = _mean((scale * value for value in values), decimals)
+        cells[title] = mean((scale * value for value in values), decimals)
     lines.append(_line(row, cells, [*_changes(row, rows[0]), *_own_protocol(row, rows[0])]))
-  counts = {len(row.runs) for row in rows}
-  notes = []
-  if runs:
-    notes.append(f'All rows: {benchmark.protocol(runs)}.')
-  if counts - {0, 1}:
-    notes.append("95 % over several seeds (Student's t) covers what the seed decides, and takes the test faces as they "
-                 'are.')
-  if 1 in counts:
-    notes.append('95 % of a single seed (Wilson) covers which faces were tested, and says nothing of other seeds.')
-  notes.append(f'Made by: {command}')
+  notes = [f'All rows: {protocol(runs)}.'] if runs else []
+  notes += [*covered({len(row.runs) for row in rows}), f'Made by: {command}']
   return Table(_title(rows, 'scores'), columns, tuple(lines), tuple(notes))
 
 
 def _changes(row: Row, first: Row) -> Iterator[str]:
   """What a row changes in the first row's config."""
   if row is not first and row.runs and first.runs:
-    ours, theirs = benchmark.settings(row.runs[0]), benchmark.settings(first.runs[0])
+    ours, theirs = settings(row.runs[0]), settings(first.runs[0])
     changes = [f"{key}={ours.get(key, 'absent')}" for key in sorted(ours.keys() | theirs.keys())
                if key != 'name' and ours.get(key) != theirs.get(key)]
     more = f' and {len(changes) - 6} more' if len(changes) > 6 else ''
@@ -162,16 +132,16 @@ def _changes(row: Row, first: Row) -> Iterator[str]:
 
 def _own_protocol(row: Row, first: Row) -> Iterator[str]:
   """How a row was trained and tested, where not as the first one."""
-  unseeded = lambda runs: {benchmark.protocol([dataclasses.replace(run, config={**run.config, 'seed': 0})])
+  unseeded = lambda runs: {protocol([dataclasses.replace(run, config={**run.config, 'seed': 0})])
                            for run in runs}
   if row.runs and unseeded(row.runs) != unseeded(first.runs):
-    yield f'{row.name}: {benchmark.protocol(row.runs)}.'
+    yield f'{row.name}: {protocol(row.runs)}.'
 
 
 def _differences(rows: Sequence[Row]) -> Table:
   first = rows[0]
-  columns = (_ROW, _SEEDS, Column('difference'), Column('95 % over faces', apart=_ENDS), Column('p over faces'),
-             Column('95 % over seeds', apart=_ENDS), Column('p over seeds'), _MARKS)
+  columns = (_ROW, _SEEDS, Column('difference'), Column('95 % over faces', apart=ENDS), Column('p over faces'),
+             Column('95 % over seeds', apart=ENDS), Column('p over seeds'), _MARKS)
   found = {row.name: compare(row.runs, first.runs) for row in rows[1:] if row.runs and first.runs}
   lines = []
   for row in rows[1:]:
@@ -217,20 +187,17 @@ def _difference_cells(found: Difference) -> dict[str, str]:
 
 
 def _costs(rows: Sequence[Row]) -> Table:
-  columns = (_ROW, _SEEDS, Column('images/s', apart=_SPREAD), Column('device-hours', apart=_SPREAD),
+  columns = (_ROW, _SEEDS, Column('images/s', apart=SPREAD), Column('device-hours', apart=SPREAD),
              Column('parameters'), Column('hardware', 'p{.25\\linewidth}'), _MARKS)
   lines, known = [], []
   for row in rows:
-    every = lambda key, row=row: ' and '.join(dict.fromkeys(str(run.record.get(key, '')) for run in row.runs))
-    cells = {'parameters': every('parameters'), 'hardware': every('hardware')}
+    cells = {key: every(run.record.get(key, '') for run in row.runs) for key in ('parameters', 'hardware')}
     costs = [cost(run) for run in row.runs]
     known += [one.device_hours for one in costs if one]
     if costs and None not in costs:
-      cells |= {'images/s': _mean((one.images_per_second for one in costs), 0),
-                'device-hours': _mean((one.device_hours for one in costs), 4)}
-    together = [f"{run.workdir}: trained at once with seeds {listed(run.record['seeds'])}; an equal share of the "
-                'device-hours is its own, and images/s are those of each.' for run in row.runs if 'seeds' in run.record]
-    lines.append(_line(row, cells, together))
+      cells |= {'images/s': mean((one.images_per_second for one in costs), 0),
+                'device-hours': mean((one.device_hours for one in costs), 4)}
+    lines.append(_line(row, cells))
   notes = ('Compare images/s and device-hours only between runs on the same hardware with nothing else running on it.',
            'Device-hours are those of one seed: training with compiling, without evaluations. Added up over '
            f'{len(known)} of {sum(len(row.runs) for row in rows)} finished runs, whose logs are whole: '
@@ -248,7 +215,7 @@ def _alignments(rows: Sequence[Row]) -> list[Table]:
            if any(entry.get(key) is not None for alignment in everything for entry in alignment.values())]
   if not shown:
     return []
-  columns = (Column('map', 'l'), _ROW, _SEEDS, *(Column(title, apart=_SPREAD) for _, title, _ in shown), _MARKS)
+  columns = (Column('map', 'l'), _ROW, _SEEDS, *(Column(title, apart=SPREAD) for _, title, _ in shown), _MARKS)
 
   def cells_of(entries: Sequence[Mapping[str, Any]], constant: bool = False) -> dict[str, str]:
     cells = {}
@@ -257,7 +224,7 @@ def _alignments(rows: Sequence[Row]) -> list[Table]:
       if values and len(values) == len(entries):
         # What owes nothing to a run is the same for all, or they were tested on other faces.
         alike = constant and np.ptp(values) < 5e-4
-        cells[title] = _mean(values[:1] if alike else values, 2 if share else 3)
+        cells[title] = mean(values[:1] if alike else values, 2 if share else 3)
     return cells
 
   lines = []
@@ -293,15 +260,8 @@ def _count(row: Row, there: int) -> str:
 
 def _beware(row: Row) -> list[str]:
   """Marks of a row."""
-  found = [*benchmark.marks(row.runs), *disagreements(row.runs, settings=True)] if row.runs else []
+  found = [*marks(row.runs), *disagreements(row.runs, settings=True)] if row.runs else []
   return [*found, *['unfinished'] * (len(row.runs) < row.wanted)]
-
-
-def _mean(values: Iterable[float], decimals: int = 2) -> str:
-  """'mean ± standard deviation', or of a single value just that."""
-  values = list(values)
-  mean = f'{np.mean(values):.{decimals}f}'
-  return f'{mean} ± {np.std(values, ddof=1):.{decimals}f}' if len(values) > 1 else mean
 
 
 def _title(rows: Sequence[Row], what: str) -> str:

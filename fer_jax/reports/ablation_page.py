@@ -11,14 +11,14 @@ from etils import epath
 
 from fer_jax.metrics.confusion import recall
 from fer_jax.metrics.intervals import t_interval, wilson
-from fer_jax.reports import benchmark, figures, row_figures, template, wall
+from fer_jax.reports import figures, row_figures, template, wall
 from fer_jax.reports.ablation import Row
 from fer_jax.reports.alignment import CLASS_FREE, TRIVIAL
-from fer_jax.reports.benchmark import Run
-from fer_jax.reports.differences import Difference, compare
+from fer_jax.reports.differences import Difference, compare, disagreements
 from fer_jax.reports.formats import Table
 from fer_jax.reports.row_figures import Dots
-from fer_jax.reports.table import leaks, other_data
+from fer_jax.reports.runs import Run, net, settings
+from fer_jax.reports.words import SELECT, brief, evaluations, every, leaks, named, other_data
 from fer_jax.runtime import cluster, storage
 
 # Charts of accuracy against alignment: title, axis, map, key of its row in an evaluation's alignment.
@@ -61,8 +61,9 @@ def _contents(workdir: epath.Path, rows: Sequence[Row], tables: Sequence[Table])
       'name': runs[0].result['name'].partition('/')[0] if runs else storage.absolute(workdir).name,
       'words': _words(runs) if runs else 'No run of this ablation has finished yet.',
       'rows': described,
-      'looks': max((run.result['protocol'].get('looks', 1) for run in runs), default=1),
-      'disagreements': _disagreements(runs),
+      'evaluations': max((evaluations(run.result) for run in runs), default=1),
+      'disagreements': [*disagreements(runs),
+                        *dict.fromkeys(filter(None, (other_data(run.result) for run in runs)))],
       'facts': _facts(runs) if runs else [],
       'compared': sum(bool(_ends(found)) for _, found in compared),
       'differing': [row['name'] + f" ({row['mark']})" * bool(row['mark']) for row, found in compared
@@ -98,9 +99,10 @@ def _described(workdir: epath.Path, place: int, row: Row) -> dict[str, Any]:
   text, faces = 'no finished run', None
   if values:
     sd = f', sd {np.std(values, ddof=1):.2f}' if len(values) > 1 else ''
-    text = f'{np.mean(values):.2f} %{sd}, {_seeds(described)}'
+    of = f' of {row.wanted}' if len(values) < row.wanted else ''
+    text = f"{np.mean(values):.2f} %{sd}, {len(values)}{of} seed{'s' if of or len(values) > 1 else ''}"
   if len(values) == 1:
-    faces = benchmark.rate(row.runs[0].result).interval
+    faces = [100 * end for end in row.runs[0].result['accuracy_interval']]
   return described | {'dots': _dots(described, values, text, faces)}
 
 
@@ -110,11 +112,6 @@ def _dots(row: Mapping[str, Any], values: Sequence[float], text: str, faces: Seq
   if low is not None:
     low, high = max(low, 0.0), min(high, 100.0)
   return Dots(row['name'], row['place'], values, low, high, text, row['mark'], faces)
-
-
-def _seeds(row: Mapping[str, Any]) -> str:
-  count, wanted = len(row['runs']), row['wanted']
-  return f'{count} of {wanted} seeds' if count < wanted else '1 seed' if count == 1 else f'{count} seeds'
 
 
 def _ends(difference: Difference) -> list[tuple[float, float]]:
@@ -140,55 +137,36 @@ def _difference_dots(row: Mapping[str, Any], difference: Difference) -> Dots:
 
 
 def _words(runs: Sequence[Run]) -> str:
-  """One sentence on data and protocol, from the first run; ``_disagreements`` says where others differ."""
+  """One sentence on data and protocol, from the first run; where others differ, ``disagreements`` says it."""
   protocol = runs[0].result['protocol']
-  variant = f" ({protocol['variant']})" if protocol.get('variant') else ''
-  select = template.SELECT.get(protocol['select'], protocol['select'])
-  return (f"Trained on “{protocol['trained_on']}” of {protocol['dataset']}{variant}, tested on {protocol['n']:,} faces "
-          f"of its {protocol['split']} split, {protocol['K']} classes, with {select}. What the rows change is listed "
-          'below.')
+  select = SELECT.get(protocol['select'], protocol['select'])
+  return (f"Trained on “{protocol['trained_on']}” of {named(protocol)}, tested on {protocol['n']:,} faces of its "
+          f"{protocol['split']} split, {protocol['K']} classes, with {select}. What the rows change is listed below.")
 
 
 def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
   """Tiles: label and value, with all the values that the runs have."""
-  every = lambda values: ', '.join(dict.fromkeys(str(value) for value in values if value not in (None, ''))) or '–'
-  nets = []
-  for run in runs:
-    backbone = run.config['model']['backbone']
-    width = f", width {backbone['width']}" if 'width' in backbone else ''
-    start = f", from {run.config['init_from']}" if run.config.get('init_from') else ''
-    name = f"{backbone['name']} {backbone.get('depth', '')}".strip()
-    nets.append(f"{name}{width}, {run.config['image_size']} px{start}")
-  protocols = [run.result['protocol'] for run in runs]
-  parameters = dict.fromkeys(run.record.get('parameters') for run in runs)
+  of = lambda value: every((found for found in map(value, runs) if found not in (None, '')), ', ') or '–'
+  start = lambda run: f", from {run.config['init_from']}" if run.config.get('init_from') else ''
   return [
-      ('Data set', every(f"{protocol['dataset']} ({protocol['variant']})" for protocol in protocols)),
-      ('Net', every(nets)),
-      ('Parameters', every(template.brief(number) for number in parameters if number)),
-      ('Seeds', every(sorted({run.config['seed'] for run in runs}))),
-      ('Hardware', every(run.record.get('hardware') or run.result.get('hardware') for run in runs)),
-      ('Code', every(run.record.get('commit') or run.result.get('commit') for run in runs)),
+      ('Data set', of(lambda run: named(run.result['protocol']))),
+      ('Net', of(lambda run: f"{net(run, ', ')}, {run.config['image_size']} px{start(run)}")),
+      ('Parameters', of(lambda run: brief(run.record.get('parameters') or ''))),
+      ('Seeds', every(sorted({run.config['seed'] for run in runs}), ', ')),
+      ('Hardware', of(lambda run: run.record.get('hardware') or run.result.get('hardware'))),
+      ('Code', of(lambda run: run.record.get('commit') or run.result.get('commit'))),
   ]
-
-
-def _disagreements(runs: Sequence[Run]) -> list[str]:
-  """Why rows may not be comparable, beside the config."""
-  protocols, records = [run.result['protocol'] for run in runs], [run.record for run in runs]
-  said = (('other test data', 'fingerprint', protocols), ('another commit of the code', 'commit', records),
-          ('other hardware', 'hardware', records))
-  found = [words for words, key, sources in said if len({str(source.get(key)) for source in sources}) > 1]
-  return found + list(dict.fromkeys(filter(None, (other_data(run.result) for run in runs))))
 
 
 def _changes(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, bool]]]]:
   """The keys of the config in which rows differ: for each row its value, and whether it is like the first with runs."""
-  settings = [benchmark.settings(row.runs[0]) if row.runs else None for row in rows]
-  known = [found for found in settings if found is not None]
+  per_row = [settings(row.runs[0]) if row.runs else None for row in rows]
+  known = [found for found in per_row if found is not None]
   changes = []
   for key in dict.fromkeys(key for found in known for key in found if key not in ('name', 'test data')):
     values = [found.get(key, '–') for found in known]
     if len(set(values)) > 1:
-      texts = [found.get(key, '–').strip('"') if found else '–' for found in settings]
+      texts = [found.get(key, '–').strip('"') if found else '–' for found in per_row]
       changes.append((key, [(text, text in ('–', values[0].strip('"'))) for text in texts]))
   return changes
 

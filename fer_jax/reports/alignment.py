@@ -52,6 +52,20 @@ def alignment_groups(result: Mapping[str, Any]) -> list[dict[str, Any]]:
   return groups
 
 
+def best_map(result: Mapping[str, Any]) -> str:
+  """One line on the map that agrees best with the landmarks and the constant picture that does; '' without both."""
+  scores = {name: row['pearson'] for name, row in (result.get('alignment') or {}).items()
+            if name != CLASS_FREE and row.get('pearson') is not None}
+  constant = max((name for name in scores if name in TRIVIAL), key=scores.get, default=None)
+  maps = [name for name in scores if name not in TRIVIAL]
+  if not maps or not constant:
+    return ''
+  best = max(maps, key=scores.get)
+  said = 'above' if scores[best] > scores[constant] else 'not above'
+  return (f'maps and landmarks, Pearson: {best} {scores[best]:.3f}, the best of {len(maps)}, {said} the best constant '
+          f'picture, {constant} {scores[constant]:.3f}').replace('_', ' ')
+
+
 def by_class(result: Mapping[str, Any]) -> dict[str, Any]:
   """Cosines with action units by expression: classes, and rows of name, trivial and cells; empty where there are none.
   """

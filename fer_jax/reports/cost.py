@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fer_jax.reports.benchmark import Run
+from fer_jax.reports.runs import Run
 from fer_jax.runtime import storage
 
 
@@ -16,7 +16,7 @@ class Cost(NamedTuple):
   Attributes:
     images_per_second: the median over the lines of metrics.jsonl, so that compiling and pauses do not count.
     device_hours: devices x time of all steps, with compiling and without evaluations. A step that had to be taken again
-      after an interruption counts once. Of seeds that were trained at once each has an equal share.
+      after an interruption counts once.
   """
 
   images_per_second: float
@@ -33,7 +33,6 @@ def cost(run: Run) -> Cost | None:
     if not len(lines) or lines[-1]['step'] != run.record['steps']:
       return None
     seconds = (steps * run.config['batch_size'] / rates).sum()
-    at_once = len(run.record.get('seeds', [run.config['seed']]))
-    return Cost(float(np.median(rates)), float(seconds * run.record['devices'] / 3600 / at_once))
+    return Cost(float(np.median(rates)), float(seconds * run.record['devices'] / 3600))
   except (FileNotFoundError, ValueError, KeyError, TypeError):
     return None

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fer_jax.errors import UserError
-from fer_jax.metrics.comparison import McNemar, Welch, mcnemar, paired_bootstrap, welch
-from fer_jax.metrics.intervals import Estimate
-from fer_jax.reports.benchmark import Run
-from fer_jax.reports.benchmark import settings as settings_of
+from fer_jax.metrics.comparison import McNemar, Welch, mcnemar, welch
+from fer_jax.metrics.intervals import Estimate, bootstrap
+from fer_jax.reports.runs import Run
+from fer_jax.reports.runs import settings as settings_of
 from fer_jax.runtime import storage
 
 
@@ -18,7 +18,7 @@ class Difference(NamedTuple):
 
   Attributes:
     over_seeds: of the mean accuracies; None where the faces are not the same.
-    over_faces: the interval of the paired bootstrap, of the share of seeds that were right on each face.
+    over_faces: the interval of the paired bootstrap over faces, of the share of seeds that were right on each face.
     mcnemar: where both are a single run.
     problem: why something is None, in a whole sentence, or ''.
   """
@@ -50,7 +50,7 @@ def compare(ours: Sequence[Run], theirs: Sequence[Run]) -> Difference:
   known = labels[0] >= 0
   right = [np.array([right[known] for _, right in runs]) for runs in answers]
   # Shares of seeds, in percentage points.
-  over_faces = paired_bootstrap(*(100.0 * group.mean(axis=0) for group in right))
+  over_faces = bootstrap(np.subtract(*(100.0 * group.mean(axis=0) for group in right)))
   single = all(len(group) == 1 for group in right)
   return Difference(over_seeds, over_faces, mcnemar(right[0][0], right[1][0]) if single else None)
 

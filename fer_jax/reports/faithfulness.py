@@ -5,13 +5,11 @@ from typing import Any
 
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from fer_jax.reports import figures
-from fer_jax.reports.table import leaks, other_data
-from fer_jax.runtime import cluster
+from fer_jax.reports.console import LEAKY, console, table, warn
+from fer_jax.reports.words import leaks, remarks
 
 # Said wherever the numbers are shown.
 CURVES_CAVEAT = (
@@ -27,45 +25,32 @@ _NAMES = {'uniform': 'random order'}
 _DASHES = {'uniform': ':', 'centred_gaussian': '--', 'landmarks': '-.'}
 
 
-def print_faithfulness(result: Mapping[str, Any], console: Console | None = None) -> None:
-  """Prints the areas of every map and its gains over baselines, and the correlations under random parameters.
+# Curves, which of two areas is better, and where their mean probability starts and ends.
+_KINDS = (('deletion', 'less', 'whole', 'deleted'), ('insertion', 'more', 'blurred', 'whole'))
 
-  Args:
-    result: the content of explanations/SPLIT.json.
-    console: where to; if None, the standard output of process 0.
-  """
-  console = console or Console(quiet=not cluster.is_main())
-  protocol, reasons, ends = result['protocol'], leaks(result), result['ends']
-  mark = ' [bold red]LEAKY[/]' if reasons else ''
-  console.print(f"\n[bold]{protocol['dataset']}[/] {escape(protocol['split'])}: are the maps faithful?{mark}",
-                highlight=False)
-  console.print(escape(words(result)), highlight=False)
-  if reasons:
-    console.print(f"[red]Leaky: {escape('; '.join(reasons))}. Compare this with no honest result.[/]", highlight=False)
-  for remark in remarks(result):
-    console.print(f'[yellow]Note: {escape(remark)}.[/]', highlight=False)
-  for kind, better, (start, end) in (('deletion', 'less', ('whole', 'deleted')),
-                                     ('insertion', 'more', ('blurred', 'whole'))):
+
+def print_faithfulness(result: Mapping[str, Any]) -> None:
+  """Prints the content of explanations/SPLIT.json: the areas of every map, and what random parameters change."""
+  out, protocol, reasons, ends = console(), result['protocol'], leaks(result), result['ends']
+  mark = LEAKY if reasons else ''
+  out.print(f"\n[bold]{protocol['dataset']}[/] {escape(protocol['split'])}: are the maps faithful?{mark}")
+  out.print(escape(_words(result)))
+  warn(out, reasons, _remarks(result))
+  for kind, better, start, end in _KINDS:
     rows = area_rows(result, kind)
-    table = Table(kind + mark, 'area', '95 %', *(f'better than {name} by' for name in rows[0]['gains']))
-    for row in rows:
-      table.add_row(escape(row['name']), row['area'], row['interval'], *row['gains'].values(),
-                    style='dim' if row['trivial'] else None)
-    console.print(table)
-    console.print(f'{kind}: {better} is better; the mean probability goes from {ends[start]:.3f} to {ends[end]:.3f}.',
-                  highlight=False)
-  console.print(CURVES_CAVEAT, highlight=False)
+    out.print(table((kind + mark, 'area', '95 %', *(f'better than {name} by' for name in rows[0]['gains'])), (
+        ((row['name'], row['area'], row['interval'], *row['gains'].values()), row['trivial']) for row in rows)))
+    out.print(f'{kind}: {better} is better; the mean probability goes from {ends[start]:.3f} to {ends[end]:.3f}.')
+  out.print(CURVES_CAVEAT)
   names, rows = random_rows(result)
-  table = Table('random parameters' + mark, *map(escape, names))
-  for row in rows:
-    table.add_row(row['name'], *(f"{cell['pearson']} {cell['range']}\n{cell['spearman']}" for cell in row['cells']),
-                  style='dim' if row['trivial'] else None)
-  console.print(table)
-  console.print("Pearson's correlation with the trained network's map of the same face (from, to: draws of random "
-                f"parameters), below it Spearman's. {RANDOM_CAVEAT}", highlight=False)
+  cells = lambda row: (f"{cell['pearson']} {cell['range']}\n{cell['spearman']}" for cell in row['cells'])
+  out.print(table(('random parameters' + mark, *map(escape, names)), (
+      ((row['name'], *cells(row)), row['trivial']) for row in rows)))
+  out.print("Pearson's correlation with the trained network's map of the same face (from, to: draws of random "
+            f"parameters), below it Spearman's. {RANDOM_CAVEAT}")
 
 
-def words(result: Mapping[str, Any]) -> str:
+def _words(result: Mapping[str, Any]) -> str:
   """What was measured, in sentences."""
   protocol = result['protocol']
   height, width = protocol['pixels']
@@ -76,16 +61,10 @@ def words(result: Mapping[str, Any]) -> str:
           'seed; those of the differences know that the faces are the same.')
 
 
-def remarks(result: Mapping[str, Any]) -> list[str]:
-  """What a reader of an explanations/SPLIT.json should know of it, as clauses."""
-  said = []
-  if changed := other_data(result):
-    said.append(changed)
-  if not result['step']:
-    said.append('the network is untrained')
-  if 'landmarks' in result['baselines'] and (without := result['without_landmarks']):
-    said.append(f'{without:,} of the faces have no landmarks, and a random order in their place')
-  return said
+def _remarks(result: Mapping[str, Any]) -> list[str]:
+  without = 'landmarks' in result['baselines'] and result['without_landmarks']
+  return [*remarks(result), *[f'{without:,} of the faces have no landmarks, and a random order in their place'] *
+          bool(without)]
 
 
 def area_rows(result: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -137,11 +116,11 @@ def sections(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
   for stem, result in results.items():
     names, rows = random_rows(result)
     made.append(result | {
-        'split': result['protocol']['split'], 'leaks': leaks(result), 'words': words(result),
-        'remarks': remarks(result), 'map_names': names, 'random_rows': rows,
+        'split': result['protocol']['split'], 'leaks': leaks(result), 'words': _words(result),
+        'remarks': _remarks(result), 'map_names': names, 'random_rows': rows,
         'charts': [{'kind': kind, 'better': better, 'rows': area_rows(result, kind),
                     'drawing': _curves(f'{kind} {stem}', result, kind)}
-                   for kind, better in (('deletion', 'less'), ('insertion', 'more'))]})
+                   for kind, better, *_ in _KINDS]})
   return made
 
 

@@ -1,25 +1,28 @@
-"""A table of text cells with notes, and its forms: for the console, Markdown, LaTeX, csv and HTML."""
+"""A table of text cells with notes, and its forms: text for the console, and Markdown, csv and LaTeX for files."""
 
 import csv
 import dataclasses
-import functools
-import html
 import io
+import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column as RichColumn
 from rich.table import Table as RichTable
 
-from fer_jax.errors import UserError, nearest
+from fer_jax.errors import UserError
+from fer_jax.metrics.intervals import t_interval
 from fer_jax.runtime import storage
 
-FORMATS = ('text', 'markdown', 'latex', 'csv')
+# How csv takes cells apart: what separates the two numbers, and what is added to the column's name for each.
+SPREAD = (' ± ', ('', ' sd'))
+ENDS = (' to ', (' from', ' to'))
 
 
 class Column(NamedTuple):
@@ -28,7 +31,7 @@ class Column(NamedTuple):
   Attributes:
     name: its heading; a table has each once.
     latex: how LaTeX sets it.
-    apart: (separator, endings): in csv, cells such as '1 to 2' are taken apart into columns called name + ending.
+    apart: ``SPREAD`` or ``ENDS`` where csv has two columns in its place.
   """
 
   name: str
@@ -82,49 +85,69 @@ class Table:
               ', '.join(str(notes.index(note) + 1) for note in line.notes)] for line in self.lines]
     return cells, [*notes, *self.notes]
 
-  def __html__(self) -> str:
-    """A heading, a table and a list of notes, for templates: '{{ table }}'."""
-    row = lambda tag, cells, style='': (
-        f'<tr class="{style}">' + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells) + '</tr>')
-    cells, notes = self.numbered()
-    drawn = [row('td', texts, line.style) for texts, line in zip(cells, self.lines, strict=True)]
-    listed = ''.join(f'<li>{html.escape(note)}</li>' for note in notes)
-    return '\n'.join([f'<h3>{html.escape(self.title)}</h3>', '<div class="scroll"><table>', row('th', self.header),
-                      *drawn, '</table></div>', f'<ol class="note">{listed}</ol>' if notes else ''])
+
+def mean(values: Iterable[float], decimals: int = 2) -> str:
+  """'mean ± standard deviation', or of a single value just that."""
+  values = list(values)
+  text = f'{np.mean(values):.{decimals}f}'
+  return f'{text} ± {np.std(values, ddof=1):.{decimals}f}' if len(values) > 1 else text
 
 
-def render(tables: Sequence[Table], form: str, console: Console | None = None) -> str:
-  """Prints tables as text.
+def interval_of(results: Sequence[Mapping[str, Any]]) -> str:
+  """The 95 % interval of an accuracy in per cent: over seeds (Student's t), of a single one over faces (Wilson)."""
+  low, high = (t_interval([result['accuracy'] for result in results])[1:3] if len(results) > 1 else
+               results[0]['accuracy_interval'])
+  return f'{100 * low:.2f} to {100 * high:.2f}'
 
-  Args:
-    tables: from ``make_tables``.
-    form: one of ``FORMATS``. In csv, tables are one below the other under one header that has the columns of all, with
-      the title in front and the notes of the line in full; in the others notes are numbered below each table.
-    console: of the form 'text', whose width it has; None: 200 columns.
+
+def covered(counts: Collection[int]) -> list[str]:
+  """Notes on what ``interval_of`` covers, where lines have these numbers of seeds."""
+  notes = []
+  if set(counts) - {0, 1}:
+    notes.append("95 % over several seeds (Student's t) covers what the seed decides, and takes the test faces as they "
+                 'are.')
+  if 1 in counts:
+    notes.append('95 % of a single seed (Wilson) covers which faces were tested, and says nothing of other seeds.')
+  return notes
+
+
+def check_out(path: str | None) -> None:
+  """Says before the work begins that ``deliver`` cannot write to a path.
 
   Raises:
-    UserError: an unknown form.
+    UserError: its ending is of no form.
   """
-  writers = {'text': functools.partial(_text, console=console), 'markdown': _markdown, 'latex': _latex, 'csv': _csv}
-  if form not in writers:
-    raise UserError(f"--format={form}: unknown{nearest(form, FORMATS)}")
-  return writers[form](tables)
+  if path and os.path.splitext(path)[1] not in ('.md', '.csv', '.tex'):
+    raise UserError(f'--out={path}: the ending says the form; give a name that ends in .md, .csv or .tex.')
 
 
-def deliver(tables: Sequence[Table], form: str, path: str | None) -> str:
+def deliver(tables: Sequence[Table], path: str | os.PathLike[str] | None) -> str:
   """What a command prints: the tables, as wide as the terminal if there is one, or that they are written to ``path``.
 
   Raises:
-    UserError: an unknown form, or the file cannot be written.
+    UserError: the file has an ending of no form, or cannot be written.
   """
-  if path:
-    storage.write_text(path, render(tables, form))
-    return f'Written: {path}'
-  return render(tables, form, Console() if sys.stdout.isatty() else None).removesuffix('\n')
+  if not path:
+    return render(tables, '').removesuffix('\n')
+  path = os.fspath(path)
+  check_out(path)
+  storage.write_text(path, render(tables, os.path.splitext(path)[1]))
+  return f'Written: {path}'
 
 
-def _text(tables: Sequence[Table], console: Console | None) -> str:
-  console = Console(file=io.StringIO(), width=200) if console is None else console
+def render(tables: Sequence[Table], form: str) -> str:
+  """Tables as text.
+
+  Args:
+    tables: one below the other; in csv under one header that has the columns of all, with the title in front and the
+      notes of the line in full. In the other forms notes are numbered below each table.
+    form: a key of ``FORMS``: the ending of a file, or '' for the console.
+  """
+  return FORMS[form](tables)
+
+
+def _text(tables: Sequence[Table]) -> str:
+  console = Console(width=None if sys.stdout.isatty() else int(os.environ.get('COLUMNS', 200)), highlight=False)
   styles = {'leaky': 'red', 'control': 'dim'}
   with console.capture() as captured:
     for table in tables:
@@ -135,7 +158,7 @@ def _text(tables: Sequence[Table], console: Console | None) -> str:
         drawn.add_row(*map(escape, row), style=styles.get(line.style))
       console.print(drawn)
       for number, note in enumerate(notes, 1):
-        console.print(f'{number}. {note}', highlight=False, markup=False)
+        console.print(f'{number}. {note}', markup=False)
       console.print()
   return captured.get()
 
@@ -151,37 +174,36 @@ def _markdown(tables: Sequence[Table]) -> str:
   return '\n'.join(parts)
 
 
-_LATEX = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': '$<$', '>': '$>$',
-          '±': r'$\pm$', **{character: '\\' + character for character in '&%$#_{}'}}
+_LATEX = str.maketrans({'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': '$<$',
+                        '>': '$>$', '±': r'$\pm$', **{character: '\\' + character for character in '&%$#_{}'}})
 
 
 def _latex(tables: Sequence[Table]) -> str:
-  plain = lambda text: ''.join(_LATEX.get(character, character) for character in text)
-  row = lambda cells: ' & '.join(f'{{{plain(cell)}}}' for cell in cells) + r' \\'
+  row = lambda cells: ' & '.join(f'{{{cell.translate(_LATEX)}}}' for cell in cells) + r' \\'
   parts = ['% Needs the packages booktabs and longtable.']
   for table in tables:
     cells, notes = table.numbered()
     layout = ''.join(column.latex for column in table.columns) + 'l'
-    parts += [rf'\begin{{longtable}}{{{layout}}}', rf'\caption{{{plain(table.title)}}} \\', r'\toprule',
+    parts += [rf'\begin{{longtable}}{{{layout}}}', rf'\caption{{{table.title.translate(_LATEX)}}} \\', r'\toprule',
               row(table.header), r'\midrule', r'\endhead', *map(row, cells), r'\bottomrule', r'\end{longtable}',
-              *(rf'\noindent {number}. {plain(note)}\par' for number, note in enumerate(notes, 1)), '']
+              *(rf'\noindent {number}. {note.translate(_LATEX)}\par' for number, note in enumerate(notes, 1)), '']
   return '\n'.join(parts)
 
 
 def _csv(tables: Sequence[Table]) -> str:
-  rows = [{'table': table.title, **dict(pair for column in table.columns for pair in _apart(column, line[column.name])),
-           'notes': ' '.join(line.notes)} for table in tables for line in table.lines]
-  header = ['table', *(name for row in rows for name in row if name != 'notes'), 'notes']
-  writer = csv.DictWriter(file := io.StringIO(), list(dict.fromkeys(header)), lineterminator='\n')
+  rows = []
+  for table in tables:
+    for line in table.lines:
+      rows.append(row := {'table': table.title})
+      for name, _, apart in table.columns:
+        separator, endings = apart or ('\n', ('',))
+        row |= dict(zip((name + ending for ending in endings), [*line[name].split(separator), ''], strict=False))
+      row['notes'] = ' '.join(line.notes)
+  header = dict.fromkeys(['table', *(name for row in rows for name in row if name != 'notes'), 'notes'])
+  writer = csv.DictWriter(file := io.StringIO(), list(header), lineterminator='\n')
   writer.writeheader()
   writer.writerows(rows)
   return file.getvalue()
 
 
-def _apart(column: Column, cell: str) -> list[tuple[str, str]]:
-  """Pairs of a column in csv and its text."""
-  if column.apart is None:
-    return [(column.name, cell)]
-  separator, endings = column.apart
-  first, _, second = cell.partition(separator)
-  return [(column.name + endings[0], first), (column.name + endings[1], second)]
+FORMS = {'': _text, '.md': _markdown, '.csv': _csv, '.tex': _latex}

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from fer_jax.reports import alignment, embedding, faithfulness, figures, pictures, robustness, template
-from fer_jax.reports.table import leaks, measures, other_data, subset_rows, title
+from fer_jax.reports import alignment, faithfulness, figures, pictures, robustness, template, transfer
+from fer_jax.reports.table import subset_rows, triplet_rows
+from fer_jax.reports.words import SELECT, brief, evaluations, leaks, measures, named, other_data, title
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import config_files
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
 _CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate', 'grad_norm', 'images_per_second',
@@ -55,74 +55,64 @@ def _contents(workdir: epath.Path) -> dict[str, Any]:
 
   def read_folder(name: str) -> dict[str, dict[str, Any]]:
     paths = (workdir / name).iterdir() if (workdir / name).exists() else ()
-    return {path.stem: read(path) for path in sorted(paths) if path.suffix == '.json'}
+    found = {path.stem: read(path) for path in sorted(paths) if path.suffix == '.json'}
+    return {stem: result for stem, result in found.items() if result}
 
   config, run = read(workdir / 'config.json'), read(workdir / 'run.json')
-  found = {stem: _described(result, stem) for stem, result in read_folder('evaluation').items()
-           if 'confusion' in result}
-  # Evaluations of the run as it is come before those of a changed config.
-  evaluations = dict(sorted(found.items(), key=lambda item: bool(item[1].get('overrides'))))
-  # The test split is what the run is about; another stands in while there is none.
-  split = 'test' if 'test' in evaluations else next(iter(evaluations), None)
-  main = evaluations.get(split)
+  found = [_described(result, stem) for stem, result in read_folder('evaluation').items() if 'confusion' in result]
+  # The run as it is comes before changed configs, and the test split, which it is about, before others.
+  found.sort(key=lambda result: (bool(result.get('overrides')), result['stem'] != 'test'))
+  main = found[0] if found else None
   scalars = _scalars(workdir / 'metrics.jsonl')
   panel, neighbours = (read(workdir / f'{name}.npz', storage.read_npz) for name in ('panel', 'neighbours'))
   classes = (main or run).get('classes', [])
-
   return {
       'name': str(run.get('name') or (main or {}).get('name') or storage.absolute(workdir).name),
       'words': main['words'] if main else '',
       'unreadable': unreadable,
       'run': run,
       'main': main,
-      'evaluations': list(evaluations.values()),
+      'evaluations': found,
       'took': _took(run),
       'faces': pictures.faces(panel, classes) if 'images' in panel else [],
       'confusion': figures.confusion_matrix(main['confusion'], main['classes']) if main else '',
       'recall': figures.class_recall(main['confusion'], main['classes']) if main else '',
       'alignment': alignment.alignment_groups(main or {}),
       'by_class': alignment.by_class(main or {}),
-      'comparisons': embedding.comparisons(evaluations.values()),
       'neighbours': pictures.neighbours(neighbours, classes) if neighbours else [],
-      'transfers': embedding.transfers({stem: result for stem, result in read_folder('transfer').items() if result}),
-      'robustness': robustness.sections({stem: result for stem, result in read_folder('robustness').items() if result}),
+      'transfers': transfer.sections(read_folder('transfer')),
+      'robustness': robustness.sections(read_folder('robustness')),
       'robustness_caveat': robustness.CAVEAT,
-      'faithfulness': faithfulness.sections({s: result for s, result in read_folder('explanations').items() if result}),
+      'faithfulness': faithfulness.sections(read_folder('explanations')),
       'curves_caveat': faithfulness.CURVES_CAVEAT,
       'random_caveat': faithfulness.RANDOM_CAVEAT,
       'curves': [(key, figures.curve(key, *scalars[key])) for key in _ordered(scalars)],
       'losses': _losses(config, scalars),
-      'config': config_files.flat(config),
-      'run_rows': config_files.flat(run),
+      'config': storage.flat(config),
+      'run_rows': storage.flat(run),
   }
 
 
 def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
-  """Adds to an evaluation, from the file ``stem``.json, its title, leaks, measures, subsets and protocol in words."""
-  protocol = result.get('protocol') or {}
+  """Adds to an evaluation, from the file ``stem``.json, what the page says of it."""
+  protocol, reasons = result.get('protocol') or {}, leaks(result)
   words = [f"{result['count']:,} faces of {len(result['classes'])} classes"]
   if protocol.get('dataset'):
-    variant = f" ({protocol['variant']})" if protocol.get('variant') else ''
-    words.append(f"from the {protocol.get('split', '')} split of {protocol['dataset']}{variant}")
+    words.append(f"from the {protocol.get('split', '')} split of {named(protocol)}")
   if protocol.get('trained_on'):
-    words.append(f"after training on “{template.brief(protocol['trained_on'])}”")
+    words.append(f"after training on “{brief(protocol['trained_on'])}”")
   if select := protocol.get('select'):
-    words.append(f'with {template.SELECT.get(select, select)}')
+    words.append(f'with {SELECT.get(select, select)}')
   if overrides := result.get('overrides'):
     words.append(f"changed for this evaluation: {', '.join(overrides)}")
   if changed := other_data(result):
     words.append(f'but {changed}')
-  looks, reasons = protocol.get('looks'), leaks(result)
-  return result | {
-      'title': title(result, stem),
-      'leaky': bool(reasons),
-      'leaks': reasons,
-      'measures': measures(result),
-      'subset_rows': subset_rows(result),
-      'untrained': result.get('step') == 0,
-      'looks': looks if isinstance(looks, int) else 1,
-      'words': ', '.join(words) + '.',
-  }
+  return {'mean_class_interval': None, **result} | {
+      'stem': stem, 'title': title(result, stem), 'leaky': bool(reasons), 'leaks': reasons,
+      'measures': measures(result), 'subset_rows': subset_rows(result), 'untrained': result.get('step') == 0,
+      'comparisons': [comparison | {'name': name, 'rows': triplet_rows(comparison)}
+                      for name, comparison in (result.get('triplets') or {}).items()],
+      'evaluated_times': evaluations(result), 'words': ', '.join(words) + '.'}
 
 
 def _scalars(path: epath.Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
@@ -162,8 +152,8 @@ def _losses(config: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[
     values = scalars.get(f'loss/{name}', (([], []), None))[0][1]
     rows.append({
         'name': name,
-        'weight': '1' if weight is None else template.brief(weight),
-        'options': ', '.join(f'{key} = {template.brief(value)}' for key, value in config_files.flat(options).items()),
+        'weight': '1' if weight is None else brief(weight),
+        'options': ', '.join(f'{key} = {brief(value)}' for key, value in storage.flat(options).items()),
         'values': f'{values[0]:.4g} → {values[-1]:.4g}' if values else '–',
     })
   return rows

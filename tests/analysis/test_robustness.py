@@ -1,7 +1,6 @@
 """Runs under drawn corruptions: clean means the evaluation, and a level that of faces corrupted beforehand."""
 
 import dataclasses
-import io
 import json
 
 import jax
@@ -9,21 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from configs import ran
 from fer_jax.analysis import corruptions, robustness
 from fer_jax.data import face
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import wilson
-from fer_jax.reports.benchmark import Run, by_config
 from fer_jax.reports.page import write_report
 from fer_jax.reports.robustness import CAVEAT, print_robustness
+from fer_jax.reports.runs import Run, by_config
 from fer_jax.runtime import cluster, storage
 from fer_jax.training import checkpoint, evaluation, setup
 from fer_jax.training.data import Data
 from fer_jax.training.workdir import open_workdir, read_config, read_run
-from tests import faces
+from tests import faces, pages
 
 KINDS = ('occlusion', 'rotation')
 
@@ -214,10 +212,8 @@ def test_a_mistake_is_one_sentence(workdir, test_split, tmp_path):
 def printed(workdirs, kinds=()):
   runs = [Run(str(workdir), read_config(workdir).to_dict(), read_run(workdir),
               storage.read_json(workdir / 'robustness/test.json')) for workdir in workdirs]
-  file = io.StringIO()
-  print_robustness({name: [one.result for one in row] for name, row in by_config(runs).items()},
-                   kinds, Console(file=file, width=160))
-  return file.getvalue()
+  return pages.printed(print_robustness, {name: [one.result for one in row] for name, row in by_config(runs).items()},
+                       kinds)
 
 
 def line_of(text, *words):

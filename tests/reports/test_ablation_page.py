@@ -8,8 +8,8 @@ from scipy import stats
 
 from fer_jax.metrics.summary import summarise
 from fer_jax.reports.ablation import Row
-from fer_jax.reports.benchmark import Run
 from fer_jax.reports.formats import Column, Line, Table
+from fer_jax.reports.runs import Run
 from tests.rows import CLASSES, changed, make_rows, make_run, render, section
 
 SECTIONS = ['summary', 'accuracy', 'changes', 'alignment', 'recall', 'confusion', 'wall', 'tables', 'runs', 'how',
@@ -124,12 +124,12 @@ def test_only_the_first_rows_own_accuracy_is_free_of_anothers_leak(tmp_path):
   assert 'LEAKY' in first(render(tmp_path, make_rows(tmp_path, count=2, row0=LEAKY))[0])
 
 
-def test_untrained_rows_looks_and_other_circumstances_are_said(tmp_path):
-  rows = make_rows(tmp_path, row1={'looks': 3}, row2={'fingerprint': 'g'})
+def test_untrained_rows_evaluations_and_other_circumstances_are_said(tmp_path):
+  rows = make_rows(tmp_path, row1={'evaluations': 3}, row2={'fingerprint': 'g'})
   rows[0] = Row('row0', tuple(changed(run, step=0) for run in rows[0].runs), 3)
   text, _ = render(tmp_path, rows)
   assert 'Untrained: row0.' in text and drawn(section(text, 'accuracy')).count('UNTRAINED') == 1
-  assert '3 looks.' in text and 'Some of the runs have other test data:' in text
+  assert '3 evaluations.' in text and 'Some of the runs have differing data:' in text
 
 
 def test_a_single_seed_has_an_interval_over_faces_alone(tmp_path, whole):

@@ -8,9 +8,9 @@ from scipy import stats
 
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import wilson
-from fer_jax.reports import formats
-from fer_jax.reports.benchmark import BENCHMARKS, collect, make_tables, published
-from fer_jax.reports.formats import Line, render
+from fer_jax.reports.benchmark import BENCHMARKS, make_tables, published
+from fer_jax.reports.formats import FORMS, Line, render
+from fer_jax.reports.runs import collect
 
 COUNT = 3137
 
@@ -25,11 +25,11 @@ def write_run(folder, *, name='ran', seed=0, accuracy=0.85, config=None, data=No
   data = settings['data']
   evaluation = {
       'count': COUNT, 'accuracy': accuracy, 'accuracy_interval': list(wilson(round(accuracy * COUNT), COUNT)),
-      'mean_class_accuracy': accuracy - 0.2, 'step': 100, 'name': name, 'seed': seed, 'commit': 'abc123',
-      'hardware': '1 x CPU', 'overrides': list(overrides), **result,
+      'mean_class_accuracy': accuracy - 0.2, 'mean_class_interval': [0.6, 0.7], 'step': 100, 'name': name,
+      'seed': seed, 'commit': 'abc123', 'hardware': '1 x CPU', 'overrides': list(overrides), **result,
       'protocol': {'dataset': data['dataset'], 'variant': data['variant'], 'split': data['test'], 'select': 'last',
-                   'trained_on': data['train'], 'leaky': False, 'looks': 1, 'n': COUNT, 'K': 8, 'fingerprint': 'f' * 64,
-                   **(protocol or {})}}
+                   'trained_on': data['train'], 'leaky': False, 'evaluations': 1, 'n': COUNT, 'K': 8,
+                   'fingerprint': 'f' * 64, **(protocol or {})}}
   (folder / 'evaluation').mkdir(parents=True, exist_ok=True)
   (folder / 'config.json').write_text(json.dumps(settings))
   (folder / 'run.json').write_text(json.dumps({'finished': 'now'} if finished else {}))
@@ -61,7 +61,7 @@ def test_seeds_are_one_row_with_mean_sd_and_t_interval(tmp_path):
   assert lines_of(table, 'mean class accuracy')['ran']['ours'] == f'{values.mean() - 20:.2f}'
   assert line['marks'] == '' and not remarks
   for words in ('seeds 0, 1, 2', 'trained on train+valid from random parameters', 'ferplus (majority)', 'select last',
-                '3,137 faces, 8 classes', 'looks 1', 'commit abc123', '1 x CPU', 'ran-1'):
+                '3,137 faces, 8 classes', 'evaluations 1', 'commit abc123', '1 x CPU', 'ran-1'):
     assert words in line.notes[0]
 
 
@@ -72,7 +72,7 @@ def test_a_single_run_has_the_wilson_interval_and_no_sd(tmp_path):
   assert (line['ours'], line['sd'], line['seeds']) == (f'{266600 / COUNT:.2f}', '', '1')
   assert (line['95 % from'], line['95 % to']) == (f'{100 * low:.2f}', f'{100 * high:.2f}')
   other = lines_of(tables_of(tmp_path, 'ferplus')[0][0], 'mean class accuracy')['ran']
-  assert other['ours'] and not other['95 % from'] and not other['95 % to']  # No interval is known.
+  assert other['95 % from'] == '60.00' and other['95 % to'] == '70.00'
 
 
 def test_other_configs_are_other_rows_and_say_what_differs(tmp_path):
@@ -112,7 +112,7 @@ def test_published_numbers_stand_beside_their_system_or_alone(tmp_path):
     ({'protocol': {'select': 'best_on_test', 'leaky': True}}, 'LEAKY: the parameters were chosen by the accuracy'),
     ({'protocol': {'seen_in_training': True, 'leaky': True}}, 'LEAKY: the model was trained on these images'),
     ({'protocol': {'eval_order': 'sorted', 'eval_batch_size': 64, 'leaky': True}}, 'LEAKY: each answer depends'),
-    ({'protocol': {'looks': 3}}, 'the test split was looked at 3 times'),
+    ({'protocol': {'evaluations': 3}}, 'the test split was evaluated 3 times'),
     ({'protocol': {'other_data': ['a', 'b']}}, 'the data are not those of the training'),
     ({'step': 0}, 'UNTRAINED')])
 def test_marks_stand_beside_every_number(tmp_path, changes, mark):
@@ -122,7 +122,7 @@ def test_marks_stand_beside_every_number(tmp_path, changes, mark):
   for metric in ('accuracy', 'mean class accuracy'):
     rows = lines_of(table, metric)
     assert mark in rows['marked']['marks'] and rows['fine']['marks'] == ''
-  for form in formats.FORMATS:
+  for form in FORMS:
     assert mark.split()[0] in render([table], form)
 
 
@@ -166,7 +166,8 @@ def test_changed_evaluations_are_rows_of_their_own(tmp_path):
 
 
 def test_subsets_are_found_by_the_names_of_their_lists(tmp_path):
-  subset = lambda accuracy, count: {'accuracy': accuracy, 'count': count}
+  subset = lambda accuracy, count: {'accuracy': accuracy, 'count': count, 'accuracy_interval': list(
+      wilson(round((accuracy or 0) * count), count))}
   write_run(tmp_path / 'run', subsets={
       'jason_ferplus_occlusion_list': subset(0.8, 605), 'pose_30_list': subset(0.7, 1170), 'pose45': subset(None, 0)})
   (table,), _ = tables_of(tmp_path, 'ferplus_subsets')

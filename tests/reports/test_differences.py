@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fer_jax.reports.benchmark import Run
 from fer_jax.reports.differences import compare, disagreements
+from fer_jax.reports.runs import Run
 
 RNG = np.random.default_rng(0)
 LABEL = np.where(np.arange(400) < 390, np.arange(400) % 7, -1)  # Ten faces without a label.

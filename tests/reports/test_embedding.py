@@ -1,16 +1,16 @@
 """Triplets, neighbours and transfer, on console and page: only where there are any, and honest about leaks."""
 
-import io
 import json
 import re
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from fer_jax.metrics.summary import summarise
 from fer_jax.reports.page import write_report
-from fer_jax.reports.table import print_evaluation, print_transfer
+from fer_jax.reports.table import print_evaluation
+from fer_jax.reports.transfer import print_transfer
+from tests.pages import printed
 
 CLASSES = ['neutral', 'happiness', 'fear']
 SECTIONS = ('triplets', 'neighbours', 'transfer')
@@ -70,24 +70,18 @@ def row_of(text, start):
   return re.search(f'<tr[^>]*><td>{start}.*?</tr>', text, re.DOTALL).group()
 
 
-def printed(function, result):
-  file = io.StringIO()
-  function(result, Console(file=file, width=160))
-  return file.getvalue()
-
-
 def line_of(text, *words):
   return next(line for line in text.splitlines() if all(word in line for word in words))
 
 
 def test_triplets_are_printed_with_their_truth_and_coverage_beside_chance():
-  text = printed(print_evaluation, evaluation())
+  text = printed(print_evaluation, evaluation(), verbose=True)
   assert 'drawn test: votes on <single> faces, not FEC' in text and 'by [votes]' in text and '16 numbers' in text
   for words in ('5,900 of 6,030', '71.23 %', '69.0 to 73.5'):
     assert words in line_of(text, '│ all')
   assert line_of(text, 'of one class', '0 of 30').count('–') == 2 and 'two classes' not in text
   assert '33.33 %' in line_of(text, 'chance') and 'LEAKY' not in text
-  assert 'triplets' not in printed(print_evaluation, {**evaluation(), 'triplets': {}})
+  assert 'triplets' not in printed(print_evaluation, {**evaluation(), 'triplets': {}}, verbose=True)
 
 
 def test_triplets_have_a_section_that_names_the_truth(workdir):
@@ -101,7 +95,7 @@ def test_triplets_have_a_section_that_names_the_truth(workdir):
 
 def test_triplets_of_a_leaky_evaluation_are_marked_and_chance_is_not(workdir):
   result = evaluation(seen_in_training=True)
-  text = printed(print_evaluation, result)
+  text = printed(print_evaluation, result, verbose=True)
   assert 'LEAKY' in line_of(text, 'faces', 'triplets', 'accuracy')
   (workdir / 'evaluation/test.json').write_text(json.dumps(result))
   text = page(workdir)

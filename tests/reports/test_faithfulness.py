@@ -1,17 +1,16 @@
 """The faithfulness section and the console tables: numbers, marks, caveats, and nothing where nothing was measured."""
 
 import copy
-import io
 import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from fer_jax.metrics.faithfulness import summarise_correlations, summarise_curves
 from fer_jax.reports import faithfulness
 from fer_jax.reports.page import write_report
-from tests.reports.test_page import Page
+from tests import pages
+from tests.pages import Page
 
 SHARES = np.array([0, 0.5, 1])
 
@@ -49,9 +48,7 @@ def result():
 
 
 def printed(result):
-  console = Console(file=io.StringIO(), width=200)
-  faithfulness.print_faithfulness(result, console)
-  return ' '.join(console.file.getvalue().split())
+  return ' '.join(pages.printed(faithfulness.print_faithfulness, result, width=200).split())
 
 
 def section(tmp_path, result):

@@ -1,18 +1,18 @@
 """Tables in their forms: every one tells all, cells and notes come back, and nothing of the text becomes markup."""
 
 import csv
-import html
 import io
 import re
 import xml.etree.ElementTree as ElementTree
 
+import markupsafe
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from fer_jax.errors import UserError
-from fer_jax.reports.formats import FORMATS, Column, Line, Table, render
+from fer_jax.reports import template
+from fer_jax.reports.formats import FORMS, Column, Line, Table, check_out, deliver, render
 
 COLUMNS = (Column('row', 'l'), Column('metric', 'p{.1\\linewidth}'), Column('ours'), Column('marks'), Column('% from'))
 TABLE = Table('50 % & more_', COLUMNS, (
@@ -24,7 +24,7 @@ OTHER = Table('other', (Column('row'), Column('mean', apart=(' ± ', ('', ' sd')
 
 
 def test_csv_parses_back():
-  rows = list(csv.DictReader(io.StringIO(render([TABLE, TABLE], 'csv'))))
+  rows = list(csv.DictReader(io.StringIO(render([TABLE, TABLE], '.csv'))))
   assert len(rows) == 4 and list(rows[0]) == ['table', *(column.name for column in COLUMNS), 'notes']
   assert rows[0] == {'table': '50 % & more_', 'row': 'a|b_c', 'metric': 'accuracy', 'ours': '85.00',
                      'marks': 'LEAKY: [x]', '% from': '84', 'notes': 'first, "quoted" second'}
@@ -32,7 +32,7 @@ def test_csv_parses_back():
 
 
 def test_csv_of_tables_with_other_columns_has_all_of_them_and_numbers_apart():
-  rows = list(csv.DictReader(io.StringIO(render([TABLE, OTHER], 'csv'))))
+  rows = list(csv.DictReader(io.StringIO(render([TABLE, OTHER], '.csv'))))
   assert list(rows[0]) == ['table', *(column.name for column in COLUMNS), 'mean', 'mean sd', '95 % from', '95 % to',
                            'notes']
   assert [rows[2][name] for name in ('table', 'row', 'mean', 'mean sd', '95 % from', '95 % to', 'metric')] == [
@@ -41,7 +41,7 @@ def test_csv_of_tables_with_other_columns_has_all_of_them_and_numbers_apart():
 
 
 def test_markdown_has_its_columns_and_notes():
-  lines = render([TABLE], 'markdown').splitlines()
+  lines = render([TABLE], '.md').splitlines()
   rows = [re.split(r'(?<!\\)\|', line)[1:-1] for line in lines if line.startswith('|')]
   assert [len(row) for row in rows] == [len(COLUMNS) + 1] * 4
   assert rows[2][0].strip() == r'a\|b\_c' and rows[2][-1].strip() == '1, 2' and rows[3][-1].strip() == '2'
@@ -49,37 +49,46 @@ def test_markdown_has_its_columns_and_notes():
 
 
 def test_latex_is_escaped():
-  text = render([TABLE], 'latex')
+  text = render([TABLE], '.tex')
   assert r'50 \% \& more\_' in text and r'{d \{\#\$\}}' in text and r'{pose $>$ 30}' in text
   assert r'\begin{longtable}{lp{.1\linewidth}rrrl}' in text and r'\noindent 3. of the table\par' in text
   rows = [line for line in text.splitlines() if line.startswith('{')]
   assert [len(re.findall(r'(?<!\\)&', row)) for row in rows] == [len(COLUMNS)] * 3
   assert not re.search(r'(?<!\\)[%_#]', '\n'.join(rows))
-  assert r'{1 $\pm$ 2}' in render([OTHER], 'latex')
+  assert r'{1 $\pm$ 2}' in render([OTHER], '.tex')
 
 
-def test_text_keeps_brackets_and_shows_leaky_lines_in_red():
-  text = render([TABLE], 'text')
+def test_text_keeps_brackets_and_shows_leaky_lines_in_red(monkeypatch):
+  text = render([TABLE], '')
   assert 'LEAKY: [x]' in text and '2. second' in text and '3. of the table' in text and '\x1b' not in text
-  console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system='standard')
-  lines = render([TABLE], 'text', console).splitlines()
+  monkeypatch.setenv('FORCE_COLOR', '1')
+  monkeypatch.setenv('TERM', 'xterm')
+  lines = render([TABLE], '').splitlines()
   assert ['\x1b[31m' in line for line in lines if 'a|b_c' in line or 'pose > 30' in line] == [True, False]
 
 
 @given(st.text(st.characters(codec='utf-8', exclude_categories=('Cc', 'Cs', 'Co', 'Cn'))))
 def test_html_is_well_formed_and_shows_the_text(text):
   table = Table(text, (Column('a'), Column(text + ' b')), (Line({'a': text}, (text + '!',), 'leaky'),), ('end',))
-  page = table.__html__()
+  page = template.ENVIRONMENT.get_template('macros.html').module.noted(table)
   tree = ElementTree.fromstring(f'<div>{page}</div>')
   assert tree.find('h3').text == (text or None) and tree.find('.//td').text == (text or None)
   assert [cell.text for cell in tree.iter('th')] == ['a', text + ' b', 'notes']
   assert [note.text for note in tree.iter('li')] == [text + '!', 'end']
   assert tree.findall('.//tr')[1].get('class') == 'leaky'
-  assert html.escape(text) in page
+  assert markupsafe.escape(text) in page
 
 
-def test_no_tables_are_an_empty_text_and_an_unknown_form_names_the_nearest():
-  assert render([], 'csv') == 'table,notes\n'
-  assert {render([], form) for form in FORMATS} == {'', 'table,notes\n', '% Needs the packages booktabs and longtable.'}
-  with pytest.raises(UserError, match="--format=latx: unknown; did you mean 'latex'"):
-    render([], 'latx')
+def test_the_ending_of_the_file_says_the_form(tmp_path):
+  for form in ('.md', '.csv', '.tex'):
+    path = tmp_path / f'table{form}'
+    check_out(str(path))
+    assert deliver([TABLE], path) == f'Written: {path}' and path.read_text() == render([TABLE], form)
+  assert deliver([TABLE], None) == render([TABLE], '').removesuffix('\n')
+  for path in ('a.txt', 'folder.md/a'):
+    with pytest.raises(UserError, match=f'--out={path}: the ending says the form; give a name that ends in .md, .csv'):
+      check_out(path)
+
+
+def test_no_tables_are_an_empty_text():
+  assert {render([], form) for form in FORMS} == {'', 'table,notes\n', '% Needs the packages booktabs and longtable.'}

@@ -23,8 +23,8 @@ def evaluation(**protocol):
       'prior': rng.integers(0, 256, (30, 56, 56), np.uint8), 'causal_mask': masks,
       'maps': {'logit_sum': rng.normal(size=(30, 4, 4))}}, CLASSES)
   protocol = {'dataset': 'drawn', 'split': 'test', 'trained_on': 'train+valid', 'select': 'last', 'leaky': False,
-              'looks': 1, **protocol}
-  return result | {'protocol': protocol, 'step': 5, 'name': 'tiny', 'hardware': 'two cores', 'seeds': 1}
+              'evaluations': 1, **protocol}
+  return result | {'protocol': protocol, 'step': 5, 'name': 'tiny', 'hardware': 'two cores', 'seed': 3}
 
 
 @pytest.fixture
@@ -123,12 +123,12 @@ def test_a_changed_evaluation_is_an_entry_of_its_own_after_the_plain_one(workdir
   assert f'Accuracy, {name}' in render(workdir)[0]
 
 
-def test_subsets_and_copies_have_a_table(workdir):
+def test_subsets_and_duplicates_have_a_table(workdir):
   assert 'subsets' not in render(workdir)[1].ids
   result = evaluation()
   rates = {'count': 1203, 'accuracy': 0.81234, 'accuracy_interval': [0.71, 0.87], 'mean_class_accuracy': 0.5}
   alone = {**rates, 'count': 1100, 'accuracy': 0.7777}
-  result |= {'without_copies': alone, 'subsets': {
+  result |= {'without_duplicates': alone, 'subsets': {
       'pose<30': {**rates, 'listed': 1205, 'duplicates': 0, 'unmatched': 2, 'disagreeing': 0}}}
   (workdir / 'evaluation/test.json').write_text(json.dumps(result))
   text, page = render(workdir)
@@ -144,7 +144,7 @@ def test_subsets_and_copies_have_a_table(workdir):
 
 
 def test_untrained_and_repeated_evaluations_are_said(workdir):
-  (workdir / 'evaluation/test.json').write_text(json.dumps(evaluation(looks=3) | {'step': 0}))
+  (workdir / 'evaluation/test.json').write_text(json.dumps(evaluation(evaluations=3) | {'step': 0}))
   text, _ = render(workdir)
   assert 'Untrained.' in text and 'evaluated 3 times' in text
 

@@ -1,19 +1,16 @@
 """The console table shows the numbers, the trivial maps, and the leak."""
 
-import io
+import functools
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from fer_jax.metrics.summary import summarise
 from fer_jax.reports.table import print_evaluation
+from tests import pages
 
-
-def printed(result):
-  file = io.StringIO()
-  print_evaluation(result, Console(file=file, width=160))
-  return file.getvalue()
+printed = functools.partial(pages.printed, print_evaluation, verbose=True)
+short = functools.partial(pages.printed, print_evaluation, width=80)
 
 
 @pytest.fixture
@@ -76,15 +73,15 @@ def test_subsets_have_a_row_each(result):
   fine = {'listed': 1203, 'duplicates': 0, 'unmatched': 0, 'disagreeing': 0}
   alone = {**rates, 'count': 1100, 'accuracy': 0.7777}
   text = printed({**result, 'subsets': {
-      'pose30': {**rates, **fine, 'without_copies': alone},
+      'pose30': {**rates, **fine, 'without_duplicates': alone},
       'occlusion': {**rates, 'listed': 1210, 'duplicates': 1, 'unmatched': 6, 'disagreeing': 2}}})
   pose, occlusion = (next(line for line in text.splitlines() if name in line) for name in ('pose30', 'occlusion'))
   for words in ('1,203', '80.00 %', '71.0 to 87.0', '77.77 % (1,100)'):
     assert words in pose
-  assert occlusion.count('–') == 2  # No mean class accuracy, nothing known of copies.
+  assert occlusion.count('–') == 2  # No mean class accuracy, nothing known of duplicates.
   assert 'occlusion: of 1,210 lines 1 repeated, 6 not in this split, 2 with another label here.' in text
   assert 'pose30:' not in text and 'all faces' not in text
-  text = printed({**result, 'without_copies': alone, 'protocol': {'leaky': True}})
+  text = printed({**result, 'without_duplicates': alone, 'protocol': {'leaky': True}})
   row = next(line for line in text.splitlines() if 'all faces' in line)
   assert '75.00 %' in row and '77.77 % (1,100)' in row and text.count('LEAKY') == 5
 
@@ -102,3 +99,37 @@ def test_calibration_stands_beside_accuracy_as_far_as_the_file_has_it(result):
   del result['macro_f1']  # As older versions wrote it.
   text = printed(result)
   assert '75.00 %' in text and not any(word in text for word in ('macro F1', 'NLL', 'ECE'))
+
+
+def test_one_screen_says_what_matters(result):
+  rates = {'count': 605, 'accuracy': 0.8, 'accuracy_interval': [0.71, 0.87], 'mean_class_accuracy': 0.5}
+  result['alignment']['logit_sum']['pearson'] = 0.3
+  text = short({**result, 'nll': 1.0, 'ece': 0.1, 'without_duplicates': rates, 'subsets': {
+      'occlusion': {**rates, 'listed': 605}}, 'triplets': {'fec': {
+          'count': 90, 'listed': 100, 'accuracy': 0.7, 'accuracy_interval': [0.6, 0.8], 'types': {}}}, 'protocol': {
+              'dataset': 'drawn', 'variant': 'tiny', 'split': 'test', 'trained_on': 'train+valid', 'select': 'last',
+              'evaluations': 2, 'seen_in_training': True, 'leaky': True}}, report='/runs/a/report.html')
+  lines = text.splitlines()
+  assert len(lines) <= 18 and max(map(len, lines)) <= 80 and '│' not in text
+  words = ' '.join(text.split())
+  low, high = result['mean_class_interval']
+  for said in (
+      'drawn (tiny) test: 4 faces, 3 classes; trained on train+valid, the parameters after the last step; evaluated 2 '
+      'times here', 'accuracy 75.00 % (95 %: 30.06 % to 95.44 %) LEAKY',
+      f'mean class accuracy 83.33 % (95 %: {100 * low:.2f} % to {100 * high:.2f} %) LEAKY',
+      'Leaky: the model was trained on these images.', 'happiness 100.00 % (1 of 1)', 'neutral 66.67 % (2 of 3)',
+      'maps and landmarks, Pearson: logit sum 0.300, the best of 1, above the best constant picture, uniform 0.000',
+      'occlusion: 80.00 % (71.0 to 87.0) of 605 faces', 'without duplicates 80.00 % of 605',
+      "triplets 'fec': 70.00 % (60.0 to 80.0) of 90 of 100; chance 33.33 %", 'Report: /runs/a/report.html'):
+    assert said in words, said
+  plain = short(result)
+  assert len(plain.splitlines()) <= 9 and 'evaluated' not in plain and 'LEAKY' not in plain and 'Report' not in plain
+
+
+def test_names_are_no_markup():
+  classes = ['sad [/]', '[red]', 'fear']
+  result = summarise({'label': np.array([0, 0, 1]), 'prediction': np.array([1, 0, 1])}, classes) | {
+      'subsets': {'[/b]': {'count': 1, 'accuracy': 1.0, 'accuracy_interval': [0, 1], 'mean_class_accuracy': 1.0,
+                           'listed': 1}}, 'protocol': {'dataset': '[/]', 'split': '[x'}}
+  for text in (printed(result), short(result, report='/[/]/report.html')):
+    assert 'sad [/]' in text and '[red]' in text and '[/b]' in text

@@ -5,29 +5,27 @@ Every config and every row of every ablation table is here, at a tiny size; thos
 
 import functools
 import html
-import io
 import json
 
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from rich.console import Console
 from tests.test_ablations import TABLES, table
 from tests.test_configs import CASES, get_config
 from tests.test_evaluation import make_run
 
 from fer_jax.data.reading import streams
-from fer_jax.reports import ablation, benchmark
+from fer_jax.reports import ablation, benchmark, runs
 from fer_jax.reports.ablation_page import write_page
-from fer_jax.reports.formats import FORMATS, render
+from fer_jax.reports.formats import FORMS, render
 from fer_jax.reports.page import write_report
 from fer_jax.reports.table import print_evaluation
 from fer_jax.runtime import storage
 from fer_jax.training import evaluation, setup, step
 from fer_jax.training.data import Data
 from fer_jax.training.workdir import now, read_run
-from tests import faces
+from tests import faces, pages
 
 FACES = 8
 # What an evaluation may do to a batch of eight: rows in another order, faces alone, a few, and padding behind them.
@@ -135,14 +133,13 @@ def test_arms_batch_mean_is_called_leaky_wherever_its_numbers_are_shown(monkeypa
     workdir = make_run(config, tmp_path / f'{row}-0')
     result = evaluation.evaluate_run(workdir)
     storage.write_json(workdir / 'run.json', read_run(workdir) | {'finished': now()})
-    print_evaluation(result, Console(file=(file := io.StringIO()), width=200))
+    printed = pages.printed(print_evaluation, result, width=200) + pages.printed(print_evaluation, result, verbose=True)
     page = write_report(workdir).read_text(encoding='utf-8')
-    benchmark_tables, _ = benchmark.make_tables(benchmark.collect([str(workdir)])[0], ['ferplus'])
+    benchmark_tables, _ = benchmark.make_tables(runs.collect([str(workdir)])[0], ['ferplus'])
     rows, _ = ablation.collect(tmp_path, [row], 1)
     ablation_tables = ablation.make_tables(rows, 'the command')
-    wide = Console(file=io.StringIO(), width=1000)  # So that no cell is folded.
-    shown = [file.getvalue(), page, *(render(tables, form, wide) for tables in (benchmark_tables, ablation_tables)
-                                      for form in FORMATS),
+    monkeypatch.setenv('COLUMNS', '1000')  # So that no cell is folded.
+    shown = [printed, page, *(render(tables, form) for tables in (benchmark_tables, ablation_tables) for form in FORMS),
              write_page(tmp_path, rows, ablation_tables).read_text(encoding='utf-8')]
     assert result['protocol']['leaky'] == (row == 'batch')
     for text in shown:

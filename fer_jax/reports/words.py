@@ -1,0 +1,98 @@
+"""What console, tables and pages say alike: numbers, values of JSON files and warnings, in words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fer_jax.metrics.calibration import BINS
+
+SELECT = {
+    'last': 'the parameters after the last step',
+    'ema': 'the moving average of the parameters after the last step',
+    'holdout': 'the step that did best on held-out training data',
+    'best_on_test': 'the step that did best on these very images',
+}
+
+
+def percent(rate: float | None) -> str:
+  """Prints a rate in [0, 1] with two decimals, or a dash where it is unknown."""
+  return '–' if rate is None else f'{100 * rate:.2f} %'
+
+
+def interval(ends: Sequence[float] | None) -> str:
+  """Prints an interval (low, high) of a rate, or a dash where it is unknown."""
+  return '–' if ends is None else f'{percent(ends[0])} to {percent(ends[1])}'
+
+
+def ends(interval: Sequence[float] | None) -> str:
+  """As ``interval``, for narrow columns: in per cent with one decimal and without the sign."""
+  return '–' if interval is None else f'{100 * interval[0]:.1f} to {100 * interval[1]:.1f}'
+
+
+def brief(value: Any) -> str:
+  """A value of a JSON file as a reader would write it."""
+  if isinstance(value, bool) or value is None:
+    return {True: 'yes', False: 'no', None: 'none'}[value]
+  if isinstance(value, list):
+    return ', '.join(f'({brief(v)})' if isinstance(v, list) else brief(v) for v in value) or 'none'
+  if isinstance(value, Mapping):
+    return ', '.join(f'{key} {brief(v)}' for key, v in value.items()) or 'none'
+  return f'{value:,}' if isinstance(value, int) and value >= 10_000 else str(value)
+
+
+def measures(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  """What an evaluation says beside accuracy: (title, number with its unit, remark)."""
+  nats = lambda value: '–' if value is None else f'{value:.3f} nats'
+  shown = (
+      ('macro_f1', 'macro F1', percent, 'Over the classes that occur or were predicted.'),
+      ('nll', 'NLL', nats, 'Mean negative log-likelihood of the true class: less is better.'),
+      ('ece', f'ECE, {BINS} bins', percent, 'Gap between confidence and accuracy. A small split makes it larger.'))
+  return [(title, text(result[key]), remark) for key, title, text, remark in shown if key in result]
+
+
+def leaks(result: Mapping[str, Any]) -> list[str]:
+  """How the numbers were chosen by, or depend on, the very images they are measured on, in words; empty if not."""
+  protocol = result.get('protocol') or {}
+  reasons = []
+  if protocol.get('seen_in_training'):
+    reasons.append('the model was trained on these images')
+  if protocol.get('select') == 'best_on_test':
+    reasons.append('the parameters were chosen by the accuracy on test images')
+  if order := protocol.get('eval_order'):
+    reasons.append('each answer depends on the other images of its batch, here '
+                   f"{protocol.get('eval_batch_size', '?')} in {order} order")
+  if protocol.get('leaky') and not reasons:
+    reasons.append('these images helped to choose or to compute the result')
+  return reasons
+
+
+def other_data(result: Mapping[str, Any]) -> str:
+  """Says that the data have changed since training; '' where they have not."""
+  then, now = (result.get('protocol') or {}).get('other_data') or ('', '')
+  return f'the data are not those of the training: their digest was {then[:12]}, now it is {now[:12]}' if then else ''
+
+
+def remarks(result: Mapping[str, Any], *first: str) -> list[str]:
+  """What else a reader of a result should know of it, as clauses; ``first`` those that are not ''."""
+  untrained = 'the network is untrained' if result.get('step') == 0 else ''
+  return list(filter(None, (*first, other_data(result), untrained)))
+
+
+def evaluations(result: Mapping[str, Any]) -> int:
+  """How often the split of a result was evaluated in its workdir."""
+  return (result.get('protocol') or {}).get('evaluations', 1)
+
+
+def named(protocol: Mapping[str, Any]) -> str:
+  """The data set of a protocol, or of a target, with its variant."""
+  return protocol['dataset'] + (f" ({protocol['variant']})" if protocol.get('variant') else '')
+
+
+def title(result: Mapping[str, Any], otherwise: str = '') -> str:
+  """Names an evaluation: its split (``otherwise`` where unknown) and what was changed for it."""
+  split = (result.get('protocol') or {}).get('split') or otherwise
+  return f"{split} with {', '.join(result['overrides'])}" if result.get('overrides') else split
+
+
+def every(values: Any, separator: str = ' and ') -> str:
+  """All different values, in order."""
+  return separator.join(dict.fromkeys(map(str, values)))
