@@ -1,5 +1,6 @@
 """A classifier is a backbone and a head; its outputs are all that losses, attributions and metrics look at."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,8 +93,10 @@ def make_classifier(options: Mapping[str, Any], classes: int, axis_name: str | N
   for part, fixed in given.items():
     chosen = {k: v for k, v in options[part].items() if k != 'name'}
     make = registry.find(f'models.{part}s', options[part]['name'])
-    registry.check_options(f"model.{part} '{options[part]['name']}'", make, {**chosen, **fixed})
-    parts[part] = make(**chosen, **fixed)
+    # A part whose rows are independent takes neither axis nor regions.
+    chosen |= {k: v for k, v in fixed.items() if k in inspect.signature(make).parameters}
+    registry.check_options(f"model.{part} '{options[part]['name']}'", make, chosen)
+    parts[part] = make(**chosen)
   if parts['head'].takes_regions != (regions > 1):
     wanted = 'several regions of a face' if parts['head'].takes_regions else 'the face as one image'
     raise UserError(f"model.head '{options['head']['name']}' wants {wanted}, but config.regions.scheme gives {regions} "

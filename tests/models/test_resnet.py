@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.models.backbones.resnet import TAPS, resnet
+from fer_jax.models.backbones.resnet import resnet
 from fer_jax.models.classifier import make_classifier
 
 
@@ -77,7 +77,7 @@ def test_every_parameter_maps_to_one_of_torchvisions_state_dict(depth, blocks, b
 
 def test_taps_of_the_standard_and_the_small_stem():
   _, _, outputs = shapes(size=224, depth=18)
-  assert {name: outputs.taps[name].shape[1:] for name in TAPS} == {
+  assert {name: tap.shape[1:] for name, tap in outputs.taps.items()} == {
       'stem': (112, 112, 64), 'stage1': (56, 56, 64), 'stage2': (28, 28, 128), 'stage3': (14, 14, 256),
       'stage4': (7, 7, 512)}
   _, _, outputs = shapes(size=48, depth=18, stem='small', width=8)

@@ -5,8 +5,7 @@ A state dict maps to parameter names by one rule: '.' before a number becomes '_
 al., "ArcFace", arXiv 1801.07698; github.com/ZhaoJ9014/face.evoLVe, ``backbone/model_irse.py``.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -15,8 +14,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
-from fer_jax.models.norm import batch_norm
-from fer_jax.models.taps import tapping
+from fer_jax.models.convnet import ConvNet
 
 UNITS = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
 
@@ -49,24 +47,18 @@ class Unit(nn.Module):
     return y + self.norm(name='shortcut_layer_1')(x)
 
 
-class IR(nn.Module):
+class IR(ConvNet):
   """The network; see ``ir`` for the options."""
 
   units: tuple[int, ...]
   width: int
   embedding: bool
   dropout: float
-  dtype: Any
-  axis_name: str | None
-  regions: int
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
     """Maps normalised images (N, H, W, 3) to features (N, h, w, C), ``{tap: activation}`` and no attention."""
-    init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-    conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=init)
-    norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
-    taps, tap = tapping(self)
+    conv, norm, taps, tap = self.parts(train)
 
     x = conv(self.width, (3, 3), 1, padding=1, name='input_layer_0')(images.astype(self.dtype))
     x = tap('stem', PReLU(name='input_layer_2')(norm(name='input_layer_1')(x)))
@@ -82,26 +74,20 @@ class IR(nn.Module):
     return x, taps, None
 
 
-def ir(depth: int = 50, units: Sequence[int] | None = None, width: int = 64, embedding: bool = False,
-       dropout: float = 0.5, dtype: Any = jnp.float32, axis_name: str | None = None, regions: int = 1) -> IR:
+def ir(depth: int = 50, width: int = 64, embedding: bool = False, dropout: float = 0.5, dtype: Any = jnp.float32,
+       axis_name: str | None = None, regions: int = 1) -> IR:
   """Builds an IR net.
 
   Args:
     depth: 50, 100 or 152.
-    units: four numbers of units, one a stage, in place of those that ``depth`` stands for.
     width: channels of the stem and first stage, 64 in the published nets.
     embedding: features are the face embedding, (N, 1, 1, 8 width), for the image size at initialisation (112 x 112 in
       the published nets); else the map before it, (N, 7, 7, 8 width) at 112 pixels.
     dropout: probability, before the embedding's dense layer.
-    dtype: of the computation; parameters and batch statistics stay float32.
-    axis_name: mapped axis over which BatchNorm averages in training, for the mapped form of data parallelism.
-    regions: see ``models.norm.batch_norm``.
+    dtype, axis_name, regions: see ``models.convnet.ConvNet``.
 
   Taps: 'stem' at the side of the images and 'stage1' to 'stage4', each at half the side of the one before.
   """
   if depth not in UNITS:
     raise UserError(f'model.backbone.depth={depth}: an ir net has depth {sorted(UNITS)}.')
-  units = tuple(UNITS[depth] if units is None else units)
-  if len(units) != 4 or min(units) < 1:
-    raise UserError(f'model.backbone.units={units}: give four numbers of 1 or more, one for each stage.')
-  return IR(units, width, embedding, dropout, dtype, axis_name, regions)
+  return IR(dtype, axis_name, regions, UNITS[depth], width, embedding, dropout)

@@ -5,7 +5,6 @@ A state dict maps to parameter names by one rule: '.' before a number becomes '_
 Chen et al., "MobileFaceNets", arXiv 1804.07573 (whose activations are PReLU).
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
 from fer_jax.models.backbones.mobilenet_v2 import InvertedResidual
-from fer_jax.models.norm import batch_norm
-from fer_jax.models.taps import tapping
+from fer_jax.models.convnet import ConvNet
 
 # Expansion, multiple of the width, blocks, stride of the first block, tap at the end.
 GROUPS = ((2, 1, 5, 2, 'stage2'), (4, 2, 1, 2, None), (2, 2, 6, 1, 'stage3'), (4, 2, 1, 2, None), (2, 2, 2, 1, None))
@@ -49,14 +47,11 @@ class GlobalDepthwise(nn.Module):
     return self.norm(name='bn')(y)
 
 
-class MobileFaceNet(nn.Module):
+class MobileFaceNet(ConvNet):
   """The network; see ``mobilefacenet`` for the options."""
 
   width: int
   embedding: bool
-  dtype: Any
-  axis_name: str | None
-  regions: int
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
@@ -65,10 +60,7 @@ class MobileFaceNet(nn.Module):
     Raises:
       UserError: an embedding is wanted of images that do not give a map of 7 x 7.
     """
-    conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype,
-                             kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
-    norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
-    taps, tap = tapping(self)
+    conv, norm, taps, tap = self.parts(train)
 
     x = conv(self.width, (3, 3), 2, padding=1, name='conv1_0')(images.astype(self.dtype))
     x = tap('stem', nn.relu6(norm(name='conv1_1')(x)))
@@ -101,11 +93,9 @@ def mobilefacenet(width: int = 64, embedding: bool = False, dtype: Any = jnp.flo
     width: channels of the first layers, 64 in the published net; all others are multiples.
     embedding: features are the face embedding, (N, 1, 1, 2 width), of images of 112 x 112; else the map before it,
       (N, 7, 7, 8 width) at 112 pixels.
-    dtype: of the computation; parameters and batch statistics stay float32.
-    axis_name: mapped axis over which BatchNorm averages in training, for the mapped form of data parallelism.
-    regions: see ``models.norm.batch_norm``.
+    dtype, axis_name, regions: see ``models.convnet.ConvNet``.
 
   Taps: 'stem' (the first convolution) and 'stage1', both 56 pixels a side at 112, 'stage2' 28, 'stage3' 14 and
   'stage4' 7: the map before the embedding.
   """
-  return MobileFaceNet(width, embedding, dtype, axis_name, regions)
+  return MobileFaceNet(dtype, axis_name, regions, width, embedding)

@@ -5,7 +5,6 @@ A state dict maps to parameter names by one rule: '.' before a number becomes '_
 Bottlenecks", arXiv 1801.04381.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
-from fer_jax.models.norm import batch_norm
-from fer_jax.models.taps import tapping
+from fer_jax.models.convnet import ConvNet
 
 # Expansion, channels, blocks, stride of the first block.
 GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -43,21 +41,15 @@ class InvertedResidual(nn.Module):
     return x + y if self.stride == 1 and x.shape == y.shape else y
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(ConvNet):
   """The network; see ``mobilenet_v2`` for the options."""
 
   width: float
-  dtype: Any
-  axis_name: str | None
-  regions: int
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
     """Maps normalised images (N, H, W, 3) to features (N, h, w, C), ``{tap: activation}`` and no attention."""
-    conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype,
-                             kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
-    norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
-    taps, tap = tapping(self)
+    conv, norm, taps, tap = self.parts(train)
 
     x = conv(_scaled(32, self.width), (3, 3), 2, padding=1, name='features_0_0')(images.astype(self.dtype))
     x = tap('stem', nn.relu6(norm(name='features_0_1')(x)))
@@ -87,13 +79,11 @@ def mobilenet_v2(width: float = 1.0, dtype: Any = jnp.float32, axis_name: str | 
 
   Args:
     width: multiplier of all channels, rounded to multiples of 8; the last layer keeps at least 1280.
-    dtype: of the computation; parameters and batch statistics stay float32.
-    axis_name: mapped axis over which BatchNorm averages in training, for the mapped form of data parallelism.
-    regions: see ``models.norm.batch_norm``.
+    dtype, axis_name, regions: see ``models.convnet.ConvNet``.
 
   Taps: 'stem' (the first convolution) and 'stage1' to 'stage4', the 24, 32, 96 and 1280 channels at an image side of
   1/4, 1/8, 1/16 and 1/32; 'stage4' equals the features.
   """
   if not 0 < width <= 4:
     raise UserError(f'model.backbone.width={width}: it multiplies all channels; choose e.g. 1.0 or 0.5.')
-  return MobileNetV2(width, dtype, axis_name, regions)
+  return MobileNetV2(dtype, axis_name, regions, width)

@@ -5,7 +5,6 @@ Parameter names follow torchvision with '.' between a stage and its block writte
 the stride of a bottleneck sits on its 3 x 3 convolution, as in torchvision.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +14,9 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
-from fer_jax.models.norm import batch_norm
-from fer_jax.models.taps import tapping
+from fer_jax.models.convnet import ConvNet
 
 STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-TAPS = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
 
 
 class BasicBlock(nn.Module):
@@ -29,7 +26,6 @@ class BasicBlock(nn.Module):
   stride: int
   conv: Callable[..., nn.Module]
   norm: Callable[..., nn.Module]
-  expansion = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -47,7 +43,6 @@ class Bottleneck(nn.Module):
   stride: int
   conv: Callable[..., nn.Module]
   norm: Callable[..., nn.Module]
-  expansion = 4
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -64,7 +59,7 @@ def _shortcut(block: BasicBlock | Bottleneck, x: jax.Array, shape: tuple[int, ..
   return block.norm(name='downsample_1')(x)
 
 
-class ResNet(nn.Module):
+class ResNet(ConvNet):
   """The network; see ``resnet`` for the options."""
 
   stages: tuple[int, ...]
@@ -72,17 +67,11 @@ class ResNet(nn.Module):
   width: int
   stem: str
   strides: tuple[int, ...]
-  dtype: Any
-  axis_name: str | None
-  regions: int
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
     """Maps normalised images (N, H, W, 3) to features (N, h, w, C), ``{tap: activation}`` and no attention."""
-    conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype,
-                             kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))
-    norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
-    taps, tap = tapping(self)
+    conv, norm, taps, tap = self.parts(train)
 
     kernel, stride = ((7, 7), 2) if self.stem == 'standard' else ((3, 3), 1)
     x = conv(self.width, kernel, stride, padding=kernel[0] // 2, name='conv1')(images.astype(self.dtype))
@@ -109,9 +98,7 @@ def resnet(depth: int = 18, width: int = 64, stem: str = 'standard', large_maps:
       (3 x 3 stride 1, no pooling: for images of 32 to 64 pixels).
     large_maps: stages 3 and 4 keep the resolution of stage 2 (stride 1, no dilation: 28 x 28 at 224 pixels; AU cues,
       arXiv 2402.00281). Parameters are the same.
-    dtype: of the computation; parameters and batch statistics stay float32.
-    axis_name: mapped axis over which BatchNorm averages in training, for the mapped form of data parallelism.
-    regions: see ``models.norm.batch_norm``.
+    dtype, axis_name, regions: see ``models.convnet.ConvNet``.
 
   Taps: 'stem' (before the pooling) and 'stage1' to 'stage4', after the ReLU.
   """
@@ -121,4 +108,4 @@ def resnet(depth: int = 18, width: int = 64, stem: str = 'standard', large_maps:
     raise UserError(f"model.backbone.stem='{stem}': choose 'standard' or 'small'.")
   strides = (1, 2, 1, 1) if large_maps else (1, 2, 2, 2)
   block = Bottleneck if depth == 50 else BasicBlock
-  return ResNet(STAGES[depth], block, width, stem, strides, dtype, axis_name, regions)
+  return ResNet(dtype, axis_name, regions, STAGES[depth], block, width, stem, strides)

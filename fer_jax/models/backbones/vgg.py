@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
-from fer_jax.models.norm import batch_norm
-from fer_jax.models.taps import tapping
+from fer_jax.models.convnet import ConvNet, he
 
 STAGES = (2, 2, 3, 3, 3)  # Convolutions between two poolings.
 
@@ -23,22 +22,18 @@ STAGES = (2, 2, 3, 3, 3)  # Convolutions between two poolings.
 def _stage(net: nn.Module, x: jax.Array, width: int, layers: range, norm: Callable[..., nn.Module]) -> jax.Array:
   """Convolutions of ``net``, named for their positions ``layers`` in torchvision's list, each with its ReLU."""
   for layer in layers:
-    x = nn.Conv(width, (3, 3), padding=1, dtype=net.dtype, name=f'features_{layer}',
-                kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'))(x)
+    x = nn.Conv(width, (3, 3), padding=1, dtype=net.dtype, name=f'features_{layer}', kernel_init=he)(x)
     x = nn.relu(norm(name=f'features_{layer + 1}')(x) if net.batch_norm else x)
   return x
 
 
-class VGG(nn.Module):
+class VGG(ConvNet):
   """The network; see ``vgg`` for the options."""
 
   batch_norm: bool
   fully_connected: bool
   last_pool: bool
   width: int
-  dtype: Any
-  axis_name: str | None
-  regions: int
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
@@ -47,8 +42,7 @@ class VGG(nn.Module):
     Raises:
       UserError: the images are too small, or not of the size that the fully connected layers take.
     """
-    norm = batch_norm(train, self.dtype, self.axis_name, self.regions)
-    taps, tap = tapping(self)
+    _, norm, taps, tap = self.parts(train)
     x = images.astype(self.dtype)
     at = 0  # Position in torchvision's ``features``, which counts ReLU and pooling as well.
     for i, convs in enumerate(STAGES):
@@ -84,11 +78,9 @@ def vgg(batch_norm: bool = False, fully_connected: bool = False, last_pool: bool
       'linear' completes VGG-16; for images of 224 x 224. Else features are the last convolution's map.
     last_pool: whether that map is pooled (7 x 7 at 224 pixels) or not (14 x 14).
     width: channels of the first convolutions, 64 in torchvision.
-    dtype: of the computation; parameters and batch statistics stay float32.
-    axis_name: mapped axis over which BatchNorm averages in training, for the mapped form of data parallelism.
-    regions: see ``models.norm.batch_norm``.
+    dtype, axis_name, regions: see ``models.convnet.ConvNet``.
 
   Taps: 'stem' and 'stage1' to 'stage4' are conv1_2, conv2_2, conv3_3, conv4_3 and conv5_3, after the ReLU and before
   the pooling: 224, 112, 56, 28 and 14 pixels a side at 224.
   """
-  return VGG(batch_norm, fully_connected, last_pool, width, dtype, axis_name, regions)
+  return VGG(dtype, axis_name, regions, batch_norm, fully_connected, last_pool, width)

@@ -122,7 +122,7 @@ class ViT(nn.Module):
 
 
 def vit(size: str = 'small', patch: int = 16, depth: int | None = None, width: int | None = None,
-        heads: int | None = None, dtype: Any = jnp.float32, axis_name: str | None = None, regions: int = 1) -> ViT:
+        heads: int | None = None, dtype: Any = jnp.float32) -> ViT:
   """Builds a vision transformer; its position embedding is for the image size at initialisation.
 
   Args:
@@ -132,13 +132,10 @@ def vit(size: str = 'small', patch: int = 16, depth: int | None = None, width: i
     width: channels C, a multiple of ``heads``.
     heads: of the attention.
     dtype: of the computation; parameters stay float32 and attention is float32.
-    axis_name: unused, as is ``regions``: no layer looks at more than one row.
-    regions: unused.
 
   Taps, patch tokens as a grid (N, h, w, C): 'stem' (embedded, with position), 'stage1' to 'stage4' after each quarter
   of the blocks; 'stage4' is after the final normalisation and equals the features.
   """
-  del axis_name, regions
   if size not in SIZES:
     raise UserError(f"model.backbone.size='{size}': choose {', '.join(map(repr, SIZES))}.")
   width, heads, depth = width or SIZES[size][0], heads or SIZES[size][1], depth or 12

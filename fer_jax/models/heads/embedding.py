@@ -30,8 +30,7 @@ class Embedding(nn.Module):
     return nn.Dense(self.classes, name='fc')(pooled), embedded, None
 
 
-def embedding(classes: int, axis_name: str | None = None, dim: int = 16, normalised: bool = True,
+def embedding(classes: int, dim: int = 16, normalised: bool = True,
               dropout: float = 0.0) -> Embedding:
   """Builds the head for ``classes`` classes with an embedding of ``dim`` numbers, of length 1 where ``normalised``."""
-  del axis_name  # Rows are independent.
   return Embedding(classes, dim, normalised, dropout)

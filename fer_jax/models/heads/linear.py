@@ -21,7 +21,6 @@ class Linear(nn.Module):
     return nn.Dense(self.classes, name='fc')(dropped), embedding, None
 
 
-def linear(classes: int, axis_name: str | None = None, dropout: float = 0.0) -> Linear:
+def linear(classes: int, dropout: float = 0.0) -> Linear:
   """Builds the head for ``classes`` classes with ``dropout`` (a probability) before the linear layer."""
-  del axis_name  # Rows are independent.
   return Linear(classes, dropout)

@@ -44,13 +44,12 @@ def _weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
   return (values * weights[..., None]).sum(axis=1) / weights.sum(axis=1, keepdims=True)
 
 
-def region_attention(classes: int, axis_name: str | None = None, form: str = 'code', self_attention: bool = True,
+def region_attention(classes: int, form: str = 'code', self_attention: bool = True,
                      relation_attention: bool = True) -> RegionAttention:
   """Builds the head.
 
   Args:
     classes: number of classes K.
-    axis_name: without a part here; rows are independent.
     form: 'paper': weights are sigmoids of a linear score; 'code': a softmax over the regions follows the sigmoid, which
       keeps the weights of R regions between 1 / (1 + (R - 1) e) and e / (e + R - 1). Margins of the region-biased loss
       do not carry over from one form to the other.
@@ -60,7 +59,6 @@ def region_attention(classes: int, axis_name: str | None = None, form: str = 'co
   Raises:
     UserError: an unknown form.
   """
-  del axis_name
   if form not in ('code', 'paper'):
     raise UserError(f"model.head.form='{form}': choose 'code' or 'paper'.")
   return RegionAttention(classes, form, self_attention, relation_attention)

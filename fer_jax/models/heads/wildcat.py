@@ -28,19 +28,17 @@ class Wildcat(nn.Module):
     return logits, x.mean(axis=(1, 2)), None
 
 
-def wildcat(classes: int, axis_name: str | None = None, modalities: int = 5, share: float = 0.5) -> Wildcat:
+def wildcat(classes: int, modalities: int = 5, share: float = 0.5) -> Wildcat:
   """Builds the head as AU cues uses it (arXiv 2402.00281): the minimum term of WILDCAT has no part there.
 
   Args:
     classes: number of classes K.
-    axis_name: without a part here; rows are independent.
     modalities: maps per class, averaged.
     share: of the pixels whose values are averaged to the class's logit, the largest ones, in (0, 1].
 
   Raises:
     UserError: a share out of range.
   """
-  del axis_name
   if not 0 < share <= 1:
     raise UserError(f'model.head.share={share}: a share of the pixels, in (0, 1].')
   return Wildcat(classes, modalities, share)
