@@ -6,6 +6,7 @@ launch/README.md are run by launch/test_readme.py; the trainings behind them are
 
 import contextlib
 import importlib
+import inspect
 import re
 import shlex
 import sys
@@ -156,3 +157,21 @@ def test_pages_are_short():
   readme, notes = TEXTS['README.md'], TEXTS['BUILD_NOTES.md']
   assert len(readme.splitlines()) <= 150 and len(notes.splitlines()) <= 450
   assert len(re.search(r'```python\n(.*?)```', readme, re.DOTALL)[1].splitlines()) <= 20
+
+
+def test_every_option_of_a_part_is_explained():
+  page = TEXTS['configs/README.md']
+  switches = set(re.findall(r'^\| `(\w+)`', page.partition('| switch |')[2].partition('\n\n')[0], re.MULTILINE))
+  assert switches == options('losses', 'alignment') | {'weight', 'mask'}
+  parts = page.partition('## Parts')[2].partition('\n## ')[0]
+  rows = {name: set(re.findall(r'`(\w+)`', re.sub(r'\([^)]*\)', '', row.rpartition(' | ')[2])))
+          for name, row in re.findall(r'^\| `(\w+)`(.*) \|$', parts, re.MULTILINE)}
+  known = {name: options(kind, name) for kind in ('models.backbones', 'models.heads', 'losses')
+           for name in registry.names(kind)}
+  assert rows == known | {'alignment': set()}
+
+
+def options(kind, name):
+  """What a config may say of a component."""
+  given = {'classes', 'dtype', 'axis_name', 'regions', 'forward', 'context'}
+  return set(inspect.signature(registry.find(kind, name)).parameters) - given
