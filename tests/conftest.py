@@ -18,8 +18,8 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 import pytest  # noqa: E402
 
 # Minutes each: these files come first, so that no worker is left with one of them while the other has nothing to do.
-_LONG = ('test_faults', 'test_distributed', 'test_experiment', 'test_seeds', 'test_ablations', 'test_ablate',
-         'test_faithfulness', 'test_combinations', 'test_commands', 'test_matrix', 'test_scaling')
+_LONG = ('test_faults', 'test_distributed', 'test_loop', 'test_ablations', 'test_ablate', 'test_faithfulness',
+         'test_combinations', 'test_commands', 'test_cross', 'test_scaling', 'test_install')
 
 
 def pytest_collection_modifyitems(items):

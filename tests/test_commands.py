@@ -52,8 +52,8 @@ def test_help(command, tmp_path):
     ('cross', ['--workdir={}'], 'give either --config=CONFIG or --workdirs=RUNS'),
     ('cross', ['--workdir={}', '--workdirs={}', '--set=epochs=1'], 'runs that are there stay as they are'),
     ('cross', ['--workdir={}', '--workdirs={}'], 'there is no such folder'),
-    ('cross', ['--workdir={}', '--config=configs/baseline.py', '--datasets=ferplus,fer2013', '--format=html'],
-     '--format=html: unknown'),
+    ('cross', ['--workdir={}', '--config=configs/baseline.py', '--datasets=ferplus,fer2013', '--out=table.html'],
+     '--out=table.html: the ending says the form'),
     ('explain', ['--workdir={}', '--faces=0'], '--faces=0: give a number from 1 up'),
 ])
 def test_a_mistake_is_one_clear_message_and_status_2(command, arguments, message, tmp_path):
@@ -94,10 +94,10 @@ def test_evaluate_takes_changes_and_subsets(tmp_path):
                         '--config.epochs=0.25', data_dir=tmp_path)
   assert status == 0, err
   (tmp_path / 'hard.txt').write_text('test_000003.png\ntest_000004.png\n')
-  status, out, err = call('evaluate', f'--workdir={workdir}', f"--subset={tmp_path / 'hard.txt'}", '--copies',
+  status, out, err = call('evaluate', f'--workdir={workdir}', f"--subset={tmp_path / 'hard.txt'}", '--duplicates',
                           data_dir=tmp_path)
   assert status == 0, err
-  assert 'no further look' in out and 'hard' in out and 'all faces' in out
+  assert 'no further evaluation' in out and 'hard' in out and 'all faces' in out
   status, out, err = call('evaluate', f'--workdir={workdir}', '--set=eval_order=sorted', data_dir=tmp_path)
   assert status == 0, err
   assert 'test with eval_order=sorted' in out and (workdir / 'evaluation' / 'test,eval_order=sorted.json').exists()

@@ -15,8 +15,8 @@ def test_writes_a_table_and_names_what_it_left_out(tmp_path):
     write_run(tmp_path / 'runs' / f'ran-{seed}', seed=seed, accuracy=accuracy)
   (tmp_path / 'runs' / 'other').mkdir()
   out = tmp_path / 'tables' / 'ferplus.csv'
-  status, printed, err = call('report', f'--workdirs={tmp_path}/runs/*', '--table=ferplus', '--format=csv',
-                              f'--out={out}', data_dir=tmp_path)
+  status, printed, err = call('report', f'--workdirs={tmp_path}/runs/*', '--table=ferplus', f'--out={out}',
+                              data_dir=tmp_path)
   assert status == 0, err
   assert f'Written: {out}' in printed and f'{tmp_path}/runs/other holds no evaluated run: no config.json.' in err
   with out.open(newline='') as file:
@@ -25,19 +25,23 @@ def test_writes_a_table_and_names_what_it_left_out(tmp_path):
       ('ran', 'accuracy', '85.00', '2'), ('ran', 'mean class accuracy', '65.00', '2')]
 
 
-def test_prints_markdown_alone(tmp_path):
+def test_prints_the_table_or_writes_it_as_markdown(tmp_path):
   write_run(tmp_path / 'run')
-  status, printed, err = call('report', f'--workdirs={tmp_path}/run', '--table=ferplus', '--format=markdown',
-                              data_dir=tmp_path)
+  arguments = ('report', f'--workdirs={tmp_path}/run', '--table=ferplus')
+  status, printed, err = call(*arguments, data_dir=tmp_path)
   assert status == 0 and not err, err
-  assert printed.startswith('## FERPlus\n') and '| ran | accuracy | 85.00 |' in printed
+  assert printed.split()[0] == 'FERPlus' and '85.00' in printed
+  status, printed, err = call(*arguments, f'--out={tmp_path}/table.md', data_dir=tmp_path)
+  assert status == 0 and not err, err
+  written = (tmp_path / 'table.md').read_text()
+  assert written.startswith('## FERPlus\n') and '| ran | accuracy | 85.00 |' in written
 
 
 @pytest.mark.parametrize('arguments, message', [
     ([], "--workdirs: name the folders of training runs, such as --workdirs='runs/*'."),
     (['--workdirs={}/none'], 'there is no such folder'),
     (['--workdirs={}', '--table=affectnet'], "there is no table 'affectnet'; did you mean 'affectnet"),
-    (['--workdirs={}', '--format=html'], '--format=html: unknown'),
+    (['--workdirs={}', '--out=table.html'], '--out=table.html: the ending says the form'),
 ])
 def test_mistakes_are_one_line(arguments, message, tmp_path):
   status, _, err = call('report', *(argument.format(tmp_path) for argument in arguments), data_dir=tmp_path)
