@@ -2,8 +2,8 @@
 
     python -m fer_jax.ablate --config=configs/ablations/au_cues_layers.py:ferplus --workdir=runs/au_cues_layers
 
-The net and recipe of configs/ablations/systems.py; 'stage4' has the weight of RAF-DB, 4. README.md and BUILD_NOTES.md
-have the table that it made.
+The net and recipe of configs/ablations/systems.py; 'stage4' has the weight of RAF-DB, 4.
+fer_jax/reports/README.md has the table that it made.
 """
 
 from ml_collections import ConfigDict
