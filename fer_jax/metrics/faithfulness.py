@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy  # Its parts load when they are first used.
 
-from fer_jax.metrics.alignment import FLAT
+from fer_jax.metrics.alignment import FLAT, pearson
 from fer_jax.metrics.intervals import bootstrap
 
 # Curves by name, and the sign that makes a larger area the better one.
@@ -87,10 +87,9 @@ def correlations(maps: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
   pair = [np.asarray(values, np.float64).reshape(len(maps), -1) for values in (maps, others)]
   defined = np.logical_and(*map(_varies, pair))
   pair = [np.where(defined[:, None], values, 0) for values in pair]
-  # To unit scale: squares of gradients of 1e-170 would vanish.
-  pair = [values / np.maximum(abs(values).max(axis=1, keepdims=True), np.finfo(float).tiny) for values in pair]
   found = {'pearson': pair, 'spearman': [scipy.stats.rankdata(values, axis=1) for values in pair]}
-  return {kind: np.where(defined, _pearson(*values), np.nan) for kind, values in found.items()}
+  return {kind: np.where(defined, pearson(*(values[:, None] for values in pair)), np.nan)
+          for kind, pair in found.items()}
 
 
 def summarise_correlations(draws: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
@@ -113,10 +112,3 @@ def _varies(rows: np.ndarray) -> np.ndarray:
   finite = np.isfinite(rows).all(axis=1)
   rows = np.where(finite[:, None], rows, 0)
   return finite & (np.ptp(rows, axis=1) > FLAT * abs(rows).max(axis=1))
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Of rows (N, P); 0 where one does not vary."""
-  a, b = (values - values.mean(axis=1, keepdims=True) for values in (a, b))
-  scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-  return np.clip((a * b).sum(axis=1) / np.where(scale > 0, scale, 1), -1, 1)

@@ -21,9 +21,11 @@ from fer_jax.reports.runs import Run, marks, protocol, read, settings
 from fer_jax.reports.words import every
 from fer_jax.runtime import storage
 
-# Beside accuracy: key of an evaluation, title, factor, decimals.
+# Key of an evaluation or of a cost, title, factor, decimals.
+_ACCURACY = ('accuracy', 'accuracy, %', 100, 2)
 _SCORES = (('mean_class_accuracy', 'mean class, %', 100, 2), ('macro_f1', 'macro F1, %', 100, 2),
            ('ece', 'ECE, %', 100, 2), ('nll', 'NLL, nats', 1, 3))
+_COSTS = (('images_per_second', 'images/s', 1, 0), ('device_hours', 'device-hours', 1, 4))
 
 _NO_NETWORK = (*TRIVIAL, CLASS_FREE)
 
@@ -101,19 +103,12 @@ def make_tables(rows: Sequence[Row], command: str) -> list[Table]:
 
 
 def _scores(rows: Sequence[Row], command: str) -> Table:
-  columns = (_ROW, _SEEDS, Column('accuracy, %', apart=SPREAD), Column('95 %', apart=ENDS),
-             *(Column(title, apart=SPREAD) for _, title, _, _ in _SCORES), _MARKS)
+  columns = (_ROW, _SEEDS, *_columns([_ACCURACY]), Column('95 %', apart=ENDS), *_columns(_SCORES), _MARKS)
   runs = [run for row in rows for run in row.runs]
   lines = []
   for row in rows:
-    cells = {}
-    if row.runs:
-      cells = {'accuracy, %': mean(100 * run.result['accuracy'] for run in row.runs),
-               '95 %': interval_of([run.result for run in row.runs])}
-    for key, title, scale, decimals in _SCORES:
-      values = [run.result.get(key) for run in row.runs]
-      if values and None not in values:
-        cells[title] = mean((scale * value for value in values), decimals)
+    results = [run.result for run in row.runs]
+    cells = _cells(results, (_ACCURACY, *_SCORES)) | ({'95 %': interval_of(results)} if results else {})
     lines.append(_line(row, cells, [*_changes(row, rows[0]), *_own_protocol(row, rows[0])]))
   notes = [f'All rows: {protocol(runs)}.'] if runs else []
   notes += [*covered({len(row.runs) for row in rows}), f'Made by: {command}']
@@ -132,8 +127,7 @@ def _changes(row: Row, first: Row) -> Iterator[str]:
 
 def _own_protocol(row: Row, first: Row) -> Iterator[str]:
   """How a row was trained and tested, where not as the first one."""
-  unseeded = lambda runs: {protocol([dataclasses.replace(run, config={**run.config, 'seed': 0})])
-                           for run in runs}
+  unseeded = lambda runs: {protocol([dataclasses.replace(run, config={**run.config, 'seed': 0})]) for run in runs}
   if row.runs and unseeded(row.runs) != unseeded(first.runs):
     yield f'{row.name}: {protocol(row.runs)}.'
 
@@ -175,29 +169,21 @@ def _differences(rows: Sequence[Row]) -> Table:
 def _difference_cells(found: Difference) -> dict[str, str]:
   ends = lambda low, high: '' if low is None else f'{low:+.2f} to {high:+.2f}'
   p_value = lambda value: '' if value is None else f'{value:.2g}'
-  cells = {}
-  if found.over_seeds:
-    cells |= {'difference': f'{found.over_seeds.difference:+.2f}', 'p over seeds': p_value(found.over_seeds.p_value),
-              '95 % over seeds': ends(found.over_seeds.low, found.over_seeds.high)}
-  if found.over_faces:
-    cells['95 % over faces'] = ends(found.over_faces.low, found.over_faces.high)
-  if found.mcnemar:
-    cells['p over faces'] = p_value(found.mcnemar.p_value)
-  return cells
+  seeds, faces, test = found.over_seeds, found.over_faces, found.mcnemar
+  return {**({'difference': f'{seeds.difference:+.2f}', '95 % over seeds': ends(seeds.low, seeds.high),
+              'p over seeds': p_value(seeds.p_value)} if seeds else {}),
+          **({'95 % over faces': ends(faces.low, faces.high)} if faces else {}),
+          **({'p over faces': p_value(test.p_value)} if test else {})}
 
 
 def _costs(rows: Sequence[Row]) -> Table:
-  columns = (_ROW, _SEEDS, Column('images/s', apart=SPREAD), Column('device-hours', apart=SPREAD),
-             Column('parameters'), Column('hardware', 'p{.25\\linewidth}'), _MARKS)
+  columns = (_ROW, _SEEDS, *_columns(_COSTS), Column('parameters'), Column('hardware', 'p{.25\\linewidth}'), _MARKS)
   lines, known = [], []
   for row in rows:
-    cells = {key: every(run.record.get(key, '') for run in row.runs) for key in ('parameters', 'hardware')}
-    costs = [cost(run) for run in row.runs]
-    known += [one.device_hours for one in costs if one]
-    if costs and None not in costs:
-      cells |= {'images/s': mean((one.images_per_second for one in costs), 0),
-                'device-hours': mean((one.device_hours for one in costs), 4)}
-    lines.append(_line(row, cells))
+    costs = [cost(run) or {} for run in row.runs]
+    known += [one['device_hours'] for one in costs if one]
+    lines.append(_line(row, _cells(costs, _COSTS) | {
+        key: every(run.record.get(key, '') for run in row.runs) for key in ('parameters', 'hardware')}))
   notes = ('Compare images/s and device-hours only between runs on the same hardware with nothing else running on it.',
            'Device-hours are those of one seed: training with compiling, without evaluations. Added up over '
            f'{len(known)} of {sum(len(row.runs) for row in rows)} finished runs, whose logs are whole: '
@@ -210,41 +196,46 @@ def _alignments(rows: Sequence[Row]) -> list[Table]:
   measured = {row.name: [run.result.get('alignment') or {} for run in row.runs] for row in rows}
   everything = [alignment for row in rows for alignment in measured[row.name]]
   maps = dict.fromkeys(name for alignment in everything for name in alignment)
-  shown = [(key, f'{group.title}: {title}' + ', %' * share, share)
+  shown = [(key, f'{group.title}: {title}' + ', %' * share, 100 if share else 1, 2 if share else 3)
            for group in GROUPS for key, title, share in group.columns
            if any(entry.get(key) is not None for alignment in everything for entry in alignment.values())]
   if not shown:
     return []
-  columns = (Column('map', 'l'), _ROW, _SEEDS, *(Column(title, apart=SPREAD) for _, title, _ in shown), _MARKS)
-
-  def cells_of(entries: Sequence[Mapping[str, Any]], constant: bool = False) -> dict[str, str]:
-    cells = {}
-    for key, title, share in shown:
-      values = [(100 if share else 1) * entry[key] for entry in entries if entry.get(key) is not None]
-      if values and len(values) == len(entries):
-        # What owes nothing to a run is the same for all, or they were tested on other faces.
-        alike = constant and np.ptp(values) < 5e-4
-        cells[title] = mean(values[:1] if alike else values, 2 if share else 3)
-    return cells
-
   lines = []
   for name in sorted(maps, key=lambda name: name in _NO_NETWORK):
     of = lambda alignments: [alignment[name] for alignment in alignments if name in alignment]  # noqa: B023
     title = name.replace('_', ' ')
     if name in _NO_NETWORK:
-      lines.append(Line({'map': title, 'row': 'no network', **cells_of(of(everything), constant=True)}, (),
-                        'control'))
+      cells = _cells(of(everything), shown, constant=True)
+      lines.append(Line({'map': title, 'row': 'no network', **cells}, (), 'control'))
       continue
     for row in rows:
       entries = of(measured[row.name])
-      lines.append(_line(row, {'map': title, 'seeds': _count(row, len(entries)), **cells_of(entries)}))
+      lines.append(_line(row, {'map': title, 'seeds': _count(row, len(entries)), **_cells(entries, shown)}))
   constant = ', '.join(name.replace('_', ' ') for name in TRIVIAL if name in maps)
   notes = [f'Maps of no network stand at the bottom. {constant.capitalize()}: the same picture for every face; what is '
            'not above them says nothing about the face shown.'] if constant else []
   notes += ['Class free: drawn from the landmarks of the face, without its class.'] * (CLASS_FREE in maps)
-  if any(key == 'action_unit_cosine' for key, _, _ in shown):
+  if any(key == 'action_unit_cosine' for key, *_ in shown):
     notes.append("'action units: cosine' of the map cam is CAM-COS of AU cues, that of the map attention ATT-COS.")
+  columns = (Column('map', 'l'), _ROW, _SEEDS, *_columns(shown), _MARKS)
   return [Table(_title(rows, 'alignment of attribution maps'), columns, tuple(lines), tuple(notes))]
+
+
+def _columns(measures: Sequence[tuple[str, str, int, int]]) -> list[Column]:
+  return [Column(title, apart=SPREAD) for _, title, _, _ in measures]
+
+
+def _cells(entries: Sequence[Mapping[str, Any]], measures: Sequence[tuple[str, str, int, int]], constant: bool = False
+           ) -> dict[str, str]:
+  """Means over entries of what all of them have; ``constant``: they owe nothing to the run."""
+  cells = {}
+  for key, title, scale, decimals in measures:
+    values = [scale * entry[key] for entry in entries if entry.get(key) is not None]
+    if values and len(values) == len(entries):
+      # What owes nothing to a run is the same for all, or they were tested on other faces.
+      cells[title] = mean(values[:1] if constant and np.ptp(values) < 5e-4 else values, decimals)
+  return cells
 
 
 def _line(row: Row, cells: Mapping[str, str], notes: Sequence[str] = (), marks: Sequence[str] = ()) -> Line:

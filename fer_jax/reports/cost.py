@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from typing import NamedTuple
 
 import numpy as np
 
@@ -10,21 +9,14 @@ from fer_jax.reports.runs import Run
 from fer_jax.runtime import storage
 
 
-class Cost(NamedTuple):
-  """What the training of one seed took.
+def cost(run: Run) -> dict[str, float] | None:
+  """What a run took; None where its log is missing, cut off or of another version.
 
-  Attributes:
+  Returns:
     images_per_second: the median over the lines of metrics.jsonl, so that compiling and pauses do not count.
     device_hours: devices x time of all steps, with compiling and without evaluations. A step that had to be taken again
       after an interruption counts once.
   """
-
-  images_per_second: float
-  device_hours: float
-
-
-def cost(run: Run) -> Cost | None:
-  """What a run took; None where its log is missing, cut off or of another version."""
   try:
     text = storage.read_text(storage.as_path(run.workdir) / 'metrics.jsonl')
     lines = [line for line in map(json.loads, text.splitlines()) if line['kind'] == 'train']
@@ -33,6 +25,6 @@ def cost(run: Run) -> Cost | None:
     if not len(lines) or lines[-1]['step'] != run.record['steps']:
       return None
     seconds = (steps * run.config['batch_size'] / rates).sum()
-    return Cost(float(np.median(rates)), float(seconds * run.record['devices'] / 3600))
+    return {'images_per_second': float(np.median(rates)), 'device_hours': float(seconds * run.record['devices'] / 3600)}
   except (FileNotFoundError, ValueError, KeyError, TypeError):
     return None

@@ -140,7 +140,7 @@ def _curves(name: str, result: Mapping[str, Any], kind: str) -> Markup:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     for axis in (axes.xaxis, axes.yaxis):
       axis.set_major_formatter(PercentFormatter(decimals=0))
-    figure.legend(loc='upper left', bbox_to_anchor=(0.1, -0.02), frameon=False, fontsize=9, ncols=2)
+    figures.below(figure)
     return figures.svg(figure, name)
 
 

@@ -1,6 +1,7 @@
 """Draws a run's curves, confusions, recalls and few-shot curves as inline SVG in the page's light or dark colours.
 
-Figures are drawn in the colours of ``THEME``; ``svg`` then swaps each for the CSS variable of its name.
+Figures are drawn in the colours of ``THEME``; ``svg`` then swaps each for the CSS variable of its name. All functions
+return an ``<svg>`` element; the name that they take marks the ids inside it.
 """
 
 import contextlib
@@ -46,12 +47,9 @@ def curve(name: str, train: tuple[Sequence[float], Sequence[float]],
   """Draws one scalar against the step.
 
   Args:
-    name: what it is called in the metrics file; marks the ids inside the picture.
+    name: what it is called in the metrics file.
     train: (steps, values) as a line, averaged in blocks where there are many, with the blocks' range behind it.
     valid: (steps, values) as points joined by a line; either may be empty.
-
-  Returns:
-    An ``<svg>`` element.
   """
   with canvas(4.2, 2.3) as (figure, axes):
     steps, values = (np.asarray(a, np.float64) for a in train)
@@ -72,9 +70,7 @@ def curve(name: str, train: tuple[Sequence[float], Sequence[float]],
 
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], name: str = 'confusion', small: bool = False
                      ) -> Markup:
-  """Draws a (K, K) confusion matrix of counts, rows = true classes, each cell shaded by its share of the row.
-
-  ``name`` marks the ids inside the picture. A small one prints the shares alone.
+  """Draws a (K, K) confusion matrix of counts, rows = true classes, shaded by shares of rows; a small one has no counts.
   """
   confusion = np.asarray(confusion)
   counts = confusion.sum(axis=1, keepdims=True)
@@ -129,13 +125,10 @@ def few_shot(name: str, points: Sequence[Mapping[str, Any]], levels: Mapping[str
   """Draws accuracy against the number of labelled examples of each class, one line for each kind of features.
 
   Args:
-    name: what the picture is called; marks the ids inside it.
+    name: of the picture.
     points: rows with features, shots >= 1, accuracy in [0, 1] and sd, the half width of the band behind the line (None:
       no band).
     levels: accuracies to compare with, by name, as dashed lines from side to side.
-
-  Returns:
-    An ``<svg>`` element.
   """
   colours = {'this network': THEME['accent'], 'untrained network': THEME['muted'], 'majority class': THEME['muted']}
   spare = itertools.cycle((THEME['warm'], THEME['ink']))
@@ -158,8 +151,13 @@ def few_shot(name: str, points: Sequence[Mapping[str, Any]], levels: Mapping[str
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes.grid(False, axis='x')
-    figure.legend(loc='upper left', bbox_to_anchor=(0.1, -0.02), frameon=False, fontsize=9, ncols=2)
+    below(figure)
     return svg(figure, name)
+
+
+def below(figure: Figure) -> None:
+  """Puts the legend below a chart."""
+  figure.legend(loc='upper left', bbox_to_anchor=(0.1, -0.02), frameon=False, fontsize=9, ncols=2)
 
 
 def svg(figure: Figure, name: str) -> Markup:
@@ -168,8 +166,7 @@ def svg(figure: Figure, name: str) -> Markup:
   with matplotlib.rc_context({**_STYLE, 'svg.hashsalt': name}):
     figure.savefig(file, format='svg', transparent=True, bbox_inches='tight', pad_inches=0.03,
                    metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
-  text = file.getvalue()
-  text = text[text.index('<svg'):]
+  text = file.getvalue()[file.getvalue().index('<svg'):]
   # HTML knows the name spaces; group ids repeat from figure to figure; the page's style sheet sets size and font.
   text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', '', text)
   text = re.sub(r'<g id="[^"]*"', '<g', text)

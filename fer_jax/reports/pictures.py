@@ -56,12 +56,11 @@ def faces(panel: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str,
   Args:
     panel: images (n, H, W, C) uint8 and, each where there is one, labels and predictions (n,) int, priors and
       causal_masks (n, h, w) uint8, before/NAME and after/NAME (n, h, w) float32 for any names of maps.
-    classes: names; a class beyond them is shown by its number.
+    classes: names, see ``answer``.
 
   Returns:
-    Per face: label, prediction ('' if unknown), correct (None if unknown) and cells [{title, group, uri}].
+    Per face what ``answer`` says, and cells [{title, group, uri}].
   """
-  name = lambda key, i: class_name(panel[key][i], classes) if key in panel else ''
   maps = list(dict.fromkeys(key.split('/', 1)[1] for key in panel if key.startswith(('before/', 'after/'))))
   rows = []
   for i, image in enumerate(panel['images']):
@@ -73,14 +72,15 @@ def faces(panel: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str,
                 for when in ('before', 'after') if f'{when}/{which}' in panel]
     if 'causal_masks' in panel:
       cells.append(('causal mask', '', overlay(image, panel['causal_masks'][i], MASK)))
-    label, prediction = name('labels', i), name('predictions', i)
-    rows.append({
-        'label': label,
-        'prediction': prediction,
-        'correct': label == prediction if label and prediction else None,
-        'cells': [{'title': title, 'group': group, 'uri': data_uri(drawn)} for title, group, drawn in cells],
-    })
+    rows.append(answer(panel, i, classes) | {
+        'cells': [{'title': title, 'group': group, 'uri': data_uri(drawn)} for title, group, drawn in cells]})
   return rows
+
+
+def answer(panel: Mapping[str, np.ndarray], i: int, classes: list[str]) -> dict[str, Any]:
+  """Label and prediction of face ``i`` in words, '' if unknown, and whether they are the same, None if unknown."""
+  label, prediction = (class_name(panel[key][i], classes) if key in panel else '' for key in ('labels', 'predictions'))
+  return {'label': label, 'prediction': prediction, 'correct': label == prediction if label and prediction else None}
 
 
 def neighbours(found: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def neighbours(found: Mapping[str, np.ndarray], classes: list[str]) -> list[dict
   Args:
     found: images (Q, 1 + k, H, W, C) uint8, the query first, then its neighbours from near to far; labels (Q, 1 + k)
       int, -1 if unknown; distances (Q, 1 + k) real.
-    classes: names; a class beyond them is shown by its number.
+    classes: names, see ``class_name``.
 
   Returns:
     Per query: query {label, uri} and cells [{label ('' if unknown), same (None if unknown), distance, uri}].

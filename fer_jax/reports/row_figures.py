@@ -1,6 +1,7 @@
 """Draws the rows of an ablation beside each other: intervals over seeds, and accuracy against alignment.
 
-A row has the same colour and marker in every drawing, and its name stands beside it, so colour alone tells nothing.
+A row has the same colour and marker in every drawing, and its name stands beside it, so colour alone tells nothing. The
+name that the functions take marks the ids inside the ``<svg>`` element that they return.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,7 @@ class Dots(NamedTuple):
     label: its name.
     place: its place in the ablation, from 0, which gives it its colour and marker.
     values: a number for each seed; none where there are no runs.
-    low: of the 95 % interval over seeds; None where nothing is known of it, as of a single seed.
-    high: likewise.
+    low, high: the 95 % interval over seeds; None where nothing is known of it, as of a single seed.
     text: what is printed of the mean.
     mark: what to beware of, such as 'LEAKY'.
     faces: (low, high) of the interval over faces, which is drawn thinner, below that over seeds; None where unknown.
@@ -50,16 +50,9 @@ def colour(place: int) -> str:
 
 
 def intervals(name: str, rows: Sequence[Dots], unit: str, zero: bool = False) -> Markup:
-  """Draws for each row a dot per seed, the mean as a larger marker, and its interval; name and text stand above.
+  """Draws for each row, from the top, a dot per seed, the mean as a larger marker, and its interval.
 
-  Args:
-    name: what the picture is called; marks the ids inside it.
-    rows: from top to bottom.
-    unit: of the values, below the axis.
-    zero: whether 0 is marked, for differences.
-
-  Returns:
-    An ``<svg>`` element.
+  Name and text stand above each, the unit below the axis; ``zero``: 0 is marked, for differences.
   """
   with canvas(4.9, 0.5 + 0.52 * len(rows)) as (figure, axes):
     for y, row in enumerate(rows):
@@ -130,14 +123,10 @@ def scatter(name: str, rows: Sequence[tuple[Dots, Sequence[float]]], constants: 
   """Draws a point per seed and a larger one for each row's mean, and a vertical line for each constant map.
 
   Args:
-    name: what the picture is called; marks the ids inside it.
+    name: of the picture.
     rows: each with the x of every seed, in the order of its ``values``, which are the y.
     constants: x of what knows nothing of the image, by name.
-    x: the name of the horizontal axis.
-    y: of the vertical one.
-
-  Returns:
-    An ``<svg>`` element.
+    x, y: names of the axes.
   """
   with canvas(3.1, 3.1) as (figure, axes):
     for at in constants.values():
@@ -150,8 +139,7 @@ def scatter(name: str, rows: Sequence[tuple[Dots, Sequence[float]]], constants: 
       axes.plot(mean[:1], mean[1:], markersize=9, markeredgecolor=THEME['card'], **look)
       means.append(mean)
     axes.margins(0.08)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.locator_params(nbins=5)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
     axes.tick_params(length=0, labelsize=9)

@@ -20,7 +20,7 @@ def walls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
   Returns:
     columns (a row each), seeds (in words), walls [{map, faces}], remarks (sentences on what is missing). A face is
-    label, photo, prior ('' where there is none) and cells {uri, prediction, correct}, one for each column.
+    label, photo, prior ('' where there is none) and cells {uri, label, prediction, correct}, one for each column.
   """
   remarks, columns = [], []
   for row in rows:
@@ -35,14 +35,12 @@ def walls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
       remarks.append(f"{row['name']} was tested on other data and has other faces.")
     else:
       columns.append({'row': row, 'run': run, 'panel': panel})
-  if not columns:
-    return {'columns': [], 'seeds': '', 'walls': [], 'remarks': remarks}
-  names = [name for name in columns[0]['panel']['names'] if all(name in column['panel']['names'] for column in columns)]
-  if not names:
-    remarks.append('The rows have no face in common.')
-  seeds = [column['run'].config['seed'] for column in columns]
-  said = (f'seed {seeds[0]}' if len(set(seeds)) == 1 else
-          ', '.join(f"{column['row']['name']}: {seed}" for column, seed in zip(columns, seeds, strict=True)))
+  names = [name for name in (columns[0]['panel']['names'] if columns else ())
+           if all(name in column['panel']['names'] for column in columns)]
+  remarks += ['The rows have no face in common.'] * bool(columns and not names)
+  seeds = {column['row']['name']: column['run'].config['seed'] for column in columns}
+  said = (f'seed {next(iter(seeds.values()))}' if len(set(seeds.values())) == 1 else
+          ', '.join(f'{name}: {seed}' for name, seed in seeds.items()))
   return {'columns': columns, 'seeds': said, 'remarks': remarks,
           'walls': [{'map': which.replace('_', ' '), 'faces': [_face(columns, name, which) for name in names]}
                     for which in _maps(columns) if names]}
@@ -67,33 +65,26 @@ def _data(run: Any) -> tuple[Any, ...]:
 
 def _maps(columns: Sequence[Mapping[str, Any]]) -> list[str]:
   """The maps to show: those that a row's loss acts on first, then by preference."""
-  found = list(dict.fromkeys(key.removeprefix('after/') for column in columns for key in column['panel']
-                             if key.startswith('after/')))
+  found = dict.fromkeys(key.removeprefix('after/') for column in columns for key in column['panel']
+                        if key.startswith('after/'))
   configs = [column['run'].config for column in columns]
   kind = lambda options: (options.get('attribution'), options.get('target'))
   aligned = {kind(loss) for config in configs for loss in (config.get('losses') or {}).values()
              if loss.get('loss') == 'alignment' and loss.get('weight')}
-  def rank(name: str) -> tuple[bool, int]:
-    acted_on = any(kind((config.get('explain') or {}).get(name, {})) in aligned for config in configs)
-    return not acted_on, _PREFERRED.index(name) if name in _PREFERRED else len(_PREFERRED)
-
-  return sorted(found, key=rank)[:WALLS]
+  acted_on = lambda name: any(kind((config.get('explain') or {}).get(name, {})) in aligned for config in configs)
+  place = lambda name: _PREFERRED.index(name) if name in _PREFERRED else len(_PREFERRED)
+  return sorted(found, key=lambda name: (not acted_on(name), place(name)))[:WALLS]
 
 
 def _face(columns: Sequence[Mapping[str, Any]], name: str, which: str) -> dict[str, Any]:
   """One face of a wall."""
-  cells, first = [], None
+  cells = []
+  overlaid = lambda image, values: '' if values is None else pictures.data_uri(pictures.overlay(image, values))
   for column in columns:
-    panel, classes = column['panel'], column['run'].record['classes']
-    i = list(panel['names']).index(name)
-    label, prediction = (pictures.class_name(panel[key][i], classes) if key in panel else ''
-                         for key in ('labels', 'predictions'))
-    values = panel.get(f'after/{which}')
-    cells.append({'uri': '' if values is None else pictures.data_uri(pictures.overlay(panel['images'][i], values[i])),
-                  'prediction': prediction, 'correct': label == prediction if label and prediction else None})
-    first = first or (panel, i, label)
-  panel, i, label = first
-  image, prior = panel['images'][i], ''
-  if 'priors' in panel:
-    prior = pictures.data_uri(pictures.overlay(image, panel['priors'][i]))
-  return {'label': label, 'photo': pictures.data_uri(pictures.photo(image)), 'prior': prior, 'cells': cells}
+    panel, i = column['panel'], list(column['panel']['names']).index(name)
+    of = lambda key, panel=panel, i=i: panel[key][i] if key in panel else None
+    cells.append(pictures.answer(panel, i, column['run'].record['classes']) | {
+        'photo': of('images'), 'prior': of('priors'), 'uri': overlaid(of('images'), of(f'after/{which}'))})
+  first = cells[0]
+  return {'label': first['label'], 'photo': pictures.data_uri(pictures.photo(first['photo'])),
+          'prior': overlaid(first['photo'], first['prior']), 'cells': cells}

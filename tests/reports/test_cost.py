@@ -19,8 +19,8 @@ def make_run(folder, lines=LINES, **record):
 
 def test_time_is_that_of_all_steps_on_all_devices(tmp_path):
   found = cost(make_run(tmp_path))
-  assert found.images_per_second == 20
-  assert found.device_hours == pytest.approx(2 * (1.6 + 0.8 + 0.4) / 3600)
+  assert found['images_per_second'] == 20
+  assert found['device_hours'] == pytest.approx(2 * (1.6 + 0.8 + 0.4) / 3600)
 
 
 def test_what_is_not_known_is_not_invented(tmp_path):
