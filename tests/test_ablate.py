@@ -1,4 +1,4 @@
-"""The command ``ablate``: what it refuses before it starts, what it collects, and two workers, one of them killed."""
+"""The command ``ablate``: what it refuses before it starts, what it collects, and workers, one of them killed."""
 
 import csv
 import io
@@ -24,12 +24,13 @@ CONFIG = '--config=configs/ablations/pal_priors.py:synthetic_faces'
     (['--config=configs/pal.py:ferplus', '--workdir={}'], 'configs/pal.py has no ROWS'),
     (['--config=configs/pall.py:ferplus', '--workdir={}'], "there is no config file 'configs/pall.py'"),
     ([CONFIG, '--workdir={}', '--rows=plian'], "has no row 'plian'; did you mean 'plain'"),
-    ([CONFIG, '--workdir={}', '--format=html'], '--format=html: unknown'),
+    ([CONFIG, '--workdir={}', '--out=table.html'], '--out=table.html: the ending says the form'),
+    ([CONFIG, '--workdir={}', '--workers=0'], 'workers'),
     ([CONFIG, '--workdir=gs://bucket/runs'], '--workdir=gs://bucket/runs: a bucket has no locks'),
     ([CONFIG, '--workdir=s3://bucket/runs'], 's3://bucket/runs: give a local path'),
     ([CONFIG, '--workdir={}', '--collect'], 'there is no such folder; give the one that holds the runs'),
     ([CONFIG, '--workdir={}', '--set=epoch=1'], '--set=epoch=1: Key "epoch" does not exist'),
-    ([CONFIG, '--workdir={}', '--set=seeds=2'], '--set=seeds: every run has its own; --seeds says how many'),
+    ([CONFIG, '--workdir={}', '--set=seed=2'], '--set=seed: every run has its own; --seeds says how many'),
     ([CONFIG, '--workdir={}', '--rows=landmark,plain', '--set=losses.pal.weight=0'],
      "the rows 'landmark' and 'plain' are the same config with --set=losses.pal.weight=0."),
 ])
@@ -56,13 +57,13 @@ def test_runs_of_other_settings_stop_it_before_it_starts(tmp_path):
 
 def test_collect_makes_the_tables_of_what_is_there(tmp_path):
   right = make(tmp_path, 'landmark')
-  make(tmp_path, 'landmark', 1, at='{row}/seed-{seed}')
+  make(tmp_path, 'landmark', 1)
   make(tmp_path, 'plain', 7)
   arguments = (CONFIG, f'--workdir={tmp_path}', '--rows=landmark,plain', '--seeds=2', '--set=epochs=20', '--collect')
-  status, out, err = call('ablate', *arguments, '--format=markdown', data_dir=tmp_path)
-  assert status == 0, err
+  status, printed, err = call('ablate', *arguments, data_dir=tmp_path)
+  assert status == 0 and 'priors: scores' in printed, err
+  out = (tmp_path / 'ablation.md').read_text()
   assert out.startswith('## priors: scores\n') and '| landmark | 2 | ' in out and '| plain | 0 of 2 |' in out
-  assert (tmp_path / 'ablation.md').read_text() == out
   made = (f'python -m fer_jax.ablate {CONFIG} --rows=landmark,plain --seeds=2 --workdir={tmp_path} --set=epochs=20')
   assert f'Made by: {made}'.replace('_', r'\_') in out
   assert f'note: {tmp_path} also holds seed 7 of plain, which --seeds=2 leaves out.' in err
@@ -70,7 +71,7 @@ def test_collect_makes_the_tables_of_what_is_there(tmp_path):
   rows = list(csv.DictReader(io.StringIO((tmp_path / 'ablation.csv').read_text())))
   assert rows[0]['row'] == 'landmark' and rows[0]['seeds'] == '2'
   assert r'\begin{longtable}' in (tmp_path / 'ablation.tex').read_text()
-  status, out, err = call('ablate', *arguments, '--seeds=1', '--format=csv', f'--out={tmp_path}/t/x.csv',
+  status, out, err = call('ablate', *arguments, '--seeds=1', f'--out={tmp_path}/t/x.csv',
                           data_dir=tmp_path)
   assert status == 0 and out == f'Written: {tmp_path}/t/x.csv\n', err
   with (tmp_path / 't' / 'x.csv').open(newline='') as file:
@@ -111,14 +112,17 @@ def numbers(workdir):
           if 'cost' not in row['table']]
 
 
-def test_two_workers_of_which_one_is_killed_make_the_table_of_one_left_in_peace(tmp_path):
+def test_two_commands_of_which_one_is_killed_make_the_table_of_two_workers_left_in_peace(tmp_path):
   config = tmp_path / 'configs' / 'schedules.py'
   config.parent.mkdir()
   config.write_text(TABLE)
   changes = [argument.replace('--config.', '--set=') for argument in (*TINY, '--config.epochs=6')]
-  work = lambda name: start('ablate', f'--config={config}:synthetic_faces', '--seeds=1', f'--workdir={tmp_path}/{name}',
-                            *changes, data_dir=tmp_path)
-  finish([work('peace')])
+  work = lambda name, *more: start('ablate', f'--config={config}:synthetic_faces', '--seeds=1', *changes, *more,
+                                   f'--workdir={tmp_path}/{name}', data_dir=tmp_path)
+  [(out, _)] = finish([work('peace', '--workers=2')])
+  assert [line.rpartition('/')[2] for line in out.splitlines()[:2]] == [f'{name}.log' for name in RUNS]
+  for name in RUNS:
+    assert f'--workdir={tmp_path}/peace/{name}' in (tmp_path / 'peace' / f'{name}.log').read_text().splitlines()[0]
   killed, other = work('shared'), work('shared')
   line = ''
   while '--workdir=' not in line:
@@ -142,7 +146,7 @@ def test_two_workers_of_which_one_is_killed_make_the_table_of_one_left_in_peace(
   for name in RUNS:
     peace, shared = tmp_path / 'peace' / name, tmp_path / 'shared' / name
     assert [line['step'] for line in metrics(shared) if line['kind'] == 'train'] == list(range(1, 25))
-    assert json.loads((shared / 'run.json').read_text())['looks'] == {'test': 1}
+    assert json.loads((shared / 'run.json').read_text())['evaluations'] == {'test': 1}
     (a, one), (b, two) = final_state(peace), final_state(shared)
     assert a == b == 24
     for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
