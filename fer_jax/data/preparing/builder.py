@@ -9,10 +9,7 @@ import abc
 import collections
 import dataclasses
 import functools
-import hashlib
-import json
 import os
-import pickle
 import re
 import shutil
 import tempfile
@@ -22,20 +19,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from etils import epath
 
 from fer_jax.data import face
-from fer_jax.data.preparing import pool
-from fer_jax.data.preparing.records import Listed, Settings, make_record
+from fer_jax.data.preparing import beam, contents, pool
+from fer_jax.data.preparing.records import Listed, Reason, Settings, make_record
 from fer_jax.errors import UserError, nearest, raise_if
-
-CONTENTS = 'contents.json'
-SKIPPED = 'skipped.txt'
-_TASK, _SKIP = 'task-', 'skip-'  # Files of a Beam pipeline, gone when it is done.
-
-Reason = str  # Why there is no record of a face.
+from fer_jax.runtime.progress import progress
 
 
 def features(classes: Sequence[str], extra: Mapping[str, Any] | None = None) -> tfds.features.FeaturesDict:
@@ -172,12 +161,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Raises:
       UserError: it is not there.
     """
-    path = self.data_path / CONTENTS
-    try:
-      return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-      raise UserError(f'{path} is missing or damaged; an earlier version of fer_jax has prepared these data, or files '
-                      'were lost. Remove the folder and prepare them again.') from e
+    return contents.read(self.data_path)
 
   # The way to the data set.
 
@@ -205,6 +189,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     if not splits:
       raise UserError(f'{self.name}: no face is left under the variant {self.builder_config.name}.')
     self._check(splits)
+    self._progress.total = sum(map(len, splits.values()))
     return {split: self._generate_examples(split, listed) for split, listed in splits.items()}
 
   def _check(self, splits: Mapping[str, Sequence[Listed]]) -> None:
@@ -236,41 +221,24 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self._notes += [f'{what}: {problem}.' for problem in problems]
 
   def _generate_examples(self, split: str, listed: Sequence[Listed]) -> Any:
-    return self._beam_examples(split, listed) if self._beam else self._pool_examples(split, listed)
+    if self._beam:
+      return beam.examples(self.data_path, split, listed, self.maker())
+    return self._pool_examples(split, listed)
 
   def _pool_examples(self, split: str, listed: Sequence[Listed]) -> Iterator[tuple[str, dict[str, Any]]]:
-    made = pool.work_on(listed, self.maker(), self._parts, workers=self._workers, stamp=lambda one: one.file.stamp())
-    progress = tqdm.tqdm(made, desc=f'{self.name} {split}', total=len(listed), unit='face', disable=None)
+    self._progress.set_postfix({'split': split})
     skipped = {}
-    for one, result in progress:
+    for one, result in pool.work_on(listed, self.maker(), self._parts, workers=self._workers,
+                                    stamp=lambda one: one.file.stamp()):
+      self._progress.update()
       if isinstance(result, Reason):
         skipped[str(one.file)] = result
       else:
         yield result['name'], result
     self._skipped |= skipped
+    self._progress.set_postfix({'writing': split})
     if len(skipped) == len(listed):  # TFDS cannot write a split without examples.
       raise_if(_told(skipped), f'{self.name}: not one image of {split} can be used')
-
-  def _beam_examples(self, split: str, listed: Sequence[Listed]) -> Any:
-    """The same as a Beam transform. What is listed travels in files beside the data, not in the pipeline's graph."""
-    import apache_beam as beam
-    self.maker()(listed[0])  # What is missing shows here, not as an error of some worker.
-    tasks = []
-    for first in range(0, len(listed), pool.PART):
-      tasks.append(self.data_path / f'{_TASK}{split}-{first:09d}')
-      tasks[-1].write_bytes(pickle.dumps(listed[first:first + pool.PART]))
-    skipped = str(self.data_path / f'{_SKIP}{split}')
-
-    def examples(begin: Any, maker: Callable[[Listed], dict[str, Any] | Reason]) -> Any:
-      made = (begin | beam.Create([str(task) for task in tasks]) | beam.FlatMap(_read_task) | beam.Reshuffle()
-              | beam.Map(lambda one: (one, maker(one))))
-      _ = (made | 'Bad' >> beam.Filter(lambda pair: isinstance(pair[1], Reason))
-           | beam.Map(lambda pair: json.dumps([str(pair[0].file), pair[1]]))
-           | beam.io.WriteToText(skipped, num_shards=1, shard_name_template=''))
-      return (made | 'Good' >> beam.Filter(lambda pair: not isinstance(pair[1], Reason))
-              | 'Keyed' >> beam.Map(lambda pair: (pair[1]['name'], pair[1])))
-
-    return beam.ptransform_fn(examples)(self.maker())
 
   def download_and_prepare(self, **kwargs: Any) -> None:
     """As TFDS's; parts of the work that were kept against interruption are removed when all is done.
@@ -294,45 +262,23 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # Everything happens in a temporary folder, data_path for now, that TFDS renames at the end: what is written here
     # appears with the data or not at all.
     self._beam = download_config.beam_runner is not None
-    super()._download_and_prepare(dl_manager, download_config)
-    for file in sorted(self.data_path.glob(f'{_SKIP}*')):
-      self._skipped |= dict(json.loads(line) for line in file.read_text().splitlines())
-      file.unlink()
-    for file in self.data_path.glob(f'{_TASK}*'):
-      file.unlink()
+    with progress(desc=self.name, unit='face') as self._progress:
+      super()._download_and_prepare(dl_manager, download_config)
+    self._skipped |= beam.skipped(self.data_path)
     if self._strict:
       raise_if(_told(self._skipped), f'{self.name}: images that cannot be used', '\nObtain them anew, or leave them '
                'out with --strict=false.' + ' The other images will not be worked on again.' * (not self._beam))
     left_out = self._lines + _told(self._skipped)
     if left_out:
-      (self.data_path / SKIPPED).write_text('\n'.join(left_out) + '\n')
-    splits = {name: self._summary(info) for name, info in self.info.splits.items()}
+      (self.data_path / contents.SKIPPED).write_text('\n'.join(left_out) + '\n')
+    splits = {name: contents.count(info, self.info.features, len(self.classes()), self.name)
+              for name, info in self.info.splits.items()}
     self.finish(self._skipped, {split: facts['faces'] for split, facts in splits.items()})
     settings = {'dataset': self.name, 'variant': self.builder_config.name, 'version': str(self.version),
                 'align_size': self.align_size, 'classes': list(self.classes())}
-    digest = hashlib.sha256(json.dumps([settings, {name: facts['digest'] for name, facts in splits.items()}],
-                                       sort_keys=True).encode()).hexdigest()
-    (self.data_path / CONTENTS).write_text(json.dumps({
-        'digest': digest, **settings, 'landmark_model': self._landmark_model or '', 'source': self._source or '',
-        'splits': splits, 'skipped': len(left_out), 'notes': self._notes}, indent=2) + '\n')
-
-  def _summary(self, info: tfds.core.SplitInfo) -> dict[str, Any]:
-    """Reads a split that was just written: counts, and a digest of every field of every record in order."""
-    labels, sources, digest = collections.Counter(), collections.Counter(), hashlib.sha256()
-    described = self.info.features
-    unread = {name: tfds.decode.SkipDecoding() for name in described
-              if isinstance(described[name], tfds.features.Image)}
-    with ArrayRecordDataSource([str(path) for path in info.filepaths]) as written:
-      for row in range(len(written)):
-        record = described.deserialize_example_np(written[row], decoders=unread)
-        labels[int(record['label'])] += 1
-        sources[int(record['landmark_source'])] += 1
-        for name in sorted(record):
-          value = record[name] if isinstance(record[name], bytes) else np.asarray(record[name]).tobytes()
-          digest.update(f'{name} {len(value)} '.encode() + value)
-    return {'faces': sum(labels.values()), 'labels': [labels[i] for i in range(len(self.classes()))],
-            'unlabelled': labels[-1], 'digest': digest.hexdigest(),
-            'landmarks': {name: sources[i] for i, name in enumerate(face.LANDMARK_SOURCES)}}
+    contents.write(self.data_path, settings, {
+        'landmark_model': self._landmark_model or '', 'source': self._source or '', 'splits': splits,
+        'skipped': len(left_out), 'notes': self._notes})
 
 
 def _parse(variant: str) -> tuple[str, int]:
@@ -343,7 +289,3 @@ def _parse(variant: str) -> tuple[str, int]:
 
 def _told(skipped: Mapping[str, Reason]) -> list[str]:
   return [f'{file}: {reason}' for file, reason in skipped.items()]
-
-
-def _read_task(path: str) -> Sequence[Listed]:
-  return pickle.loads(epath.Path(path).read_bytes())

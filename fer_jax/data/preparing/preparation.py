@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
-
 from fer_jax import registry
-from fer_jax.data.preparing.builder import SKIPPED, FaceBuilder
+from fer_jax.data.preparing import beam
+from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.contents import SKIPPED
 from fer_jax.errors import UserError, nearest
 
 
@@ -60,7 +60,7 @@ def prepare(builder: FaceBuilder, beam_runner: str | None = None, beam_options: 
   """
   if builder.data_path.exists():  # It gets this name only when it is complete.
     return False
-  config = _beam_config(beam_runner, beam_options) if beam_runner else None
+  config = beam.config(beam_runner, beam_options) if beam_runner else None
   try:
     with _alone(builder, wait), tempfile.TemporaryDirectory() as downloads:
       if builder.data_path.exists():
@@ -133,18 +133,6 @@ def _row(name: str, splits: Mapping[str, Any], count: Any) -> str:
   """A line of a table; '' where all of it is 0."""
   counts = [count(facts) for facts in splits.values()]
   return f'{name:<22}' + ''.join(f'{n:>10,}' for n in counts) if any(counts) else ''
-
-
-def _beam_config(runner: str, options: Sequence[str]) -> tfds.download.DownloadConfig:
-  try:
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners import create_runner
-  except ImportError as e:
-    raise UserError(f'--beam_runner needs Apache Beam ({e}): pip install "fer_jax[beam]"') from e
-  try:
-    return tfds.download.DownloadConfig(beam_runner=create_runner(runner), beam_options=PipelineOptions(list(options)))
-  except (AttributeError, ImportError, ValueError) as e:
-    raise UserError(f"--beam_runner={runner}: Beam has no such runner ({e}); try DirectRunner.") from e
 
 
 @contextlib.contextmanager

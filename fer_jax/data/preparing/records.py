@@ -15,6 +15,7 @@ from fer_jax.data import face
 from fer_jax.landmarks import align, detect
 
 Box = tuple[float, float, float, float]  # Left, top, right, bottom in pixels of the image.
+Reason = str  # Why there is no record of a face.
 
 
 class Content(Protocol):
@@ -66,7 +67,7 @@ class Settings:
   landmark_model: str | None = None
 
 
-def make_record(settings: Settings, listed: Listed) -> dict[str, Any] | str:
+def make_record(settings: Settings, listed: Listed) -> dict[str, Any] | Reason:
   """Makes the record of one face.
 
   Where the image is neither cut nor aligned, it is stored as distributed, byte for byte; otherwise as PNG, or as JPEG

@@ -71,6 +71,6 @@ def signalled(_, number):
 
 def test_workers_import_neither_jax_nor_tensorflow():
   # A spawned worker imports the module of its function and the command's main module.
-  code = ('import sys, fer_jax.data.making, fer_jax.data.pool, fer_jax.prepare; '
+  code = ('import sys, fer_jax.data.preparing.records, fer_jax.data.preparing.pool, fer_jax.prepare; '
           'print(sorted({"jax", "tensorflow", "tensorflow_datasets"} & set(sys.modules)))')
   assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'

@@ -420,7 +420,7 @@ def test_mistakes_are_explained(data_dir, name, variant, split, message):
 
 
 def test_reading_does_not_import_tensorflow(data_dir):
-  code = ('import sys; from fer_jax.data import mixture, stream; '
+  code = ('import sys; from fer_jax.data.reading import mixture, splits, streams; '
           f'source = splits.open_split("synthetic_faces", "tiny", "valid", {data_dir!r}); '
           'parts = [mixture.Part(source)]; '
           'next(streams.training_batches(parts, seed=0, batch_size=2)); sys.exit("tensorflow" in sys.modules)')

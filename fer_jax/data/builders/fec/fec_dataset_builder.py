@@ -8,9 +8,9 @@ import tensorflow_datasets as tfds
 
 from fer_jax.data import face, triplets
 from fer_jax.data.builders.fec import files
-from fer_jax.data.preparing.builder import FaceBuilder, Reason
+from fer_jax.data.preparing.builder import FaceBuilder
 from fer_jax.data.preparing.files import File
-from fer_jax.data.preparing.records import Listed
+from fer_jax.data.preparing.records import Listed, Reason
 
 
 class Builder(FaceBuilder):

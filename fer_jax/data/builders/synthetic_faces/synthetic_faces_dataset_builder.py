@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from fer_jax.data import face
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
-from fer_jax.data.preparing.builder import FaceBuilder, Reason
-from fer_jax.data.preparing.records import Listed
+from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.records import Listed, Reason
 from fer_jax.errors import UserError
 
 CLASSES = face.EXPRESSIONS[:7]
