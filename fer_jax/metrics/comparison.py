@@ -15,12 +15,10 @@ import scipy  # Its parts load when they are first used.
 
 
 class McNemar(NamedTuple):
-  """Counts of faces that both, one or neither of two networks got right, and the p-value of the exact test."""
+  """Counts of faces that one of two networks alone got right, and the p-value of the exact test."""
 
-  both: int
   ours_only: int
   theirs_only: int
-  neither: int
   p_value: float
 
 
@@ -35,7 +33,7 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> McNemar:
     theirs: (N,) bool, the same faces in the same order.
 
   Returns:
-    The four counts, which add up to N, and the p-value; 1 where the two are right on the same faces.
+    The counts and the p-value; 1 where the two are right on the same faces.
 
   Raises:
     ValueError: the shapes differ, or are no vectors.
@@ -43,19 +41,17 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> McNemar:
   ours, theirs = np.asarray(ours, bool), np.asarray(theirs, bool)
   if ours.shape != theirs.shape or ours.ndim != 1:
     raise ValueError(f'ours {ours.shape} and theirs {theirs.shape} must be vectors of one length')
-  ours_only, theirs_only = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
-  differ = ours_only + theirs_only
-  p_value = float(scipy.stats.binomtest(ours_only, differ).pvalue) if differ else 1.0
-  return McNemar(int((ours & theirs).sum()), ours_only, theirs_only, int((~ours & ~theirs).sum()), p_value)
+  counts = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
+  return McNemar(*counts, float(scipy.stats.binomtest(counts[0], sum(counts)).pvalue) if any(counts) else 1.0)
 
 
 class Welch(NamedTuple):
-  """A mean difference, its interval and p-value; None where the values have no spread to compare it with."""
+  """A mean difference, its 95 % interval and p-value; None where the values have no spread to compare it with."""
 
   difference: float
-  low: float | None
-  high: float | None
-  p_value: float | None
+  low: float | None = None
+  high: float | None = None
+  p_value: float | None = None
 
 
 def welch(ours: Sequence[float], theirs: Sequence[float]) -> Welch:
@@ -66,17 +62,16 @@ def welch(ours: Sequence[float], theirs: Sequence[float]) -> Welch:
     theirs: (M,) the other recipe's. Its seeds need not be the same: nothing is paired.
 
   Returns:
-    ours - theirs of the means, with 95 % interval and p-value where both have two seeds or more and not all are equal.
+    ours - theirs of the means, with interval and p-value where both have two seeds or more and not all are equal.
 
   Raises:
     ValueError: one of them is empty.
   """
-  ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
   if not len(ours) or not len(theirs):
     raise ValueError('no values')
-  difference = float(ours.mean() - theirs.mean())
+  difference = float(np.mean(ours) - np.mean(theirs))
   if min(len(ours), len(theirs)) == 1 or not (np.ptp(ours) or np.ptp(theirs)):
-    return Welch(difference, None, None, None)
+    return Welch(difference)
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', RuntimeWarning)  # Of lost precision, where one of the two has no spread at all.
     test = scipy.stats.ttest_ind(ours, theirs, equal_var=False)

@@ -26,13 +26,7 @@ ENDS = (' to ', (' from', ' to'))
 
 
 class Column(NamedTuple):
-  """A column of a table.
-
-  Attributes:
-    name: its heading; a table has each once.
-    latex: how LaTeX sets it.
-    apart: ``SPREAD`` or ``ENDS`` where csv has two columns in its place.
-  """
+  """A column: its heading, how LaTeX sets it, and ``SPREAD`` or ``ENDS`` where csv has two columns in its place."""
 
   name: str
   latex: str = 'r'
@@ -41,12 +35,9 @@ class Column(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """A line of a table.
+  """A line: the texts of the columns that have one, and whole sentences about it.
 
-  Attributes:
-    cells: the text of each column that has one: ``line['row']`` is '' where it has none.
-    notes: whole sentences about this line.
-    style: 'leaky' for a number that must not be compared, 'control' for one that owes nothing to training.
+  ``style`` is 'leaky' for a number that must not be compared, 'control' for one that owes nothing to training.
   """
 
   cells: Mapping[str, str]
@@ -59,14 +50,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A table whose lines may be compared.
-
-  Attributes:
-    title: its heading.
-    columns: of every line; the numbers of notes stand in one more, behind them.
-    lines: from top to bottom.
-    notes: whole sentences about the table, below those about lines.
-  """
+  """A table whose lines may be compared; its notes, whole sentences, stand below those about lines."""
 
   title: str
   columns: tuple[Column, ...]
@@ -112,11 +96,7 @@ def covered(counts: Collection[int]) -> list[str]:
 
 
 def check_out(path: str | None) -> None:
-  """Says before the work begins that ``deliver`` cannot write to a path.
-
-  Raises:
-    UserError: its ending is of no form.
-  """
+  """Raises a UserError, before the work begins, where ``deliver`` knows no form for the ending of a path."""
   if path and os.path.splitext(path)[1] not in ('.md', '.csv', '.tex'):
     raise UserError(f'--out={path}: the ending says the form; give a name that ends in .md, .csv or .tex.')
 

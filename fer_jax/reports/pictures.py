@@ -23,16 +23,10 @@ def photo(image: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, values: np.ndarray, positive: tuple[int, int, int] = FOR) -> np.ndarray:
-  """Lays a map (h, w) over a face: opacity is |value| over the map's largest, colour its sign.
+  """Lays a real map (h, w) of any scale over a face, as RGB uint8 of the size of ``photo(image)``.
 
-  Args:
-    image: as in ``photo``; drawn in grey and paler, so that colour means the map alone.
-    values: real, of any scale; positive values in the colour ``positive``, negative ones in ``AGAINST``. A map that is
-      zero or not finite leaves the face bare.
-    positive: RGB.
-
-  Returns:
-    RGB uint8 of the size of ``photo(image)``.
+  Opacity is |value| over the map's largest, colour its sign: ``positive`` (RGB) or ``AGAINST``. The face is grey and
+  paler, so that colour means the map alone; a map that is zero or not finite leaves it bare.
   """
   grey = cv2.cvtColor(photo(image), cv2.COLOR_RGB2GRAY).astype(np.float64)[..., None] * 0.72 + 56
   values = resize(values, grey.shape[:2])[..., None]

@@ -77,9 +77,8 @@ def compact(name: str, rows: Sequence[Dots], unit: str) -> Markup:
   with canvas(1.7, 0.4 + 0.23 * len(rows)) as (figure, axes):
     for y, row in enumerate(rows):
       _draw(axes, y, row, below=0.32, size=6.5)
-      text = ' '.join(filter(None, (row.text, row.mark)))
-      axes.text(1.03, y, text, transform=axes.get_yaxis_transform(), va='center', ha='left', fontsize=9,
-                color=THEME['bad'] if row.mark else THEME['ink'])
+      axes.text(1.03, y, f'{row.text} {row.mark}'.strip(), transform=axes.get_yaxis_transform(), va='center', ha='left',
+                fontsize=9, color=THEME['bad' if row.mark else 'ink'])
     _finish(axes, rows, unit)
     axes.set(ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)), yticklabels=[row.label for row in rows])
     axes.tick_params(axis='y', labelcolor=THEME['ink'], labelsize=9)

@@ -21,7 +21,7 @@ def test_mcnemar_counts_and_agrees_with_scipy(counts):
   order = np.random.default_rng(0).permutation(sum(counts))
   ours, theirs = (answers[order] for answers in faces(*counts))
   result = mcnemar(ours, theirs)
-  assert result[:4] == counts
+  assert result[:2] == counts[1:3]
   expected = stats.binomtest(counts[2], counts[1] + counts[2]).pvalue if counts[1] + counts[2] else 1
   assert result.p_value == pytest.approx(expected, rel=1e-12)
   assert mcnemar(theirs, ours).p_value == pytest.approx(result.p_value)
