@@ -6,11 +6,11 @@ import pkgutil
 import re
 
 import pytest
-from tests.test_configs import assert_takes_a_step
 
 from configs import ablations
 from fer_jax.errors import UserError
 from tests import faces
+from tests.configs.test_configs import assert_takes_a_step
 
 TABLES = sorted(m.name for m in pkgutil.iter_modules(ablations.__path__))
 
