@@ -75,12 +75,11 @@ def t_interval(values: Sequence[float]) -> Estimate:
   Raises:
     ValueError: there are no values.
   """
-  values = _some(values)
-  mean, n = float(values.mean()), len(values)
+  mean, n = _mean(values)
   if n == 1:
     return Estimate(mean, None, None, n)
   # Not scipy.stats.t.interval, which is NaN where all seeds agree.
-  half = float(scipy.stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
+  half = float(scipy.stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
   return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -93,8 +92,7 @@ def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 9999) -> Estim
   Raises:
     ValueError: there are no values.
   """
-  values = _some(values)
-  mean, n = float(np.mean(values)), len(values)
+  mean, n = _mean(values := np.asarray(values, np.float64))
   if n == 1:
     return Estimate(mean, None, None, n)
   ends = scipy.stats.bootstrap((values,), np.mean, batch=100, n_resamples=resamples, method='percentile',
@@ -102,8 +100,7 @@ def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 9999) -> Estim
   return Estimate(mean, float(ends.low), float(ends.high), n)
 
 
-def _some(values: Sequence[float] | np.ndarray) -> np.ndarray:
-  values = np.asarray(values, np.float64)
+def _mean(values: Sequence[float] | np.ndarray) -> tuple[float, int]:
   if not len(values):
     raise ValueError('no values')
-  return values
+  return float(np.mean(values)), len(values)

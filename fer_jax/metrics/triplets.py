@@ -40,8 +40,8 @@ def correct(embedding: np.ndarray, rows: np.ndarray) -> np.ndarray:
     a, b, odd = (embedding[faces].astype(np.float64) for faces in rows[start:start + step].T)
     if not all(np.isfinite(faces).all() for faces in (a, b, odd)):
       raise ValueError('the embedding of a face in a triplet is not finite')
-    alike = _squared_distance(a, b)
-    right[start:start + step] = (alike < _squared_distance(a, odd)) & (alike < _squared_distance(b, odd))
+    alike, first, second = (np.square(x - y).sum(axis=1) for x, y in ((a, b), (a, odd), (b, odd)))
+    right[start:start + step] = (alike < first) & (alike < second)
   return right
 
 
@@ -68,8 +68,7 @@ def summarise_triplets(embedding: np.ndarray, rows: np.ndarray, types: np.ndarra
     ValueError: as ``correct``, or types and names do not fit.
   """
   rows, types, kinds = np.asarray(rows), np.asarray(types, np.int64), len(type_names)
-  known = not types.size or 0 <= types.min() <= types.max() < kinds
-  if types.shape != (len(rows),) or len(listed) != kinds or not known:
+  if types.shape != (len(rows),) or len(listed) != kinds or not np.isin(types, range(kinds)).all():
     raise ValueError(f'types {types.shape} of {len(rows)} triplets, {len(listed)} listed, and {kinds} names do not fit')
   right = correct(embedding, rows)
   by_type = {name: _rates(rows[types == k], right[types == k], int(listed[k])) for k, name in enumerate(type_names)}
@@ -104,10 +103,6 @@ def variance(rows: np.ndarray, right: np.ndarray) -> float:
   # Numbers of pairs instead of pairs, or the cube of the number of faces would leave 64 bits.
   numbered = np.unique(pairs[:, 0], return_inverse=True)[1].reshape(-1)
   return (squares(faces) - squares(pairs) + squares((numbered * size + faces[:, 2])[:, None])) / len(rows)**2
-
-
-def _squared_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  return np.square(a - b).sum(axis=1)
 
 
 def _rates(rows: np.ndarray, right: np.ndarray, listed: int) -> dict[str, Any]:

@@ -10,10 +10,7 @@ TRIVIAL = ('uniform', 'centred_gaussian', 'training_mean')
 
 
 class Group(NamedTuple):
-  """Columns that compare with one thing: its title, the key of the number of faces, and columns.
-
-  A column is a key, a title and whether it is a share in per cent.
-  """
+  """What maps are compared with: a title, the key of the number of faces, and columns: key, title, whether per cent."""
 
   title: str
   count: str
@@ -90,12 +87,9 @@ def _text(value: float | None, share: bool) -> str:
 
 def _remark(count: str, row: Mapping[str, Any]) -> str:
   """Says which faces a row leaves out, beside those without landmarks or action units."""
+  faces = lambda count: f"{count:,} face{'s' * (count != 1)}"
   if count == 'action_unit_count' and (left := row.get('action_unit_predicted_left_out')):
-    return f"'cosine, predicted' is without {_faces(left)} predicted as a class that has no action units."
+    return f"'cosine, predicted' is without {faces(left)} predicted as a class that has no action units."
   if count == 'causal_count' and (left := row.get('causal_left_out')):
-    return f'The causal mask is empty or full on {_faces(left)} more.'
+    return f'The causal mask is empty or full on {faces(left)} more.'
   return ''
-
-
-def _faces(count: int) -> str:
-  return f"{count:,} face{'s' * (count != 1)}"

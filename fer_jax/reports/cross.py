@@ -12,7 +12,7 @@ def make_tables(result: Mapping[str, Any]) -> list[Table]:
 
   Numbers of several seeds are means with ± their standard deviation.
   """
-  return [_matrix(result), _cells(result)]
+  return [_matrix(result), _table(result)]
 
 
 def _matrix(result: Mapping[str, Any]) -> Table:
@@ -30,7 +30,7 @@ def _matrix(result: Mapping[str, Any]) -> Table:
   return Table('Accuracy in %: rows trained on, columns tested on', columns, tuple(lines), tuple(notes))
 
 
-def _cells(result: Mapping[str, Any]) -> Table:
+def _table(result: Mapping[str, Any]) -> Table:
   columns = (Column('trained on', 'l'), Column('tested on', 'l'), Column('classes'), Column('faces'),
              Column('accuracy, %', apart=SPREAD), Column('95 %', apart=ENDS), Column('mean class, %', apart=SPREAD),
              Column('own test, %', apart=SPREAD), Column('lost', apart=SPREAD),
@@ -38,19 +38,20 @@ def _cells(result: Mapping[str, Any]) -> Table:
              Column('seeds'), Column('marks', 'p{.15\\linewidth}'))
   lines = []
   for cell in result['cells']:
-    runs = cell['runs']
+    runs, leaks = cell['runs'], _leaks(cell)
+    marks = [f"LEAKY: {'; '.join(leaks)}"] * bool(leaks) + ['UNTRAINED'] * any(not run['step'] for run in runs)
     shown = {
         'trained on': cell['row'], 'tested on': cell['tested_on'], 'classes': str(len(cell['classes'])),
         'faces': f"{cell['count']:,}", 'accuracy, %': _accuracy(cell), '95 %': interval_of(runs),
         'mean class, %': mean(100 * run['mean_class_accuracy'] for run in runs),
         'chance, %': mean([100 * cell['chance']]), 'largest, %': mean([100 * cell['majority']['share']]),
-        'seeds': str(len(runs)), 'marks': '; '.join(_marks(cell))}
+        'seeds': str(len(runs)), 'marks': '; '.join(marks)}
     if not cell['own']:
       shown['own test, %'] = mean(100 * run['own_test']['accuracy'] for run in runs)
       shown['lost'] = mean(100 * (run['own_test']['accuracy'] - run['accuracy']) for run in runs)
     if cell['duplicates'] and cell['duplicates'] < cell['count']:
       shown['no duplicates, %'] = mean(100 * run['without_duplicates']['accuracy'] for run in runs)
-    lines.append(Line(shown, tuple(_notes(cell)), 'leaky' if _leaks(cell) else ''))
+    lines.append(Line(shown, tuple(_notes(cell)), 'leaky' if leaks else ''))
   notes = ['Classes are joined by name. Faces of a class that the network does not know are left out, and of its '
            'logits only those of the shared classes are compared: it cannot answer with another class, as if it had '
            'never learned it.',
@@ -80,14 +81,6 @@ def _notes(cell: Mapping[str, Any]) -> Iterable[str]:
   of = lambda key: every((run[key] for run in cell['runs']), ', ')
   yield (f"{cell['row']}: '{cell['config']}', seeds {of('seed')}, step {of('step')}, commit {of('commit')}; "
          f"{of('workdir')}.")
-
-
-def _marks(cell: Mapping[str, Any]) -> list[str]:
-  reasons = _leaks(cell)
-  marks = [f"LEAKY: {'; '.join(reasons)}"] if reasons else []
-  if any(not run['step'] for run in cell['runs']):
-    marks.append('UNTRAINED')
-  return marks
 
 
 def _leaks(cell: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """Faithfulness of a run's maps: the console tables, and what the page says and draws."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -21,7 +21,6 @@ RANDOM_CAVEAT = (
     'A correlation near 1 says that the map would look the same had the network not learnt what those parameters hold; '
     'one near 0 does not say that the map is right. How alike the maps of different faces are anyway stands beside it.')
 
-_NAMES = {'uniform': 'random order'}
 _DASHES = {'uniform': ':', 'centred_gaussian': '--', 'landmarks': '-.'}
 
 
@@ -74,18 +73,19 @@ def area_rows(result: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
     Rows of name, trivial, value (the area), area and interval as text, gains {baseline: text} and beats {baseline: True
     or False where the interval of the gain lies above or below 0, None where it does not}.
   """
+  ends = lambda interval, sign='': '–' if interval is None else f'{interval[0]:{sign}.3f} to {interval[1]:{sign}.3f}'
   bars = list(next(iter(result['maps'].values()))[kind]['gain'])
   rows = []
   for group in ('maps', 'baselines'):
     for name, measured in result[group].items():
-      curve = measured[kind]
-      found = {bar: curve['gain'].get(bar) for bar in bars}
-      rows.append({
-          'name': _name(name), 'trivial': group == 'baselines', 'value': curve['area'], 'area': f"{curve['area']:.3f}",
-          'interval': _ends(curve['interval']),
-          'gains': {_name(bar): '' if gain is None else f"{gain['value']:+.3f} ({_ends(gain['interval'], '+')})"
-                    for bar, gain in found.items()},
-          'beats': {_name(bar): _sign(gain) for bar, gain in found.items()}})
+      curve, gains, beats = measured[kind], {}, {}
+      for bar in bars:
+        gain = curve['gain'].get(bar)
+        gains[_name(bar)] = '' if gain is None else f"{gain['value']:+.3f} ({ends(gain['interval'], '+')})"
+        low, high = (gain and gain['interval']) or (0, 0)
+        beats[_name(bar)] = True if low > 0 else False if high < 0 else None
+      rows.append({'name': _name(name), 'trivial': group == 'baselines', 'value': curve['area'],
+                   'area': f"{curve['area']:.3f}", 'interval': ends(curve['interval']), 'gains': gains, 'beats': beats})
   return rows
 
 
@@ -96,18 +96,18 @@ def random_rows(result: Mapping[str, Any]) -> tuple[list[str], list[dict[str, An
     The maps; and rows of name, trivial (no parameter is random) and cells of text: pearson, range (of Pearson over
     draws, '' where they are one), spearman, and value, Pearson's or 0.
   """
-  names, rows = list(result['maps']), []
+  signed = lambda value: '–' if value is None else f'{value:.2f}'
+  rows = []
   for row in result['randomised']:
     name = row['random'] if row['depth'] < 2 else f"and {row['random']}"
     cells = []
-    for map_name in names:
-      found = row['maps'][map_name]
+    for found in map(row['maps'].get, result['maps']):
       low, high = found['pearson_range'] or (None, None)
-      cells.append({'pearson': _signed(found['pearson']), 'spearman': _signed(found['spearman']),
+      cells.append({'pearson': signed(found['pearson']), 'spearman': signed(found['spearman']),
                     'range': '' if low == high else f'({low:.2f} to {high:.2f})', 'value': found['pearson'] or 0.0})
     rows.append({'name': name.replace('another face', 'nothing, map of another face'), 'trivial': not row['depth'],
                  'cells': cells})
-  return [_name(name) for name in names], rows
+  return list(map(_name, result['maps'])), rows
 
 
 def sections(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -145,20 +145,4 @@ def _curves(name: str, result: Mapping[str, Any], kind: str) -> Markup:
 
 
 def _name(key: str) -> str:
-  return _NAMES.get(key, key.replace('_', ' '))
-
-
-def _signed(value: float | None) -> str:
-  return '–' if value is None else f'{value:.2f}'
-
-
-def _ends(interval: Sequence[float] | None, sign: str = '') -> str:
-  return '–' if interval is None else f'{interval[0]:{sign}.3f} to {interval[1]:{sign}.3f}'
-
-
-def _sign(gain: Mapping[str, Any] | None) -> bool | None:
-  """Whether a gain is above 0, or below; None where its interval leaves that open."""
-  if gain is None or gain['interval'] is None:
-    return None
-  low, high = gain['interval']
-  return True if low > 0 else False if high < 0 else None
+  return 'random order' if key == 'uniform' else key.replace('_', ' ')
