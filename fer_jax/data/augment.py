@@ -8,7 +8,7 @@ the processes around it.
 
 An affine map is a (2, 3) matrix ``[A | t]`` that sends a point of the output to the point of the input it is read from,
 both as (x, y) fractions of the image side measured from the image centre: ``input = A @ output + t``. Images are square
-(``data.stream`` makes them so).
+(``reading.splits`` makes them so).
 """
 
 import functools
@@ -63,7 +63,7 @@ def augment(batch: Batch, keys: jax.Array, *, image_size: int, regions: Mapping[
       (b, 68, 2) fractions of width and height, NaN where there is none. Other fields pass through.
     keys: (b,) typed PRNG keys, from ``example_keys``.
     image_size: side of the output image in pixels. Bilinear without a low-pass filter: to shrink by much, set the
-      stored side with ``data.stream``'s ``size``.
+      stored side with ``splits.Split``'s ``size``.
     regions: keyword arguments of ``landmarks.regions.region_boxes``: each face becomes R images, cut from the input
       image in the same resampling; region 0 is bit for bit the full face. Needs ``landmarks``. None: one image.
     flip: probability of a mirror image; landmarks are renumbered.

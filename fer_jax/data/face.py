@@ -16,7 +16,7 @@ from fer_jax.landmarks.heatmap import landmark_heatmap
 # Canonical names. A builder's classes are a tuple of these in the data set's own order; join data sets by name only.
 EXPRESSIONS = ('neutral', 'happiness', 'surprise', 'sadness', 'anger', 'disgust', 'fear', 'contempt')
 
-# What data sets and their copies call them, in lower case.
+# What data sets call them, in lower case.
 _SYNONYMS = {
     'neutral': ('neutrality', 'normal'), 'happiness': ('happy', 'joy'), 'surprise': ('surprised',),
     'sadness': ('sad',), 'anger': ('angry',), 'disgust': ('disgusted',), 'fear': ('fearful', 'afraid'),
@@ -58,7 +58,7 @@ def record(*, image: io.BytesIO | str, name: str, label: int, expression: str | 
 
   Args:
     image: the encoded file as distributed (bytes or a path).
-    name: the source's own file name; subset lists and duplicate lists key on it.
+    name: the data set's own file name; subset lists and duplicate lists key on it.
     label: index into the builder's classes, -1 if unknown.
     expression: canonical name of the class, or None; decides the action-unit map.
     size: (height, width) of the image in pixels.
@@ -68,7 +68,7 @@ def record(*, image: io.BytesIO | str, name: str, label: int, expression: str | 
     **extra: values of the builder's extra features.
 
   Returns:
-    A dict that fits the features of ``data/builder.py``.
+    A dict that fits the features of ``preparing.builder``.
   """
   if landmarks is None:
     landmarks = np.full((68, 2), np.nan)

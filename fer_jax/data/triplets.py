@@ -88,11 +88,11 @@ def read(path: str | Path, names: Sequence[str], agreement: str = 'two_thirds') 
   return Triplets(np.array(rows, np.int32), np.array(types, np.int32), tuple(listed), f'FEC annotators, {agreement}')
 
 
-def open_triplets(source: Any, split: str, truth: str, count: int, agreement: str) -> Triplets:
+def open_triplets(faces: Any, split: str, truth: str, count: int, agreement: str) -> Triplets:
   """Finds or makes the triplets of a split.
 
   Args:
-    source: the split, a ``splits.Split``.
+    faces: the split, a ``splits.Split``.
     split: its name.
     truth: 'annotators', what the builder of FEC wrote; or 'votes' or 'labels' on single faces.
     count: how many to make of votes or labels, always the same ones.
@@ -102,11 +102,11 @@ def open_triplets(source: Any, split: str, truth: str, count: int, agreement: st
     UserError: an unknown name, or no triplets.
   """
   if truth == 'annotators':
-    return read(Path(source.folder) / f'triplets_{split}.csv', source.names, agreement)
+    return read(Path(faces.folder) / f'triplets_{split}.csv', faces.names, agreement)
   if truth == 'votes':
-    return triplets_from_votes(source.records, len(source.classes), count)
+    return triplets_from_votes(faces.records, len(faces.classes), count)
   if truth == 'labels':
-    return triplets_from_labels(source.labels, len(source.classes), count)
+    return triplets_from_labels(faces.labels, len(faces.classes), count)
   raise UserError(f"unknown truth '{truth}' of triplets{nearest(str(truth), TRUTHS)}")
 
 

@@ -56,7 +56,7 @@ def prepare(builder: FaceBuilder, beam_runner: str | None = None, beam_options: 
     Whether there was something to do. If not, make another builder: this one may not know yet what is there.
 
   Raises:
-    UserError: bad source data, nowhere to write, or another process is preparing the same.
+    UserError: bad files, nowhere to write, or another process is preparing the same.
   """
   if builder.data_path.exists():  # It gets this name only when it is complete.
     return False

@@ -33,7 +33,7 @@ class Listed:
   """One face as its data set lists it.
 
   Attributes:
-    name: the source's own file name; unique within its split, and no other split has it.
+    name: the data set's own file name; unique within its split, and no other split has it.
     file: where the image is.
     label: index into the builder's classes, -1 if unknown.
     box: the face's box, where the image is more than the face; it may leave the image. The record's image is cut to it.

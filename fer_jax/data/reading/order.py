@@ -18,7 +18,7 @@ def check(what: str, order: str, orders: tuple[str, ...]) -> None:
     raise UserError(f"{what}: unknown order '{order}'{nearest(str(order), orders)}")
 
 
-def training_order(order: str, seed: int, source: Any) -> Callable[[int], int]:
+def training_order(order: str, seed: int, split: Any) -> Callable[[int], int]:
   """Returns the function from a position in an endless sequence (0, 1, ...) to a row of the split.
 
   Args:
@@ -30,35 +30,35 @@ def training_order(order: str, seed: int, source: Any) -> Callable[[int], int]:
       arXiv 1905.04075): the classes come equally often on average, and an epoch leaves examples out.
       The last two leave out unlabelled examples and read every record's label first.
     seed: decides the sequence.
-    source: the split, with a length and ``labels``.
+    split: it, with a length and ``labels``.
 
   Raises:
     UserError: an unknown order, or no example has a label where labels decide.
   """
   check('the training order', order, TRAINING)
   if order == 'shuffle':
-    return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().__getitem__
-  labels = np.asarray(source.labels)
+    return grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat().__getitem__
+  labels = np.asarray(split.labels)
   if (labels < 0).all():
     raise UserError(f"the training order '{order}' needs labels, and the split has none.")
   return _balanced(labels, seed) if order == 'balanced' else _oversample(labels, seed)
 
 
-def evaluation_order(order: str, source: Any) -> np.ndarray:
+def evaluation_order(order: str, split: Any) -> np.ndarray:
   """Returns the rows of a split in the order in which they are visited, int (N,).
 
   Args:
     order: 'stored'; 'shuffled', one fixed permutation; or 'sorted' by label, stored order within a label.
-    source: the split, with a length and ``labels``.
+    split: it, with a length and ``labels``.
 
   Raises:
     UserError: an unknown order.
   """
   check('the evaluation order', order, EVALUATION)
   if order == 'sorted':
-    return np.argsort(source.labels, kind='stable')
+    return np.argsort(split.labels, kind='stable')
   # RandomState's numbers, unlike those of newer generators, never change with the version of numpy.
-  return np.random.RandomState(0).permutation(len(source)) if order == 'shuffled' else np.arange(len(source))
+  return np.random.RandomState(0).permutation(len(split)) if order == 'shuffled' else np.arange(len(split))
 
 
 def _balanced(labels: np.ndarray, seed: int) -> Callable[[int], int]:

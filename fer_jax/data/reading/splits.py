@@ -1,13 +1,7 @@
-"""From prepared records to host batches: a training order that is a function of (seed, step), and exact evaluation.
+"""A split that is read: prepared records, or a folder of images, decoded on demand to what a batch has a row of.
 
-A host batch is a dict of numpy arrays, b rows of the global batch's B: ``image`` uint8 (b, H, H, C) with C in {1, 3},
-``label`` int32 (b,) with -1 for unknown, ``target`` float32 (b, K), ``landmarks`` float32 (b, 68, 2) as fractions of
-width and height with NaN where there is none, ``landmark_source`` int32 (b,), ``landmark_heatmap``,
-``action_unit_map`` and, where the data set has one, ``causal_mask`` uint8 (b, 56, 56), where asked for
-``action_unit_generic_map`` uint8 (b, 56, 56), ``mask`` bool (b,) that is False for padding, and ``row`` int32 (b,): in
-training the row of the global batch, in evaluation the row of the split. Training batches have ``triplet`` int32 (b,)
-as well (``data/mixture.py``). Heatmap and action-unit map are the stored ones, or drawn from the landmarks here where a
-run wants them otherwise (``data/redraw.py``).
+The fields and their forms are those of a host batch, see ``streams``. Heatmap and action-unit map are the stored ones,
+or drawn from the landmarks where a run wants them otherwise, see ``redraw``.
 """
 
 import dataclasses

@@ -1,4 +1,13 @@
-"""Host batches."""
+"""Host batches: in training an order that is a function of (seed, step), in evaluation every example once.
+
+A host batch is a dict of numpy arrays, b rows of the global batch's B: ``image`` uint8 (b, H, H, C) with C in {1, 3},
+``label`` int32 (b,) with -1 for unknown, ``target`` float32 (b, K), ``landmarks`` float32 (b, 68, 2) as fractions of
+width and height with NaN where there is none, ``landmark_source`` int32 (b,), ``landmark_heatmap``,
+``action_unit_map`` and, where the data set has one, ``causal_mask`` uint8 (b, 56, 56), where asked for
+``action_unit_generic_map`` uint8 (b, 56, 56), ``mask`` bool (b,) that is False for padding, and ``row`` int32 (b,): in
+training the row of the global batch, in evaluation the row of the split. Training batches have ``triplet`` int32 (b,)
+as well, see ``mixture``.
+"""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +29,7 @@ def training_batches(parts: Sequence[Part], *, seed: int, batch_size: int, start
   """Yields this process's rows of the global batches of steps ``start_step``, ``start_step + 1``, ... without end.
 
   Row i of the global batch of step s is element s * B + i of one infinite sequence, whatever the number of processes; a
-  batch may span two epochs. Of several parts each has such a sequence, see ``data/mixture.py``.
+  batch may span two epochs. Of several parts each has such a sequence, see ``mixture``.
 
   Args:
     parts: what a batch holds, the training split first.
@@ -45,7 +54,7 @@ def training_batches(parts: Sequence[Part], *, seed: int, batch_size: int, start
   return _read(batch, range(start_step, sys.maxsize), threads)
 
 
-def evaluation_batches(source: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1,
+def evaluation_batches(split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1,
                        threads: int = 4, order: str = 'stored') -> Iterator[Batch]:
   """Yields this process's rows of the global batches that hold every example of the split once.
 
@@ -57,24 +66,24 @@ def evaluation_batches(source: Split, *, batch_size: int, process_index: int = 0
     UserError: ``batch_size`` is not divisible by ``process_count``, or an unknown order.
   """
   rows_each = _rows_each(batch_size, process_count)
-  visited = evaluation_order(order, source)
+  visited = evaluation_order(order, split)
 
   def batch(step: int) -> Batch:
     first = step * batch_size + process_index * rows_each
-    return _padded(source, visited[first:min(first + rows_each, len(source))], rows_each)
+    return _padded(split, visited[first:min(first + rows_each, len(split))], rows_each)
 
-  return _read(batch, range(-(-len(source) // batch_size)), threads)
+  return _read(batch, range(-(-len(split) // batch_size)), threads)
 
 
-def rows(source: Split, indices: Sequence[int]) -> Batch:
+def rows(split: Split, indices: Sequence[int]) -> Batch:
   """Returns the examples of these rows of the split as one batch."""
-  return _padded(source, indices, len(indices))
+  return _padded(split, indices, len(indices))
 
 
-def _padded(source: Split, indices: Sequence[int], count: int) -> Batch:
+def _padded(split: Split, indices: Sequence[int], count: int) -> Batch:
   """The examples ``indices``, padded to ``count`` rows."""
   # A batch of padding alone takes its shapes from the first example.
-  examples = _stack([source.example(int(row)) for row in indices] or [source.example(0)])
+  examples = _stack([split.example(int(row)) for row in indices] or [split.example(0)])
   held = len(indices)
   batch = {}
   for name, values in {**examples, 'row': np.array(indices, np.int32)}.items():

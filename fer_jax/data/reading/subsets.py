@@ -1,4 +1,4 @@
-"""Parts of a split that are scored apart: faces named by a list file, and faces without a copy in the training split.
+"""Parts of a split that are scored apart: faces named by a list file, and faces the training split has no duplicate of.
 
 A list file has one face a line: a plain file name, or one of the forms of the lists of RAN (arXiv 1905.04075;
 kaiwang960112/Challenge-condition-FER-dataset), whose numbers are a label, a number of classes and a kind of occlusion:
@@ -75,7 +75,7 @@ def read_list(path: str | Path) -> list[Entry]:
     found = next((m for form in _FORMS if (m := form.fullmatch(line.strip()))), None)
     if not found:
       raise UserError(f"{path}, line {number}: '{line.strip()}' names no face; write one file name a line, or use the "
-                      'lists of RAN as they are (see fer_jax/data/subsets.py).')
+                      'lists of RAN as they are (see fer_jax/data/reading/subsets.py).')
     label = found.groupdict().get('label')
     entries.append((found['name'], None if label is None else int(label)))
   if not entries:
@@ -120,7 +120,7 @@ def match(entries: Sequence[Entry], names: Sequence[str], labels: np.ndarray) ->
   return Subset(mask, len(entries), len(entries) - len(listed), unmatched, int(disagreeing))
 
 
-def without_copies(test: Sequence[Mapping[str, Any]], train: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def without_duplicates(test: Sequence[Mapping[str, Any]], train: Sequence[Mapping[str, Any]]) -> np.ndarray:
   """Tells the test images that are not in the training split too, pixel for pixel. Decodes every image of both.
 
   Args:
@@ -128,7 +128,7 @@ def without_copies(test: Sequence[Mapping[str, Any]], train: Sequence[Mapping[st
     train: the records of the training split.
 
   Returns:
-    bool (N,), False where the training split has a copy.
+    bool (N,), False where the training split has a duplicate.
   """
   seen = set(digests(train))
   return np.array([digest not in seen for digest in digests(test)], bool)

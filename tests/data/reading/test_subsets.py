@@ -1,4 +1,4 @@
-"""Subset lists: every form of line, what is counted, what is an error; exact copies; and the real FERPlus lists."""
+"""Subset lists: every form of line, what is counted, what is an error; exact duplicates; and the real FERPlus lists."""
 
 import collections
 import hashlib
@@ -78,15 +78,15 @@ def make_record(image):
   return {'image': face.png(image).getvalue(), 'name': b'x.png'}
 
 
-def test_copies_are_equal_in_every_pixel_and_in_shape():
+def test_duplicates_are_equal_in_every_pixel_and_in_shape():
   rng = np.random.default_rng(0)
   one, other, wide = (rng.integers(0, 256, shape, np.uint8) for shape in ((6, 6), (6, 6), (4, 9)))
   nearly = one.copy()
   nearly[3, 3] ^= 1
   test = [make_record(image) for image in (one, nearly, wide, wide.reshape(9, 4), np.repeat(one[..., None], 3, 2))]
   train = [make_record(image) for image in (wide, other, one)]
-  assert subsets.without_copies(test, train).tolist() == [False, True, False, True, True]
-  assert subsets.without_copies(test, []).all()
+  assert subsets.without_duplicates(test, train).tolist() == [False, True, False, True, True]
+  assert subsets.without_duplicates(test, []).all()
 
 
 @pytest.fixture(scope='module')
@@ -127,10 +127,10 @@ def test_the_other_real_lists_are_read(name, lines, unique, first):
 
 
 @real
-def test_real_copies(ferplus):
+def test_real_duplicates(ferplus):
   read = lambda split: [{'image': file.read(), 'name': name} for name, _, file in ferplus[split]]
-  alone = subsets.without_copies(read('test'), read('train') + read('valid'))
+  alone = subsets.without_duplicates(read('test'), read('train') + read('valid'))
   assert len(alone) == 3137 and (~alone).sum() == 254
-  copies = sorted(row[0] for row, kept in zip(ferplus['test'], alone, strict=True) if not kept)
-  digest = hashlib.sha256(''.join(f'{name}\n' for name in copies).encode()).hexdigest()
+  duplicates = sorted(row[0] for row, kept in zip(ferplus['test'], alone, strict=True) if not kept)
+  digest = hashlib.sha256(''.join(f'{name}\n' for name in duplicates).encode()).hexdigest()
   assert digest == 'b666b4d0a74d4db5f7b8d2ecc6c0b6de8023ff365ddc4b307c45eb52a1471613'

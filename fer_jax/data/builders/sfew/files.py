@@ -17,7 +17,7 @@ HOW_TO = how_to(__file__)
 _FRAME = (576, 720)  # Height and width of a whole frame.
 
 
-class Source(NamedTuple):
+class Found(NamedTuple):
   """What was read."""
 
   splits: dict[str, list[Listed]]  # The test split may be empty.
@@ -27,7 +27,7 @@ class Source(NamedTuple):
 _Folders = Mapping[str, Mapping[str, File]]  # Images by name, by the path of their folder.
 
 
-def open_files(path: str | None) -> Source:
+def open_files(path: str | None) -> Found:
   """Finds the images of SFEW at ``path``, a zip or a folder.
 
   Raises:
@@ -43,18 +43,17 @@ def open_files(path: str | None) -> Source:
       found[split].setdefault(folder, {})[name] = file
     else:
       outside.append(image)
-  source = Source({}, [])
+  splits, notes = {}, []
   if outside:
-    source.notes.append(f'{len(outside):,} image(s) in no folder Train..., Val... or Test... were ignored, e.g. '
-                        f'{outside[0]}')
+    notes.append(f'{len(outside):,} image(s) in no folder Train..., Val... or Test... were ignored, e.g. {outside[0]}')
   for split, folders in found.items():
     aligned = {folder: images for folder, images in folders.items() if 'aligned' in folder.lower()}
     if folders and not aligned:
       _check_no_frames(tree, split, folders)
-      source.notes.append(f'No folder of {split} has Aligned in its name; its images are taken for aligned faces.')
+      notes.append(f'No folder of {split} has Aligned in its name; its images are taken for aligned faces.')
     folders = aligned or folders
-    source.splits[split] = _read_test(tree, folders) if split == 'test' else _read_split(tree, split, folders)
-  return source
+    splits[split] = _read_test(tree, folders) if split == 'test' else _read_split(tree, split, folders)
+  return Found(splits, notes)
 
 
 def _split(folder: str) -> str | None:
