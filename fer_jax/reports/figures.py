@@ -70,8 +70,7 @@ def curve(name: str, train: tuple[Sequence[float], Sequence[float]],
 
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], name: str = 'confusion', small: bool = False
                      ) -> Markup:
-  """Draws a (K, K) confusion matrix of counts, rows = true classes, shaded by shares of rows; a small one without counts.
-  """
+  """Draws a (K, K) confusion matrix of counts, rows = true classes, shaded by shares; a small one without counts."""
   confusion = np.asarray(confusion)
   counts = confusion.sum(axis=1, keepdims=True)
   shares = np.divide(confusion, counts, out=np.zeros(confusion.shape), where=counts > 0)
