@@ -4,7 +4,6 @@ All is measured in turns, because machines drift, and compared round by round. W
 measurement but the model of ``runtime/scaling.py``.
 """
 
-import dataclasses
 import functools
 import tempfile
 import time
@@ -33,156 +32,110 @@ from fer_jax.training import setup, step
 DEVICES = (8, 64, 256, 1024)  # What steps are modelled on; the first is how many they are compiled for.
 
 
-@dataclasses.dataclass
-class Contestant:
-  """A config ready to step: ``step()`` starts a step and returns something to wait for."""
+def in_turns(work: Sequence[Callable[[int], Any]], rounds: int) -> np.ndarray:
+  """Seconds (rounds, len(work)) of pieces of work, each called with the number of the round.
 
-  name: str
-  batch_size: int
-  flops: float
-  pipeline: float
-  step: Callable[[], Any]
-
-
-def make_contestant(name: str, config: ConfigDict) -> Contestant:
-  """Compiles the training step of ``config`` and measures its data pipeline alone, in images a second."""
-  mesh = cluster.make_mesh()
-  config.data.cache = False  # What reading and decoding cost, not what memory does.
-  plan = setup.make_plan(config, mesh)
-  batches = plan.batches()
-  batch = cluster.place(next(batches), mesh)
-  began, count = time.perf_counter(), 0
-  while time.perf_counter() - began < 2.0:
-    next(batches)
-    count += plan.batch_size
-  pipeline = count / (time.perf_counter() - began)
-  holder = [cluster.replicate(plan.initial(), mesh), cluster.replicate(plan.new_meter(), mesh)]
-  compiled = plan.train_step.lower(*holder, plan.frozen, batch).compile()
-
-  def take_step() -> Any:
-    holder[:] = compiled(*holder, plan.frozen, batch)
-    return holder
-
-  return Contestant(name, plan.batch_size, compiled.cost_analysis()['flops'], pipeline, take_step)
-
-
-def compare(contestants: Sequence[Contestant], rounds: int, steps: int) -> np.ndarray:
-  """Seconds per step (rounds, contestants), taken in turns; the order turns round by round so that drift cancels."""
-  for contestant in contestants:
-    jax.block_until_ready(contestant.step())
-  seconds = np.zeros((rounds, len(contestants)))
+  The order turns round by round, so that drift cancels.
+  """
+  seconds = np.zeros((rounds, len(work)))
   for r in range(rounds):
-    for i in np.roll(np.arange(len(contestants)), r):
+    for i in np.roll(np.arange(len(work)), r):
       began = time.perf_counter()
-      for _ in range(steps):
-        jax.block_until_ready(contestants[i].step())
-      seconds[r, i] = (time.perf_counter() - began) / steps
+      work[i](r)
+      seconds[r, i] = time.perf_counter() - began
   return seconds
 
 
 def steps_table(configs: Mapping[str, ConfigDict], rounds: int, steps: int) -> Table:
-  """Step times of configs as ratios to the first, with 95 % bootstrap intervals of the median; FLOPs are XLA's count.
+  """Times of ``steps`` training steps as ratios to those of the first config, with bootstrap intervals of the median.
+
+  FLOPs are the compiler's count. Data alone is the pipeline without steps, and without a cache.
 
   Raises:
     UserError: fewer than two configs, or a bad one.
   """
   if len(configs) < 2:
     raise UserError('--configs needs at least two different configs to compare.')
-  contestants = [make_contestant(name, config) for name, config in configs.items()]
-  seconds = compare(contestants, rounds, steps)
+  work, sizes, flops, pipelines = zip(*map(_prepare, configs.values()), strict=True)
+  for take in work:
+    take(1)
+  seconds = in_turns([lambda _, take=take: take(steps) for take in work], rounds)
   spread = (seconds.max(axis=0) / seconds.min(axis=0)).max()
   table = Table('config', 'step time ratio', '95 % of the median', 'FLOPs ratio', 'GFLOP/image', 'images/s',
                 'data alone, images/s', title=f'{rounds} rounds of {steps} steps in turns on {cluster.hardware()}',
                 caption=f'Noise: the slowest round of a config took {spread:.2f} times its fastest.')
-  for i, c in enumerate(contestants):
+  for i, name in enumerate(configs):
     ratios = seconds[:, i] / seconds[:, 0]
     ends = bootstrap((ratios,), np.median, n_resamples=10_000, method='percentile', rng=0).confidence_interval
-    table.add_row(c.name, f'{np.median(ratios):.3f}', f'{ends.low:.3f} to {ends.high:.3f}' if i else '-',
-                  f'{c.flops / contestants[0].flops:.4f}', f'{c.flops / c.batch_size / 1e9:.3f}',
-                  f'{c.batch_size / np.median(seconds[:, i]):.0f}', f'{c.pipeline:.0f}')
+    table.add_row(name, f'{np.median(ratios):.3f}', f'{ends.low:.3f} to {ends.high:.3f}' if i else '-',
+                  f'{flops[i] / flops[0]:.4f}', f'{flops[i] / sizes[i] / 1e9:.3f}',
+                  f'{steps * sizes[i] / np.median(seconds[:, i]):.0f}', f'{pipelines[i]:.0f}')
   return table
 
 
-def faces_per_second(split: Split, rounds: int, count: int) -> dict[str, np.ndarray]:
-  """Measures on one core what a face costs.
+def _prepare(config: ConfigDict) -> tuple[Callable[[int], None], int, float, float]:
+  """A function that takes so many steps and waits for them; faces and FLOPs of a step; faces a second of data alone."""
+  mesh = cluster.make_mesh()
+  config.data.cache = False  # What reading and decoding cost, not what memory does.
+  plan = setup.make_plan(config, mesh)
+  batches = plan.batches()
+  batch = cluster.place(next(batches), mesh)
+  began, count = time.perf_counter(), 0
+  while (elapsed := time.perf_counter() - began) < 2.0:
+    next(batches)
+    count += plan.batch_size
+  held = [cluster.replicate(plan.initial(), mesh), cluster.replicate(plan.new_meter(), mesh)]
+  compiled = plan.train_step.lower(*held, plan.frozen, batch).compile()
 
-  Args:
-    split: one that caches nothing.
-    rounds: rounds; in each, every kind of work is done on ``count`` faces.
-    count: faces in a round; the next ones in every round.
+  def take(steps: int) -> None:
+    for _ in range(steps):
+      held[:] = jax.block_until_ready(compiled(*held, plan.frozen, batch))
 
-  Returns:
-    Faces a second by kind of work, (rounds,) each.
-  """
-  look = detector()
-  images: list[np.ndarray] = []
-  work: Mapping[str, Callable[[int], Any]] = {
-      'reading a record and decoding image and maps': split.example,
-      'landmarks, the face looked for': lambda i: look(images[i % count]),
-      'landmarks, the whole image as the face': lambda i: look(images[i % count], look=False),
-  }
-  threads = cv2.getNumThreads()
-  cv2.setNumThreads(1)
-  rates: dict[str, list[float]] = {name: [] for name in work}
-  for r in range(rounds):
-    rows = [i % len(split) for i in range(r * count, (r + 1) * count)]
-    images[:] = [decode(split.records[row]) for row in rows]
-    for name, do in work.items():
-      began = time.perf_counter()
-      for row in rows:
-        do(row)
-      rates[name].append(count / (time.perf_counter() - began))
-  cv2.setNumThreads(threads)
-  return {name: np.array(values) for name, values in rates.items()}
+  return take, plan.batch_size, compiled.cost_analysis()['flops'], count / elapsed
 
 
 def faces_table(split: Split, rounds: int, count: int = 100) -> Table:
-  """``faces_per_second``, printed."""
+  """Faces a second on one core, of a split that caches nothing: read and decoded, and their landmarks found.
+
+  Every round is about the next ``count`` faces.
+  """
+  look = detector()
+  rows = [[i % len(split) for i in range(r * count, (r + 1) * count)] for r in range(rounds)]
+  images = [[decode(split.records[row]) for row in some] for some in rows]
+  work = {'reading a record and decoding image and maps': lambda r: [split.example(row) for row in rows[r]],
+          'landmarks, the face looked for': lambda r: [look(image) for image in images[r]],
+          'landmarks, the whole image as the face': lambda r: [look(image, look=False) for image in images[r]]}
+  threads = cv2.getNumThreads()
+  cv2.setNumThreads(1)
+  rates = count / in_turns(list(work.values()), rounds)
+  cv2.setNumThreads(threads)
   table = Table('on one core', 'faces/s, median', 'slowest and fastest round',
                 title=f'{rounds} rounds of {count} faces of {split.size} px in turns on {cluster.hardware()}')
-  for what, values in faces_per_second(split, rounds, count).items():
+  for what, values in zip(work, rates.T, strict=True):
     table.add_row(what, f'{np.median(values):,.0f}', f'{values.min():,.0f} to {values.max():,.0f}')
   return table
 
 
-def preparation_seconds(workers: Sequence[int], faces: int, rounds: int) -> np.ndarray:
-  """Measures how long a folder of drawn faces takes to be prepared, landmarks looked for.
-
-  Args:
-    workers: numbers of processes to compare.
-    faces: how many faces of 64 px there are.
-    rounds: rounds; in each, every number of processes has its turn.
-
-  Returns:
-    Seconds (rounds, len(workers)).
-  """
-  seconds = np.zeros((rounds, len(workers)))
+def preparation_table(workers: Sequence[int], rounds: int, faces: int = 2_000) -> Table:
+  """How fast a folder of drawn faces of 64 px is prepared, landmarks looked for, by these numbers of processes."""
   with tempfile.TemporaryDirectory() as folder:
-    files = Path(folder) / 'files'
     for i in range(faces):
       name = face.EXPRESSIONS[i % 7]
-      file = files / 'train' / name / f'{i:06d}.png'
+      file = Path(folder) / 'files' / 'train' / name / f'{i:06d}.png'
       file.parent.mkdir(parents=True, exist_ok=True)
       file.write_bytes(face.png(draw_face(np.random.default_rng(i), name, 64).image).getvalue())
-    for r in range(rounds):
-      for i in np.roll(np.arange(len(workers)), r):
-        with tempfile.TemporaryDirectory() as made:
-          builder = preparation.make_builder('faces_folder', None, made, source=str(files), workers=workers[i],
-                                             classes=list(face.EXPRESSIONS[:7]))
-          began = time.perf_counter()
-          preparation.prepare(builder)
-          seconds[r, i] = time.perf_counter() - began
-  return seconds
 
+    def prepare(_: int, number: int) -> None:
+      preparation.prepare(preparation.make_builder(
+          'faces_folder', None, tempfile.mkdtemp(dir=folder), source=f'{folder}/files', workers=number,
+          classes=list(face.EXPRESSIONS[:7])))
 
-def preparation_table(workers: Sequence[int], rounds: int, faces: int = 2_000) -> Table:
-  """``preparation_seconds``, printed as ratios to the first number of processes."""
-  seconds = preparation_seconds(workers, faces, rounds)
+    seconds = in_turns([functools.partial(prepare, number=number) for number in workers], rounds)
   table = Table('processes', 'faces/s', f'times as fast as {workers[0]}', 'lowest and highest ratio',
                 title=f'{faces:,} drawn faces prepared, {rounds} rounds in turns on {cluster.hardware()}')
-  for i, number in enumerate(workers):
-    ratios = seconds[:, 0] / seconds[:, i]
-    table.add_row(str(number), f'{faces / np.median(seconds[:, i]):,.0f}', f'{np.median(ratios):.2f}',
+  for number, taken in zip(workers, seconds.T, strict=True):
+    ratios = seconds[:, 0] / taken
+    table.add_row(str(number), f'{faces / np.median(taken):,.0f}', f'{np.median(ratios):.2f}',
                   f'{ratios.min():.2f} to {ratios.max():.2f}')
   return table
 
