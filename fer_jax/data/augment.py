@@ -11,7 +11,6 @@ both as (x, y) fractions of the image side measured from the image centre: ``inp
 (``reading.splits`` makes them so).
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,9 +24,7 @@ from fer_jax.landmarks.regions import FULL, RANDOM_CROPS, region_boxes
 Batch = dict[str, Any]
 Drawn = dict[str, jax.Array]  # By the names of _DRAWN.
 
-# Mean and standard deviation of ImageNet's RGB values in [0, 1], as in torchvision.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Of ImageNet's RGB values in [0, 1], as in torchvision.
 
 MAPS = ('landmark_heatmap', 'action_unit_map', 'action_unit_generic_map', 'causal_mask')
 
@@ -91,24 +88,20 @@ def augment(batch: Batch, keys: jax.Array, *, image_size: int, regions: Mapping[
     The batch with ``image`` float32 (b, image_size, image_size, C) in [0, 1], or (b, R, image_size, image_size, C) with
     regions, maps float32 (b, h, h) in [0, 1] and ``landmarks`` as fractions of the new image (they may leave [0, 1]).
   """
-  drawn = jax.vmap(_draw)(keys)
-  image = batch['image']
-  if brightness or contrast or saturation or hue or grey:
+  drawn = jax.vmap(lambda key: dict(zip(_DRAWN, jax.random.uniform(key, (len(_DRAWN),)), strict=True)))(keys)
+  image, strengths = batch['image'], (brightness, contrast, saturation, hue)
+  if any(strengths) or grey:
     # Before the warp, where images are smaller as a rule, and XLA gathers once and not once per term of the colours.
-    recolour = functools.partial(_recolour, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue,
-                                 jitter_probability=jitter_probability, grey=grey)
-    image = jax.vmap(recolour)(image, drawn)
-  affine = functools.partial(_affine, flip=flip, rotation=rotation, rotation_probability=rotation_probability,
-                             scale=scale, translate=translate)
+    image = jax.vmap(lambda *one: _recolour(*one, strengths, jitter_probability, grey))(image, drawn)
   uniform = jax.vmap(lambda key: _region_numbers(_stream(key, 'regions'), regions))(keys)
-  batch, boxes = _resample({**batch, 'image': image}, jax.vmap(affine)(drawn), image_size, regions, uniform)
+  matrices = jax.vmap(lambda one: _affine(one, flip, rotation, rotation_probability, scale, translate))(drawn)
+  batch, boxes = _resample({**batch, 'image': image}, matrices, image_size, regions, uniform)
   image = batch['image']
   if noise:
-    add_noise = functools.partial(_add_noise, noise=noise, probability=noise_probability)
-    image = jax.vmap(add_noise)(image, drawn, keys)
+    image = jax.vmap(lambda *one: _add_noise(*one, noise, noise_probability))(image, drawn, keys)
   if erasing:
-    erase = functools.partial(_erase, probability=erasing, area=erasing_area, ratio=erasing_ratio, fill=erasing_fill)
-    image = jax.vmap(erase)(image, drawn, keys, boxes)
+    image = jax.vmap(lambda *one: _erase(*one, erasing, erasing_area, erasing_ratio, erasing_fill)
+                     )(image, drawn, keys, boxes)
   return {**batch, 'image': image if regions else image[:, 0]}
 
 
@@ -200,16 +193,9 @@ def move_landmarks(landmarks: jax.Array, matrices: jax.Array) -> jax.Array:
 
 def _resample(batch: Batch, matrices: jax.Array, image_size: int, regions: Mapping[str, Any] | None,
               uniform: jax.Array) -> tuple[Batch, jax.Array]:
-  """Sends the maps and the landmarks of a batch through affine maps, and every region of the image.
-
-  Returns:
-    The batch, with 'image' (b, R, image_size, image_size, C), and the boxes (b, R, 4) of the regions.
-  """
-  moved = {}
-  for name in MAPS:
-    if name in batch:
-      maps = batch[name]
-      moved[name] = warp(maps[..., None], matrices, maps.shape[1], fill='zero')[..., 0] * _LEVEL
+  """Sends maps, landmarks and every region of the image through affine maps; the batch, and the regions' boxes."""
+  moved = {name: warp(batch[name][..., None], matrices, batch[name].shape[1], fill='zero')[..., 0] * _LEVEL
+           for name in MAPS if name in batch}
   if 'landmarks' in batch:
     moved['landmarks'] = move_landmarks(batch['landmarks'], matrices)
   if regions:
@@ -235,11 +221,6 @@ def _region_numbers(key: jax.Array, regions: Mapping[str, Any] | None) -> jax.Ar
   return jax.random.uniform(key, ((regions or {}).get('count', RANDOM_CROPS), 3))
 
 
-def _draw(key: jax.Array) -> Drawn:
-  """Draws the numbers of one example, each uniform in [0, 1)."""
-  return dict(zip(_DRAWN, jax.random.uniform(key, (len(_DRAWN),)), strict=True))
-
-
 def _between(drawn: jax.Array, low: float, high: float) -> jax.Array:
   return low + (high - low) * drawn
 
@@ -261,16 +242,17 @@ def _affine(drawn: Drawn, flip: float, rotation: float, rotation_probability: fl
                     [sin * side * mirror, cos * side, sin * x + cos * y]])
 
 
-def _recolour(image: jax.Array, drawn: Drawn, brightness: float, contrast: float, saturation: float, hue: float,
-              jitter_probability: float, grey: float) -> jax.Array:
+def _recolour(image: jax.Array, drawn: Drawn, strengths: tuple[float, ...], probability: float, grey: float
+              ) -> jax.Array:
   """Brightness, contrast, saturation, hue, grey in this order, as one affine map of one image's colours.
 
   The formulas are torchvision's except for hue. Values (0 to 255) are clipped once, at the end.
   """
   image = image.astype(jnp.float32)
   channels = image.shape[-1]
-  bright, contrasted, saturated = (_between(drawn[name], 1 - strength, 1 + strength) for name, strength in (
-      ('brightness', brightness), ('contrast', contrast), ('saturation', saturation)))
+  *strengths, hue = strengths
+  bright, contrasted, saturated = (_between(drawn[name], 1 - strength, 1 + strength) for name, strength in zip(
+      ('brightness', 'contrast', 'saturation'), strengths, strict=True))
   angle = 2 * jnp.pi * _between(drawn['hue'], -hue, hue)
   eye, luma = np.eye(3, dtype=np.float32), np.tile(np.float32(_LUMA), (3, 1))
   mean = (jnp.broadcast_to(image.mean((0, 1)), 3) * luma[0]).sum()
@@ -279,7 +261,7 @@ def _recolour(image: jax.Array, drawn: Drawn, brightness: float, contrast: float
   cross = (np.roll(eye, 1, 0) - np.roll(eye, -1, 0)) / np.sqrt(3, dtype=np.float32)
   turn = jnp.cos(angle) * eye + (1 - jnp.cos(angle)) / 3 + jnp.sin(angle) * cross  # Rodrigues, about (1, 1, 1).
   matrix = jnp.matmul(turn, matrix, precision='highest')
-  jittered = drawn['jitter'] < jitter_probability
+  jittered = drawn['jitter'] < probability
   matrix, offset = jnp.where(jittered, matrix, eye), jnp.where(jittered, offset, 0)
   matrix = jnp.where(drawn['grey'] < grey, jnp.matmul(luma, matrix, precision='highest'), matrix)
   # The product channel by channel as sums of rolled images: 20 times as fast as a dot over an axis of 3 on the CPU. A

@@ -1,5 +1,3 @@
 """FER2013: 35,887 faces of 48x48 pixels with seven expressions."""
 
-from fer_jax.data.builders.fer2013.fer2013_dataset_builder import Builder as fer2013
-
-__all__ = ['fer2013']
+from fer_jax.data.builders.fer2013.fer2013_dataset_builder import Builder as fer2013  # noqa: F401

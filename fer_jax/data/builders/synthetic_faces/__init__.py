@@ -1,5 +1,3 @@
 """Synthetic faces: a TFDS builder that draws its data, see README.md."""
 
-from fer_jax.data.builders.synthetic_faces.synthetic_faces_dataset_builder import Builder as synthetic_faces
-
-__all__ = ['synthetic_faces']
+from fer_jax.data.builders.synthetic_faces.synthetic_faces_dataset_builder import Builder as synthetic_faces  # noqa: F401
