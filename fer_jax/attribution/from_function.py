@@ -32,8 +32,12 @@ def attribution_map(logits_of: Callable[[jax.Array], jax.Array], tap: jax.Array,
   Raises:
     UserError: an unknown name, labels that are missing, other shapes, or a kind that a function is not enough for.
   """
-  layer = Tap.of_function(logits_of, tap)
+  logits, pull_back = jax.vjp(logits_of, tap)
+  if tap.ndim != 4 or getattr(logits, 'ndim', None) != 2:
+    raise UserError(f'an attribution wants a tap (B, h, w, c), tokens laid out as h x w, and logits (B, K); it got '
+                    f'{tap.shape} and {jax.tree.map(jax.numpy.shape, logits)}.')
   if labels is None and target in ('true_class', 'cross_entropy'):
     raise UserError(f"attribution target '{target}' needs labels=, (B,) integers.")
-  batch = {} if labels is None else {'label': labels, 'target': jax.nn.one_hot(labels, layer.logits.shape[-1])}
-  return draw(layer, cotangent(layer.logits, target, batch), attribution, channels, steps)
+  batch = {} if labels is None else {'label': labels, 'target': jax.nn.one_hot(labels, logits.shape[1])}
+  layer = Tap('tap', tap, lambda seen: pull_back(seen)[0], lambda change: logits_of(tap + change))
+  return draw(layer, cotangent(logits, target, batch), attribution, channels, steps)

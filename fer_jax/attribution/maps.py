@@ -63,8 +63,9 @@ def attribution_map(forward: Forward, *, attribution: str, target: str, tap: str
   outputs = forward.outputs
   if tap not in outputs.taps:
     raise UserError(f"the backbone has no tap '{tap}'{nearest(tap, outputs.taps)}")
-  seen = cotangent(outputs.logits, target, forward.batch)
-  return draw(Tap.of_pass(forward, tap), seen, attribution, channels, steps)
+  layer = Tap(tap, outputs.taps[tap], lambda seen: forward.gradient(seen)[tap],
+              lambda change: forward.logits({tap: change}), forward.class_weights, outputs.attention)
+  return draw(layer, cotangent(outputs.logits, target, forward.batch), attribution, channels, steps)
 
 
 def draw(tap: Tap, seen: jax.Array, attribution: str, channels: str, steps: int) -> jax.Array:

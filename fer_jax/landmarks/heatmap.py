@@ -10,16 +10,10 @@ import numpy as np
 
 from fer_jax.errors import nearest
 
-JAW = tuple(range(0, 17))
-BROWS = tuple(range(17, 27))
-NOSE = tuple(range(27, 36))
-EYES = tuple(range(36, 48))
-MOUTH = tuple(range(48, 68))
-
 POINTS = {
-    'no_jaw': BROWS + NOSE + EYES + MOUTH,
-    'all': JAW + BROWS + NOSE + EYES + MOUTH,
-    'eyes_brows_mouth': BROWS + EYES + MOUTH,
+    'no_jaw': [*range(17, 68)],
+    'all': [*range(68)],
+    'eyes_brows_mouth': [*range(17, 27), *range(36, 68)],
 }
 
 # Point k of a mirrored face is point FLIP[k] of the original: `mirrored = points[FLIP]; mirrored x = 1 - x`.
@@ -55,7 +49,7 @@ def landmark_heatmap(landmarks: np.ndarray | None, size: int, sigma: float = 3 /
     raise ValueError(f"combine is 'sum' or 'max', not '{combine}'")
   if landmarks is None:
     return np.zeros((size, size), np.uint8)
-  chosen = np.asarray(landmarks, np.float64)[list(POINTS[points])]
+  chosen = np.asarray(landmarks, np.float64)[POINTS[points]]
   chosen = np.clip(chosen[np.isfinite(chosen).all(1)], 0, 1)
   if not len(chosen):
     return np.zeros((size, size), np.uint8)

@@ -12,18 +12,19 @@ from fer_jax.models.taps import tapping
 he = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # He et al., arXiv 1502.01852, as torchvision does it.
 
 
+class Block(nn.Module):
+  """A part of a network that makes its layers with the network's ``ConvNet.parts``."""
+
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+
+
 class ConvNet(nn.Module):
-  """A convolutional network: images (N, H, W, 3), train -> features (N, h, w, C), ``{tap: activation}``, no attention.
+  """A network of convolutions: images (N, H, W, 3), train -> features (N, h, w, C), ``{tap: activation}``, None."""
 
-  Attributes:
-    dtype: of the computation; parameters and batch statistics stay float32.
-    axis_name: mapped axis over which BatchNorm averages in training, for the mapped form of data parallelism.
-    regions: see ``models.norm.batch_norm``.
-  """
-
-  dtype: Any
-  axis_name: str | None
-  regions: int
+  dtype: Any  # Of the computation; parameters and batch statistics stay float32.
+  axis_name: str | None  # Mapped axis over which BatchNorm averages in training, for parallel = 'pmap'.
+  regions: int  # See ``models.norm.batch_norm``.
 
   def parts(self, train: bool) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module], dict, Callable]:
     """``conv(width, kernel, stride, ...)`` without bias, ``norm(name=...)``, and what ``tapping`` returns."""

@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+MOMENTUM, EPSILON = 0.9, 1e-5  # Decay of the running statistics; what is added to the variance. torchvision's.
 
-def batch_norm(train: bool, dtype: Any, axis_name: str | None, regions: int = 1, momentum: float = 0.9,
-               epsilon: float = 1e-5) -> Callable[..., nn.Module]:
+
+def batch_norm(train: bool, dtype: Any, axis_name: str | None, regions: int = 1) -> Callable[..., nn.Module]:
   """Returns ``norm(name=...)``, which makes a layer ``x (N, ..., c) -> (N, ..., c)`` inside a compact module.
 
   Args:
@@ -19,13 +20,11 @@ def batch_norm(train: bool, dtype: Any, axis_name: str | None, regions: int = 1,
     axis_name: mapped axis over which training statistics are averaged, or None under ``jax.jit``.
     regions: R where the rows are B faces of R regions each and every region is to be normalised on its own, see
       ``RegionNorm``; 1 where a face is one row, or where all rows are to be normalised together.
-    momentum: decay of the running statistics.
-    epsilon: added to the variance.
   """
   axis_name = axis_name if train else None
   if regions > 1 and train:
-    return functools.partial(RegionNorm, regions, momentum, epsilon, dtype, axis_name)
-  return functools.partial(nn.BatchNorm, use_running_average=not train, momentum=momentum, epsilon=epsilon, dtype=dtype,
+    return functools.partial(RegionNorm, regions, dtype, axis_name)
+  return functools.partial(nn.BatchNorm, use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, dtype=dtype,
                            axis_name=axis_name)
 
 
@@ -37,8 +36,6 @@ class RegionNorm(nn.Module):
   """
 
   regions: int
-  momentum: float
-  epsilon: float
   dtype: Any
   axis_name: str | None
 
@@ -58,9 +55,9 @@ class RegionNorm(nn.Module):
       mean, square = jax.lax.pmean(jnp.stack([mean, square]), self.axis_name)
     var = jnp.maximum(square - jnp.square(mean), 0.0)
     # What R updates in a row leave of the old value and of each region's.
-    shares = (1 - self.momentum) * self.momentum ** jnp.arange(self.regions - 1, -1, -1)
+    shares = (1 - MOMENTUM) * MOMENTUM ** jnp.arange(self.regions - 1, -1, -1)
     for name, value in (() if self.is_initializing() else (('mean', mean), ('var', var))):
-      running[name].value = self.momentum**self.regions * running[name].value + shares @ value
-    factor = jax.lax.rsqrt(var + self.epsilon) * scale
+      running[name].value = MOMENTUM**self.regions * running[name].value + shares @ value
+    factor = jax.lax.rsqrt(var + EPSILON) * scale
     each = lambda value: value.reshape(self.regions, *[1] * (x.ndim - 2), channels)
     return ((rows - each(mean)) * each(factor) + bias).reshape(x.shape).astype(self.dtype)

@@ -132,8 +132,8 @@ def weighted(features, weights):
   return np.maximum((features * weights[:, None, None]).sum(axis=-1), 0)
 
 
-# Maps up to a positive factor, of features (B, h, w, C) that are pooled and the head's weights (B, C) for the class: the
-# gradient is the weights over h w, the same at every pixel.
+# Maps up to a positive factor, of features (B, h, w, C) that are pooled and the head's weights (B, C) for the class:
+# the gradient is the weights over h w, the same at every pixel.
 CLOSED_FORMS = {
     'cam': lambda a, w: (a * w[:, None, None]).sum(axis=-1),
     'grad_input': lambda a, w: (a * w[:, None, None]).sum(axis=-1),

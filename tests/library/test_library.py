@@ -58,7 +58,7 @@ def test_what_a_function_is_not_enough_for(options, message):
 
 
 def test_shapes_are_checked():
-  with pytest.raises(UserError, match=r'wants a tap \(B, h, w, c\) .* got \(2, 9, 4\)'):
+  with pytest.raises(UserError, match=r'wants a tap \(B, h, w, c\).*got \(2, 9, 4\)'):
     fer_jax.attribution_map(lambda x: x.mean(axis=1) @ WEIGHTS, FEATURES.reshape(2, 9, 4))
   with pytest.raises(UserError, match='a prior is .* this one .3, 3. of float'):
     fer_jax.alignment_loss(FEATURES, np.ones((3, 3)))

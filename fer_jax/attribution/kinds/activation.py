@@ -7,5 +7,4 @@ from fer_jax.attribution.forward import Tap
 
 def activation(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """The activation itself: (B, h, w, c); no gradient, so ``cotangent`` plays no part."""
-  del cotangent, steps
   return tap.activation

@@ -14,7 +14,6 @@ def cam(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   Raises:
     UserError: the head is not pooling and one linear layer, or the tap cannot be what it pools.
   """
-  del steps
   if tap.class_weights is None:
     raise UserError("attribution 'cam' needs the weights of a linear head, which a function of the tap does not tell; "
                     "'grad_cam' goes with every function.")

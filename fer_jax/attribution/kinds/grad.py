@@ -7,5 +7,4 @@ from fer_jax.attribution.forward import Tap
 
 def grad(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """Pulls ``cotangent`` (B, K) on the logits back to the tap: (B, h, w, c)."""
-  del steps
   return tap.gradient(cotangent)

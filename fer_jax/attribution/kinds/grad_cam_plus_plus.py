@@ -6,11 +6,9 @@ There the division in alpha acts on a copy and is lost. ``grad_cam_plus_plus_int
 import jax
 
 from fer_jax.attribution.forward import Tap
-from fer_jax.attribution.kinds._grad_cam import activation_and_gradient, weighted_relu
+from fer_jax.attribution.kinds._grad_cam import weighted_relu
 
 
 def grad_cam_plus_plus(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """The map ReLU(sum_c w_c A_c), (B, h, w, 1), non-negative, of the pulled-back ``cotangent`` (B, K)."""
-  del steps
-  x, g = activation_and_gradient(tap, cotangent)
-  return weighted_relu(x, (jax.nn.relu(g) ** 3).sum(axis=(1, 2)))
+  return weighted_relu(tap, cotangent, lambda x, g: (jax.nn.relu(g) ** 3).sum(axis=(1, 2)))

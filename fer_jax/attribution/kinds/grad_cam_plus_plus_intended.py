@@ -5,16 +5,18 @@ import jax
 import jax.numpy as jnp
 
 from fer_jax.attribution.forward import Tap
-from fer_jax.attribution.kinds._grad_cam import activation_and_gradient, weighted_relu
+from fer_jax.attribution.kinds._grad_cam import weighted_relu
 
 
 def grad_cam_plus_plus_intended(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """The map ReLU(sum_c w_c A_c), (B, h, w, 1), non-negative, of the pulled-back ``cotangent`` (B, K)."""
-  del steps
-  x, g = activation_and_gradient(tap, cotangent)
+  return weighted_relu(tap, cotangent, _weights)
+
+
+def _weights(x: jax.Array, g: jax.Array) -> jax.Array:
   # Cancelling g^2 leaves no 0 / 0 where the gradient vanishes, and squares nothing that is small already.
   positive = jax.nn.relu(g)
   denominator = 2 + positive * x.sum(axis=(1, 2), keepdims=True)
   # Only activations below zero, which the method does not foresee, can bring it to 0.
   denominator = jnp.where(denominator == 0, 1.0, denominator)
-  return weighted_relu(x, (positive / denominator).sum(axis=(1, 2)))
+  return (positive / denominator).sum(axis=(1, 2))

@@ -11,5 +11,4 @@ from fer_jax.attribution.forward import Tap
 
 def grad_input(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """Activation times the pulled-back ``cotangent`` (B, K) at the tap: (B, h, w, c)."""
-  del steps
   return tap.activation * tap.gradient(cotangent)

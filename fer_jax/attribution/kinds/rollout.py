@@ -15,7 +15,6 @@ def rollout(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   Raises:
     UserError: the backbone has no attention, or the tap is not one of its patches.
   """
-  del cotangent, steps
   attention = block_attention(tap, 'rollout')
   mixed = (attention + jnp.eye(attention.shape[-1], dtype=attention.dtype)) / 2
   mixed /= mixed.sum(axis=-1, keepdims=True)

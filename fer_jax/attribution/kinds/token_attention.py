@@ -14,5 +14,4 @@ def token_attention(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   Raises:
     UserError: the backbone has no attention, or the tap is not one of its patches.
   """
-  del cotangent, steps
   return patch_map(tap, block_attention(tap, 'token_attention')[:, :, 0].sum(axis=1))

@@ -5,7 +5,6 @@ A state dict maps to parameter names by one rule: '.' before a number becomes '_
 al., "ArcFace", arXiv 1801.07698; github.com/ZhaoJ9014/face.evoLVe, ``backbone/model_irse.py``.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
-from fer_jax.models.convnet import ConvNet
+from fer_jax.models.convnet import Block, ConvNet
 
 UNITS = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
 
@@ -28,13 +27,11 @@ class PReLU(nn.Module):
     return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
 
-class Unit(nn.Module):
+class Unit(Block):
   """BatchNorm, 3 x 3, PReLU, 3 x 3 with the stride, BatchNorm; nothing follows the sum with the shortcut."""
 
   width: int
   stride: int
-  conv: Callable[..., nn.Module]
-  norm: Callable[..., nn.Module]
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -64,7 +61,7 @@ class IR(ConvNet):
     x = tap('stem', PReLU(name='input_layer_2')(norm(name='input_layer_1')(x)))
     for i, units in enumerate(self.units):
       for j in range(units):
-        x = Unit(self.width * 2**i, 2 if j == 0 else 1, conv, norm, name=f'body_{sum(self.units[:i]) + j}')(x)
+        x = Unit(conv, norm, self.width * 2**i, 2 if j == 0 else 1, name=f'body_{sum(self.units[:i]) + j}')(x)
         x = checkpoint_name(x, 'block')
       x = tap(f'stage{i + 1}', x)
     if self.embedding:

@@ -5,7 +5,6 @@ A state dict maps to parameter names by one rule: '.' before a number becomes '_
 Chen et al., "MobileFaceNets", arXiv 1804.07573 (whose activations are PReLU).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -15,17 +14,14 @@ from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
 from fer_jax.models.backbones.mobilenet_v2 import InvertedResidual
-from fer_jax.models.convnet import ConvNet
+from fer_jax.models.convnet import Block, ConvNet
 
 # Expansion, multiple of the width, blocks, stride of the first block, tap at the end.
 GROUPS = ((2, 1, 5, 2, 'stage2'), (4, 2, 1, 2, None), (2, 2, 6, 1, 'stage3'), (4, 2, 1, 2, None), (2, 2, 2, 1, None))
 
 
-class DepthwiseSeparable(nn.Module):
+class DepthwiseSeparable(Block):
   """Depthwise 3 x 3 and pointwise convolution, each with BatchNorm and, unlike the rest of the net, a plain ReLU."""
-
-  conv: Callable[..., nn.Module]
-  norm: Callable[..., nn.Module]
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -35,11 +31,8 @@ class DepthwiseSeparable(nn.Module):
     return nn.relu(self.norm(name='bn2')(y))
 
 
-class GlobalDepthwise(nn.Module):
+class GlobalDepthwise(Block):
   """A weighted mean of each channel over the whole 7 x 7 map: (N, 7, 7, c) to (N, 1, 1, c)."""
-
-  conv: Callable[..., nn.Module]
-  norm: Callable[..., nn.Module]
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -68,7 +61,7 @@ class MobileFaceNet(ConvNet):
     i = 0
     for expansion, multiple, blocks, stride, name in GROUPS:
       for j in range(blocks):
-        x = InvertedResidual(expansion, multiple * self.width, stride if j == 0 else 1, conv, norm,
+        x = InvertedResidual(conv, norm, expansion, multiple * self.width, stride if j == 0 else 1,
                              name=f'features_{i}')(x)
         x = checkpoint_name(x, 'block')
         i += 1

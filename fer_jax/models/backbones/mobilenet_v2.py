@@ -5,7 +5,6 @@ A state dict maps to parameter names by one rule: '.' before a number becomes '_
 Bottlenecks", arXiv 1801.04381.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,21 +13,19 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
-from fer_jax.models.convnet import ConvNet
+from fer_jax.models.convnet import Block, ConvNet
 
 # Expansion, channels, blocks, stride of the first block.
 GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 TAPPED = {24: 'stage1', 32: 'stage2', 96: 'stage3'}  # The last channels at strides 4, 8 and 16.
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(Block):
   """1 x 1 to ``expansion`` times the channels, depthwise 3 x 3 (with the stride), linear 1 x 1 to ``width``."""
 
   expansion: int
   width: int
   stride: int
-  conv: Callable[..., nn.Module]
-  norm: Callable[..., nn.Module]
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -56,7 +53,7 @@ class MobileNetV2(ConvNet):
     i = 1
     for expansion, channels, blocks, stride in GROUPS:
       for j in range(blocks):
-        x = InvertedResidual(expansion, _scaled(channels, self.width), stride if j == 0 else 1, conv, norm,
+        x = InvertedResidual(conv, norm, expansion, _scaled(channels, self.width), stride if j == 0 else 1,
                              name=f'features_{i}')(x)
         x = checkpoint_name(x, 'block')
         i += 1

@@ -5,7 +5,6 @@ Parameter names follow torchvision with '.' between a stage and its block writte
 the stride of a bottleneck sits on its 3 x 3 convolution, as in torchvision.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,18 +13,16 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
-from fer_jax.models.convnet import ConvNet
+from fer_jax.models.convnet import Block, ConvNet
 
 STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Block):
   """Two 3 x 3 convolutions and a shortcut; ``width`` output channels."""
 
   width: int
   stride: int
-  conv: Callable[..., nn.Module]
-  norm: Callable[..., nn.Module]
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -36,13 +33,11 @@ class BasicBlock(nn.Module):
     return nn.relu(y + _shortcut(self, x, y.shape))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Block):
   """1 x 1, 3 x 3 (with the stride), 1 x 1; ``4 * width`` output channels."""
 
   width: int
   stride: int
-  conv: Callable[..., nn.Module]
-  norm: Callable[..., nn.Module]
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -81,7 +76,7 @@ class ResNet(ConvNet):
     for i, blocks in enumerate(self.stages):
       for j in range(blocks):
         stride = self.strides[i] if j == 0 else 1
-        x = self.block(self.width * 2**i, stride, conv, norm, name=f'layer{i + 1}_{j}')(x)
+        x = self.block(conv, norm, self.width * 2**i, stride, name=f'layer{i + 1}_{j}')(x)
         x = checkpoint_name(x, 'block')
       x = tap(f'stage{i + 1}', x)
     return x, taps, None
