@@ -18,8 +18,8 @@ from fer_jax.reports.differences import Difference, compare, disagreements
 from fer_jax.reports.formats import Table
 from fer_jax.reports.row_figures import Dots
 from fer_jax.reports.runs import Run, net, settings
-from fer_jax.reports.words import SELECT, brief, evaluations, every, leaks, named, other_data
-from fer_jax.runtime import cluster, storage
+from fer_jax.reports.words import SELECT, brief, evaluations, every, every_leak, named, other_data
+from fer_jax.runtime import storage
 
 # Charts of accuracy against alignment: title, axis, map, key of its row in an evaluation's alignment.
 _MEASURES = (
@@ -45,10 +45,7 @@ def write_page(workdir: str | os.PathLike[str], rows: Sequence[Row], tables: Seq
     UserError: it cannot be written.
   """
   workdir = storage.as_path(workdir)
-  path = workdir / 'report.html'
-  if cluster.is_main():
-    template.write(path, 'ablation.html', _contents(workdir, rows, tables))
-  return path
+  return template.write(workdir / 'report.html', 'ablation.html', lambda: _contents(workdir, rows, tables))
 
 
 def _contents(workdir: epath.Path, rows: Sequence[Row], tables: Sequence[Table]) -> dict[str, Any]:
@@ -85,7 +82,7 @@ def _contents(workdir: epath.Path, rows: Sequence[Row], tables: Sequence[Table])
 
 def _described(workdir: epath.Path, place: int, row: Row) -> dict[str, Any]:
   """What every section says of a row."""
-  reasons = list(dict.fromkeys(reason for run in row.runs for reason in leaks(run.result)))
+  reasons = every_leak(run.result for run in row.runs)
   untrained = any(run.result['step'] == 0 for run in row.runs)
   values = [100 * run.result['accuracy'] for run in row.runs]
   described = {
@@ -130,8 +127,7 @@ def _difference_dots(row: Mapping[str, Any], difference: Difference) -> Dots:
   seeds, faces = difference.over_seeds, difference.over_faces
   if seeds is None:
     return Dots(row['name'], row['place'], [], text='not comparable', mark=row['mark'])
-  low, high = (seeds.low, seeds.high) if seeds.low is not None else (faces.low, faces.high) if faces else (None, None)
-  text = f'{seeds.difference:+.2f}' + ('' if low is None else f' [{low:+.2f}, {high:+.2f}]')
+  text = f'{seeds.difference:+.2f}' + ''.join(f' [{low:+.2f}, {high:+.2f}]' for low, high in _ends(difference)[:1])
   return Dots(row['name'], row['place'], [seeds.difference], seeds.low, seeds.high, text.replace('-', '−'), row['mark'],
               (faces.low, faces.high) if faces else None, hollow=not _leaves_out_0(difference))
 

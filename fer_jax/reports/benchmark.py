@@ -35,13 +35,9 @@ COLUMNS = (Column('row', 'p{.14\\linewidth}'), Column('metric', 'p{.1\\linewidth
 
 
 class Benchmark(NamedTuple):
-  """What a table is about.
+  """What a table is about: its heading, a folder of data/builders, variants that may stand beside published numbers.
 
-  Attributes:
-    title: its heading.
-    dataset: a folder of data/builders.
-    variants: the variants whose numbers may stand beside the published ones.
-    measure: a run -> pairs of what sets its result apart ('' if nothing does) and its metrics.
+  ``measure`` gives of a run pairs of what sets its result apart ('' if nothing does) and its metrics.
   """
 
   title: str

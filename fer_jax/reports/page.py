@@ -12,7 +12,7 @@ from etils import epath
 from fer_jax.reports import alignment, faithfulness, figures, pictures, robustness, template, transfer
 from fer_jax.reports.table import subset_rows, triplet_rows
 from fer_jax.reports.words import SELECT, brief, evaluations, leaks, measures, named, other_data, title
-from fer_jax.runtime import cluster, storage
+from fer_jax.runtime import storage
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
 _CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate', 'grad_norm', 'images_per_second',
@@ -33,11 +33,7 @@ def write_report(workdir: str | os.PathLike[str]) -> epath.Path:
     UserError: it cannot be written.
   """
   workdir = storage.as_path(workdir)
-  path = workdir / 'report.html'
-  if not cluster.is_main():
-    return path
-  template.write(path, 'page.html', _contents(workdir))
-  return path
+  return template.write(workdir / 'report.html', 'page.html', lambda: _contents(workdir))
 
 
 def _contents(workdir: epath.Path) -> dict[str, Any]:
@@ -134,28 +130,20 @@ def _scalars(path: epath.Path) -> dict[str, dict[str, tuple[list[float], list[fl
 
 def _ordered(scalars: Mapping[str, Any]) -> list[str]:
   """Keys in the order of the page, without those that never got a second point."""
-  def rank(key: str) -> int:
-    group = 'loss/...' if key.startswith('loss/') else key
-    return _CURVES.index(group) if group in _CURVES else len(_CURVES)
-
+  group = lambda key: 'loss/...' if key.startswith('loss/') else key
   drawn = [key for key, series in scalars.items() if max(len(steps) for steps, _ in series) > 1]
-  return sorted(drawn, key=rank)
+  return sorted(drawn, key=lambda key: (*_CURVES, group(key)).index(group(key)))
 
 
 def _losses(config: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[str, Any]]:
   """One row per loss term of the config: weight, options, and its first and last value in training."""
-  terms = config.get('losses')
   rows = []
-  for name, options in (terms.items() if isinstance(terms, Mapping) else ()):
-    options = dict(options) if isinstance(options, Mapping) else {'weight': options}
-    weight = options.pop('weight', None)
+  for name, term in config.get('losses', {}).items():
+    options = {key: value for key, value in storage.flat(term).items() if key != 'weight'}
     values = scalars.get(f'loss/{name}', (([], []), None))[0][1]
-    rows.append({
-        'name': name,
-        'weight': '1' if weight is None else brief(weight),
-        'options': ', '.join(f'{key} = {brief(value)}' for key, value in storage.flat(options).items()),
-        'values': f'{values[0]:.4g} → {values[-1]:.4g}' if values else '–',
-    })
+    rows.append({'name': name, 'weight': brief(term.get('weight', 1)),
+                 'options': ', '.join(f'{key} = {brief(value)}' for key, value in options.items()),
+                 'values': f'{values[0]:.4g} → {values[-1]:.4g}' if values else '–'})
   return rows
 
 

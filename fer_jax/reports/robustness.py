@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from fer_jax.reports import figures
 from fer_jax.reports.console import LEAKY, console, table, warn
-from fer_jax.reports.words import interval, leaks, percent, remarks
+from fer_jax.reports.words import every_leak, interval, leaks, percent, remarks
 
 # Said wherever the numbers are shown.
 CAVEAT = ('The corruptions are drawn, and drawn corruptions are not real occlusion, blur or light: they rank networks '
@@ -29,8 +29,7 @@ def print_robustness(groups: Mapping[str, Sequence[Mapping[str, Any]]], kinds: S
   out, several = console(), len(groups) > 1
   everything = [result for results in groups.values() for result in results]
   first, majority = everything[0], everything[0]['majority']
-  reasons = {name: list(dict.fromkeys(reason for result in results for reason in leaks(result)))
-             for name, results in groups.items()}
+  reasons = {name: every_leak(results) for name, results in groups.items()}
   shown = [kind for kind in kinds or first['kinds'] if all(kind in result['kinds'] for result in everything)]
   rows: list[Any] = []
 

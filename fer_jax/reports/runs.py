@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax.errors import UserError
-from fer_jax.reports.words import evaluations, every, leaks, named, other_data
+from fer_jax.reports.words import evaluations, every, every_leak, named, other_data
 from fer_jax.runtime import storage
 
 
@@ -121,7 +121,7 @@ def settings(run: Run) -> dict[str, str]:
 
 def marks(runs: Sequence[Run]) -> Iterator[str]:
   """What must be known before the numbers of these runs are compared with others."""
-  if reasons := dict.fromkeys(reason for run in runs for reason in leaks(run.result)):
+  if reasons := every_leak(run.result for run in runs):
     yield f"LEAKY: {'; '.join(reasons)}"
   if any(not run.result['step'] for run in runs):
     yield 'UNTRAINED'

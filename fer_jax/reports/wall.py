@@ -72,8 +72,7 @@ def _maps(columns: Sequence[Mapping[str, Any]]) -> list[str]:
   aligned = {kind(loss) for config in configs for loss in (config.get('losses') or {}).values()
              if loss.get('loss') == 'alignment' and loss.get('weight')}
   acted_on = lambda name: any(kind((config.get('explain') or {}).get(name, {})) in aligned for config in configs)
-  place = lambda name: _PREFERRED.index(name) if name in _PREFERRED else len(_PREFERRED)
-  return sorted(found, key=lambda name: (not acted_on(name), place(name)))[:WALLS]
+  return sorted(found, key=lambda name: (not acted_on(name), (*_PREFERRED, name).index(name)))[:WALLS]
 
 
 def _face(columns: Sequence[Mapping[str, Any]], name: str, which: str) -> dict[str, Any]:

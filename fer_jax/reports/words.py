@@ -1,6 +1,6 @@
 """What console, tables and pages say alike: numbers, values of JSON files and warnings, in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fer_jax.metrics.calibration import BINS
@@ -65,6 +65,11 @@ def leaks(result: Mapping[str, Any]) -> list[str]:
   return reasons
 
 
+def every_leak(results: Iterable[Mapping[str, Any]]) -> list[str]:
+  """The different ``leaks`` of several results."""
+  return list(dict.fromkeys(reason for result in results for reason in leaks(result)))
+
+
 def other_data(result: Mapping[str, Any]) -> str:
   """Says that the data have changed since training; '' where they have not."""
   then, now = (result.get('protocol') or {}).get('other_data') or ('', '')
@@ -93,6 +98,6 @@ def title(result: Mapping[str, Any], otherwise: str = '') -> str:
   return f"{split} with {', '.join(result['overrides'])}" if result.get('overrides') else split
 
 
-def every(values: Any, separator: str = ' and ') -> str:
+def every(values: Iterable[Any], separator: str = ' and ') -> str:
   """All different values, in order."""
   return separator.join(dict.fromkeys(map(str, values)))
