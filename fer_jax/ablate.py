@@ -7,9 +7,10 @@
 A row's run with a seed is a training of its own, in WORKDIR/ROW-SEED. Given again, the command leaves out what is
 finished and goes on with what was interrupted; SIGTERM and Ctrl-C reach the trainings, which save their states, and end
 the command with status 75. --workers=N trains N runs at a time, each with a log in WORKDIR/ROW-SEED.log; they share the
-memory of an accelerator. Start the command several times, also on hosts that share the workdir, and all workers divide
-the runs among them. Afterwards the tables are printed and written to WORKDIR/ablation.md, .tex and .csv, with a page,
-WORKDIR/report.html. --collect trains nothing and takes what is there, also what launch/sweep has left.
+memory of a GPU (a TPU takes one process only). Start the command several times, also on hosts that share the workdir,
+and all workers divide the runs among them. Afterwards the tables are printed and written to WORKDIR/ablation.md, .tex
+and .csv, with a page, WORKDIR/report.html. --collect trains nothing and takes what is there, also what launch/sweep has
+left.
 """
 
 import shlex

@@ -164,7 +164,7 @@ class _Trainings:
         continue
       end = '' if not status else 'interrupted' if status == PREEMPTED else f'status {status}'
       if self._apart:
-        _say(f'# {job.workdir}: ' + (end or 'finished'))
+        _say(f'# {job.workdir}: ' + (f'{end}, see {job.workdir}.log' if end else 'finished'))
       if lock:
         _write_note(lock, f'failed: {end}' if end else 'finished')
         lock.close()

@@ -93,11 +93,6 @@ def _detect(given: tuple[str | None, int | None, int | None], timeout: float) ->
                     '--coordinator_address, --num_processes and --process_id.') from error
 
 
-def cache_compilations(folder: str) -> None:
-  """Keeps compiled programs in ``folder``, a path that may be remote, for the next start; process 0 writes them."""
-  jax.config.update('jax_compilation_cache_dir', folder)
-
-
 def is_main() -> bool:
   """Whether this is process 0, the one that prints and writes everything but checkpoints."""
   return jax.process_index() == 0

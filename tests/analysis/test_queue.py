@@ -238,7 +238,8 @@ def test_several_workers_of_one_process_train_at_the_same_time_each_with_a_log(f
   assert status == 1 and err == 'error: failed: run-1 (status 3)\n'
   assert all(len(starts(folder, name)) == 1 and not (folder / name / 'twice').exists() for name in names)
   lines = out.splitlines()
-  assert [line for line in lines if 'run-1' in line] == ['# run-1: in training, see run-1.log', '# run-1: status 3']
+  assert [line for line in lines if 'run-1' in line] == [
+      f'# run-1: {what}, see run-1.log' for what in ('in training', 'status 3')]
   assert {f'# {name}: finished' for name in names if name != 'run-1'} <= set(lines) and len(lines) == 10
   for name in names:
     command, said = (folder / f'{name}.log').read_text().splitlines()
@@ -254,7 +255,7 @@ def test_a_signal_reaches_all_trainings_of_a_process(number, folder):
   process.send_signal(number)
   [status], [(out, err)] = ends(process)
   assert status == cluster.PREEMPTED and not err and not starts(folder, 'c')
-  assert out.splitlines()[-2:] == ['# a: interrupted', '# b: interrupted']
+  assert out.splitlines()[-2:] == [f'# {name}: interrupted, see {name}.log' for name in 'ab']
   assert not list(folder.glob('*/alone'))  # Both have saved.
 
 
