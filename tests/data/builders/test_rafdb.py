@@ -211,13 +211,15 @@ def test_names_and_paths_beyond_ascii(tmp_path):
 @pytest.mark.parametrize('variant', list(reader.VARIANTS))
 def test_accepted_layouts(tmp_path, file, level, variant):
   found = reader.open_files(write(tmp_path / file, tree(), level), variant)
-  assert [(row.stem, row.label + 1) for row in found.rows] == list(LABELS.items())
+  assert [(row.name.removesuffix('_aligned.jpg'), row.label + 1) for row in found.faces] == list(LABELS.items())
   assert not found.problems and not found.notes
   images, box = (ALIGNED, None) if variant == 'aligned' else (ORIGINAL, BOX)
-  for row in found.rows:
-    assert row.image.read() == images[row.stem] and row.box == box
-    np.testing.assert_allclose(row.attributes.points, POINTS[row.stem], atol=1e-3)
-    assert row.attributes[1:] == (1, 0, 2)
+  for row in found.faces:
+    stem = row.name.removesuffix('_aligned.jpg')
+    assert row.file.read() == images[stem] and row.box == box
+    if variant == 'original':
+      np.testing.assert_allclose(row.points, POINTS[stem], atol=1e-3)
+    assert row.extra == {'gender': 1, 'race': 0, 'age': 2}
 
 
 def test_lists_of_other_editors_and_spellings(tmp_path):
@@ -227,7 +229,7 @@ def test_lists_of_other_editors_and_spellings(tmp_path):
   files = broken({TABLE: None, 'EmoLabel/list_partition_label.txt': text.encode()}, files)
   files = {f'basic/{name}': content for name, content in files.items()} | {f'compound/{TABLE}': b'train_0001.jpg 11'}
   found = reader.open_files(write(tmp_path / 'f.zip', files), 'aligned')
-  assert [row.stem for row in found.rows] == list(LABELS) and not found.problems
+  assert [row.name.removesuffix('_aligned.jpg') for row in found.faces] == list(LABELS) and not found.problems
 
 
 def test_points_begin_at_the_images_left(tmp_path):
@@ -235,15 +237,15 @@ def test_points_begin_at_the_images_left(tmp_path):
   mirrored = POINTS['train_00001'][[1, 0, 2, 4, 3]]  # The subject's left first.
   files = broken({'Annotation/manual/train_00001_manu_attri.txt': attributes(mirrored, 0, 0, 0),
                   'Annotation/manual/train_00002_manu_attri.txt': attributes(turned, 0, 0, 0)})
-  first, second, *_ = reader.open_files(write(tmp_path / 'f.zip', files), 'original').rows
-  np.testing.assert_allclose(first.attributes.points, POINTS['train_00001'], atol=1e-3)
-  np.testing.assert_allclose(second.attributes.points, turned, atol=1e-3)
+  first, second, *_ = reader.open_files(write(tmp_path / 'f.zip', files), 'original').faces
+  np.testing.assert_allclose(first.points, POINTS['train_00001'], atol=1e-3)
+  np.testing.assert_allclose(second.points, turned, atol=1e-3)
 
 
 def test_images_without_a_line_are_told(tmp_path):
   files = broken({'Image/aligned/test_0099_aligned.jpg': b'', 'Image/aligned/Thumbs.db': b''})
   found = reader.open_files(write(tmp_path / 'f.zip', files), 'aligned')
-  assert len(found.rows) == 6 and len(found.notes) == 1
+  assert len(found.faces) == 6 and len(found.notes) == 1
   assert '1 image(s)' in found.notes[0] and 'test_0099' in found.notes[0]
 
 
@@ -325,13 +327,13 @@ def test_a_damaged_annotation_in_a_zip(tmp_path):
 def test_every_line_is_a_row_or_a_problem(tmp_path_factory, rows):
   files = lines(GOOD, *(f'{stem}.jpg {label}' for stem, label in rows))
   found = reader.open_files(write(tmp_path_factory.mktemp('f') / 'f.zip', files), 'aligned')
-  assert len(found.rows) + len(found.problems) == len(rows) + 1
+  assert len(found.faces) + len(found.problems) == len(rows) + 1
   expected, seen = [], set()
   for stem, label in [('train_00001', 1), *rows]:
     if 1 <= label <= 7 and stem not in seen:
       expected.append((stem, label - 1))
       seen.add(stem)
-  assert [(row.stem, row.label) for row in found.rows] == expected
+  assert [(row.name.removesuffix('_aligned.jpg'), row.label) for row in found.faces] == expected
 
 
 # Counts.
@@ -361,12 +363,12 @@ def test_samples_of_the_format(tmp_path):
   stems = [line.split('.')[0] for line in files[TABLE].decode().splitlines()]
   files |= {f'Image/aligned/{stem}_aligned.jpg': b'' for stem in stems}
   found = reader.open_files(write(tmp_path / 'f.zip', files), 'aligned')
-  assert [row.label for row in found.rows] == [0, 1, 2, 3, 4, 5, 6, 3, 6, 5, 4, 3, 2, 1, 0] and not found.problems
-  assert found.rows[0].attributes[1:] == (1, 0, 2)
-  assert found.rows[0].attributes.points.tolist()[:2] == [[181.25, 212.5], [291.75, 209.0]]
+  assert [row.label for row in found.faces] == [0, 1, 2, 3, 4, 5, 6, 3, 6, 5, 4, 3, 2, 1, 0] and not found.problems
+  assert tuple(found.faces[0].extra.values()) == (1, 0, 2)
   files = {name.replace('aligned', 'original').replace('_original', ''): content for name, content in files.items()}
   found = reader.open_files(write(tmp_path / 'g.zip', files), 'original')
-  assert found.rows[0].box == (140.5, 150.25, 332.75, 395) and len(found.problems) == 14
+  assert found.faces[0].points.tolist()[:2] == [[181.25, 212.5], [291.75, 209.0]]
+  assert found.faces[0].box == (140.5, 150.25, 332.75, 395) and len(found.problems) == 14
 
 
 @pytest.mark.skipif(not (SHARED / 'ran_lists').is_dir(), reason='needs the lists of RAN')

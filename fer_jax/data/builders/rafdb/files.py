@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fer_jax.data.preparing.files import File, Tree, how_to, open_tree, read_lines
-from fer_jax.data.preparing.records import Box
+from fer_jax.data.preparing.records import Box, Listed
 from fer_jax.errors import UserError
 
 CLASSES = ('surprise', 'fear', 'disgust', 'happiness', 'sadness', 'anger', 'neutral')  # Labels 1 to 7 of the list.
@@ -18,33 +18,15 @@ HOW_TO = how_to(__file__)
 
 _TABLE = r'EmoLabel/list_par?tition_label\.txt'
 _COPY = r'(train|test)/[1-7]/[^/]+'
+CODES = {'gender': 2, 'race': 2, 'age': 4}  # Of an annotation, with the largest.
 _POINTS = 10  # Numbers of the five points in an annotation.
-
-
-class Attributes(NamedTuple):
-  """The manual annotation of a face; -1 where it is unknown."""
-
-  points: np.ndarray | None = None  # (5, 2) in pixels of the original image, as align.TEMPLATE has them.
-  gender: int = -1
-  race: int = -1
-  age: int = -1
-
-
-class Row(NamedTuple):
-  """One line of the list."""
-
-  stem: str  # Such as 'train_00001'.
-  label: int  # Index into CLASSES.
-  image: File
-  box: Box | None  # In pixels of the original image; None for the variant aligned, and where there are no boxes.
-  attributes: Attributes
 
 
 class Found(NamedTuple):
   """What was read."""
 
   table: str  # The list of names and labels, as messages call it.
-  rows: list[Row]
+  faces: list[Listed]
   problems: list[str]  # Lines of the list that cannot be used.
   notes: list[str]
 
@@ -86,26 +68,28 @@ def open_files(path: str | None, variant: str) -> Found:
   boxes = _folder(root, 'Annotation/boundingbox', '_boundingbox.txt') if variant == 'original' else None
   listed = set()
 
-  def read(line: str) -> Row:
+  def read(line: str) -> Listed:
     stem, label = _read_line(line)
     listed.add(stem)
     box = _read_box(boxes.of(stem)) if boxes and boxes.files else None
-    attributes = _read_attributes(manual.files[stem]) if stem in manual.files else Attributes()
-    return Row(stem, label, images.of(stem), box, attributes)
+    points, codes = _read_attributes(manual.files[stem]) if stem in manual.files else (None, (-1,) * len(CODES))
+    # Released points are of the original photos.
+    return Listed(f'{stem}_aligned.jpg', images.of(stem), label, box, points=points if boxes else None,
+                  extra=dict(zip(CODES, codes, strict=True)))
 
   lines = ((number, line, '') for number, line in enumerate(table.text().splitlines(), 1) if line.strip())
-  rows, problems = read_lines(lines, read, lambda row: f'{row.stem}.jpg')
+  rows, problems = read_lines(lines, read, lambda face: face.name.replace('_aligned.', '.'))
   if not rows:
     raise UserError(f'{table} lists no image. Obtain the file anew.')
-  rows, notes = [row for _, row in rows if row], []
+  faces, notes = [face for _, face in rows if face], []
   if extra := sorted(images.files.keys() - listed):
     notes.append(f'{len(extra):,} image(s) of {images.root} are not in the list and were ignored, e.g. {extra[0]}')
   if boxes and not boxes.files:
     notes.append(f'{boxes.root} is not there: images are whole photos, not cut to the face.')
-  if unknown := [row.stem for row in rows if row.attributes.points is None]:
+  if unknown := [face.name.removesuffix('_aligned.jpg') for face in faces if face.extra['gender'] < 0]:
     notes.append(f'{len(unknown):,} face(s) have no manual points, gender, race and age in {manual.root}, e.g. '
                  f'{unknown[0]}{manual.ending}')
-  return Found(str(table), rows, problems, notes)
+  return Found(str(table), faces, problems, notes)
 
 
 def _no_table(root: Tree) -> UserError:
@@ -151,13 +135,14 @@ def _read_box(file: File) -> Box:
   return box
 
 
-def _read_attributes(file: File) -> Attributes:
+def _read_attributes(file: File) -> tuple[np.ndarray, tuple[int, ...]]:
+  """Five points (5, 2) in pixels of the original image, as ``align.TEMPLATE`` has them, and the codes."""
   numbers = _numbers(file, 13, '13 numbers (5 points, gender, race, age)')
   codes = numbers[_POINTS:]
-  for name, code, most in zip(('gender', 'race', 'age'), codes, (2, 2, 4), strict=True):
+  for (name, most), code in zip(CODES.items(), codes, strict=True):
     if code not in range(most + 1):
       raise ValueError(f'{file}: the {name} should be 0 to {most}, found {code:g}')
-  return Attributes(_from_the_left(np.reshape(numbers[:_POINTS], (5, 2))), *map(int, codes))
+  return _from_the_left(np.reshape(numbers[:_POINTS], (5, 2))), tuple(map(int, codes))
 
 
 def _numbers(file: File, count: int, what: str) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ class Builder(FaceBuilder):
       tfds.core.BuilderConfig(name='original', description='The original photos, cut to the box of the face.'),
   ]
   CLASSES = files.CLASSES
-  EXTRA = {name: tfds.features.Scalar(dtype=np.int32) for name in ('gender', 'race', 'age')}
+  EXTRA = {name: tfds.features.Scalar(dtype=np.int32) for name in files.CODES}
   COUNTS = dict.fromkeys(files.VARIANTS, _COUNTS)
   HOMEPAGE = 'http://www.whdeng.cn/RAF/model1.html'
   HOW_TO = files.HOW_TO
@@ -35,11 +35,4 @@ class Builder(FaceBuilder):
     self.leave_out(found.problems, f'{found.table}: lines that cannot be used')
     for note in found.notes:
       self.note(note)
-    return {split: [self._listed(row) for row in found.rows if row.stem.startswith(f'{split}_')]
-            for split in files.SPLITS}
-
-  def _listed(self, row: files.Row) -> Listed:
-    points, *codes = row.attributes
-    return Listed(f'{row.stem}_aligned.jpg', row.image, row.label, box=row.box,
-                  points=points if self.variant == 'original' else None,  # Released points are of the original photos.
-                  extra=dict(zip(self.EXTRA, codes, strict=True)))
+    return {split: [face for face in found.faces if face.name.startswith(f'{split}_')] for split in files.SPLITS}
