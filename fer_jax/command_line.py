@@ -1,9 +1,11 @@
 """What every command shares: its flags, starting processes, and a user's mistake as one line instead of a traceback."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
@@ -22,7 +24,7 @@ def run(define: Callable[[], None], main: Callable[[Any], Any]) -> None:
   def guarded(argv: list[str]) -> Any:
     try:
       if len(argv) > 1:
-        raise UserError(f"unexpected argument '{argv[1]}': options are written --name=value; see --help.")
+        raise UserError(f"unexpected argument '{argv[1]}': options are written --name=value; see {_help()}")
       return main(flags.FLAGS)
     except UserError as error:
       _fail(error)
@@ -106,7 +108,7 @@ def start(given: Any, default_cache: str | None = None) -> None:
   # What is compiled for one CPU need not run on the next machine's, so there no cache is the default.
   usual = None if os.environ.get('JAX_COMPILATION_CACHE_DIR') or jax.default_backend() == 'cpu' else default_cache
   if folder := given.compile_cache or usual:
-    cluster.cache_compilations(folder)
+    jax.config.update('jax_compilation_cache_dir', folder)  # Process 0 writes there.
 
 
 def _unraisable(problem: Any) -> None:
@@ -121,8 +123,12 @@ def _parse(argv: list[str]) -> list[str]:
     sys.exit(0)
   try:
     arguments = flags.FLAGS(argv)
-  except (flags.Error, UserError) as error:
-    _fail(UserError(' '.join(str(error).split())))
+  except UserError as error:
+    _fail(error)
+  except flags.Error as error:
+    message = re.sub(r'flag --(\w+)=None: Flag .*? value other than None', r'--\1 is missing', str(error))
+    message = ' '.join(message.split())
+    _fail(UserError(f"{message}{'' if message[-1] in '.?' else '.'} See {_help()}"))
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     # A mistyped key or value of a config; ml_collections quotes its own message in another one.
     message = str(error).replace('\\n', ' ').replace("\\'", "'").removeprefix("'").removesuffix("'")
@@ -130,6 +136,10 @@ def _parse(argv: list[str]) -> list[str]:
   if flags.FLAGS['verbosity'].using_default_value:
     logging.set_verbosity(logging.FATAL)  # Libraries narrate what they do, and log what they then raise.
   return arguments
+
+
+def _help() -> str:
+  return f'python -m fer_jax.{Path(sys.argv[0]).stem} --help'
 
 
 def _fail(error: UserError) -> None:
