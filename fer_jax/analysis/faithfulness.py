@@ -46,7 +46,6 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
   face's row in the split.
 
   Args:
-    workdir: of a finished training run.
     split: of its data set; None: its test split.
     faces: how many; they are evenly spaced over the split, whatever the network makes of them. More than there are:
       all.
@@ -145,9 +144,7 @@ def curves(recipe: step.Recipe, explain: Mapping[str, Mapping[str, Any]], steps:
   bilinearly. Deletion puts the image's mean colour in their place; insertion brings them back into the blurred image.
 
   Args:
-    recipe: the pure parts of the run.
     explain: {name: keyword arguments of ``attribution_map``}.
-    steps: number of portions.
     variables: {'params', 'batch_stats'}.
     batch: a host batch.
 

@@ -31,12 +31,6 @@ def cascade(trained: setup.Trained, source: Any, batch_size: int, mesh: jax.shar
   Parameters and running statistics are drawn anew, as at the start of training: first those of the head, then also
   those of the last stage, down to the stem.
 
-  Args:
-    trained: the run.
-    source: the faces.
-    batch_size: faces at a time.
-    mesh: the devices.
-
   Returns:
     A row {'random', 'depth', 'maps'} for each depth: the group that became random last, how many are by now, and for
     each map ``summarise_correlations`` over faces and draws. Before them come 'nothing', depth 0, where the trained

@@ -31,7 +31,6 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
   has of this very network and data are kept; where all are there, nothing is computed. Else it is a look at the split.
 
   Args:
-    workdir: of a finished run.
     split: of its data set; None: its test split.
     kinds: names in ``data.corrupt.KINDS``; none for all.
     data_dir: where prepared data sets lie, if not where the run's config says.

@@ -60,9 +60,7 @@ def features(trained: setup.Trained, source: splits.Split, mesh: jax.sharding.Me
   """The network's features of every face of a split, without augmentation.
 
   Args:
-    trained: the run.
     source: from ``open_faces``.
-    mesh: the devices.
 
   Returns:
     'pooled' (N, C), 'embedding' (N, D) and 'logits' (N, K) float32, 'label' int32 (N,), -1 where unknown.
@@ -86,9 +84,6 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
   same form, the largest class of the train split, and where asked for the whole network trained on.
 
   Args:
-    trained: the run.
-    target: the data set.
-    mesh: the devices.
     layer: 'pooled', the backbone's features, or 'embedding', the head's.
     shots: numbers of labelled faces of each class for the few-shot curve; empty for none.
     draws: draws for each of them.

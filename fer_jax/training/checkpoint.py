@@ -73,7 +73,6 @@ class Checkpoints:
     """Restores the state of ``step``, a copy on every device of ``mesh``.
 
     Args:
-      step: which checkpoint.
       like: a state (or its shapes) of the same model and optimiser.
       mesh: the devices, not necessarily those that saved it.
 

@@ -39,7 +39,6 @@ def evaluate_run(workdir: str | os.PathLike[str], split: str | None = None, *, d
   """Evaluates the run in ``workdir``; subsets alone are scored from the predictions that are left there, if any.
 
   Args:
-    workdir: of a training run.
     split: of its data set; None: its test split.
     data_dir: where prepared data sets lie, if not where the run's config says.
     changes: 'key=value', applied to the run's config; the result is filed under them.
@@ -129,11 +128,6 @@ def evaluate_split(trained: setup.Trained, evaluator: Evaluator, faces: Split, s
   With the test split goes the scoring of ``config.comparisons``.
 
   Args:
-    trained: the run.
-    evaluator: its evaluation step.
-    faces: the split.
-    split: its name.
-    mesh: the devices.
     changes: 'key=value' to the run's config (they are in ``trained`` already), which extend the file's name.
     finishes: this ends the training run, which gets its nearest neighbours, and 'finished' in its record at one with
       the count of evaluations.
@@ -220,8 +214,6 @@ def draw_neighbours(table: Mapping[str, Any], faces: Split, workdir: epath.Path)
 
   Args:
     table: from ``collect``.
-    faces: the split.
-    workdir: of the run.
   """
   label, embedding = table['label'], table['embedding'].astype(np.float64)
   rows, distances = [], []
@@ -244,11 +236,7 @@ def draw_panel(trained: setup.Trained, untrained: Mapping[str, Any], evaluator: 
   """Writes panel.npz: a few faces with their prior and their attribution maps before and after training.
 
   Args:
-    trained: the run.
     untrained: the variables before its training.
-    evaluator: its evaluation step.
-    faces: the test split.
-    mesh: the devices.
   """
   labels, batch_size = np.asarray(faces.labels), trained.protocol.eval_batch_size
   firsts = [np.flatnonzero(labels == k)[:2] for k in range(len(faces.classes))]

@@ -159,9 +159,7 @@ def finish(plan: setup.Plan, workdir: epath.Path, mesh: Mesh) -> dict[str, Any]:
   """Draws the maps before and after training, and evaluates the network on the test split, once.
 
   Args:
-    plan: of the run.
     workdir: of the run; its training has ended, and its last state is saved there.
-    mesh: the devices.
 
   Returns:
     The evaluation of the test split.

@@ -38,12 +38,6 @@ class Protocol:
 
 def describe(protocol: Protocol, record: Mapping[str, Any], faces: Split, split: str) -> dict[str, Any]:
   """What a number measured on a split of the run's data set rests on, and whether it is leaky (``reports.table``).
-
-  Args:
-    protocol: of the run.
-    record: of the run, the content of run.json.
-    faces: the split.
-    split: its name.
   """
   data = protocol.data
   seen = split in data.train.split('+')
@@ -66,8 +60,6 @@ def leaks(protocol: Protocol, record: Mapping[str, Any], dataset: str, split: st
   known.
 
   Args:
-    protocol: of the run.
-    record: of the run.
     dataset: a builder's name, or 'folder'.
     split: as in ``splits.open_split``.
     folder: where it lies; only that of a 'folder' matters.

@@ -70,7 +70,6 @@ class Plan:
     holdout_split: the split evaluated during training, or ''.
     holdout: its faces, or None.
     test: the test split's.
-    teacher: the run to distil from, or None.
     frozen: the teacher's variables, {} without one.
     system: model, losses and optimiser.
     train_step: the compiled step, see ``cluster.parallel``.
@@ -163,9 +162,7 @@ def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, te
   """Builds model, losses and optimiser, checking every option by name before anything is computed.
 
   Args:
-    config: of the run.
     classes: of its training split.
-    total_steps: length of training.
     teacher: what ``config.teacher.workdir`` names; only training needs it.
 
   Raises:
@@ -244,7 +241,6 @@ def load(workdir: str | os.PathLike[str], mesh: jax.sharding.Mesh, changes: Sequ
   """The network of the run in ``workdir``, selected as its config says.
 
   Args:
-    workdir: of a training run.
     mesh: the devices it is copied to.
     changes: 'key=value', applied to the run's config; they cannot change the variables.
     data_dir: where prepared data sets lie, if not where the run's config says.

@@ -39,7 +39,6 @@ def initialiser(model: Classifier, image_size: int, regions: int = 1) -> Callabl
   """Returns the function from a seed to the parameters and batch statistics of step 0, which is compiled once.
 
   Args:
-    model: the classifier.
     image_size: side in pixels of the images it will see.
     regions: images per face.
   """
@@ -58,7 +57,6 @@ def initial_state(variables: dict[str, Any], optimizer: optax.GradientTransforma
 
   Args:
     variables: {'params', 'batch_stats'}.
-    optimizer: the optax chain.
     averaged: whether to keep a moving average of the variables.
   """
   # A copy: the average and the variables are donated together, so they must not share buffers.

@@ -192,8 +192,7 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], f
   """Takes one step.
 
   Args:
-    recipe: the pure parts.
-    state: the state; donate it.
+    state: donate it.
     meter: running sums of ``new_meter`` since they were last read; donate it. The host reads it only when it logs.
     frozen: the teacher's variables; {} without a teacher.
     batch: a host batch (see ``data/reading/streams.py``), placed on the devices.
@@ -275,7 +274,6 @@ def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], va
   The one exception is ARM with ``global_mean='batch'``, whose logits depend on all rows that are not padding.
 
   Args:
-    recipe: the pure parts.
     explain: {name: keyword arguments of ``attribution_map``}, with channels 'mean' or 'half_mean'.
     variables: {'params', 'batch_stats'}.
     batch: a host batch; rows with mask False are padding, to be dropped by the caller.

@@ -18,7 +18,6 @@ class Teacher:
   """What a teacher is besides its variables, which the step is given as an argument.
 
   Attributes:
-    model: the classifier.
     image_size: side in pixels of what it sees, whatever the student sees.
     normalise: its keyword arguments of ``augment.normalise``.
     regions: its keyword arguments of ``regions.region_boxes``, or None.
