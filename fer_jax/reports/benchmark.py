@@ -127,7 +127,7 @@ def published() -> list[dict[str, Any]]:
 
   Returns:
     Entries of table (a key of ``BENCHMARKS``), system (the name of our config, with the row of an ablation), row (what
-    the paper calls it), metric, value (per cent, or a cosine), source, mark ('source': read in a text, code or figure
+    the paper calls it), metric, value (per cent, or a cosine), reference, mark ('read': in a text, code or figure
     of the authors or of who reports it; 'recalled': from memory or a listing; 'recomputed': from their figures;
     'computed': no result of theirs), caveat.
   """
@@ -210,7 +210,7 @@ def _row_lines(label: str, ours: Mapping[Run, Measured], entries: Sequence[Mappi
   for metric in dict.fromkeys(metrics):
     found = {run: measured[metric] for run, measured in ours.items() if metric in measured}
     beside = [entry for entry in entries if entry['metric'] == metric]
-    notes, runs = [f"{entry['source']}." for entry in beside], list(found)
+    notes, runs = [f"{entry['reference']}." for entry in beside], list(found)
     if runs:
       notes.insert(0, f"{runs[0].result['name']}: {protocol(runs)}; {', '.join(run.workdir for run in runs)}.")
     cells = {'row': label, 'metric': metric, **(_over_seeds(found, metric) if found else {}),
@@ -235,7 +235,7 @@ def _over_seeds(found: Mapping[Run, Value], metric: str) -> dict[str, str]:
 def _shown(entry: Mapping[str, Any], label: str) -> str:
   """A published number with its name, where the row has another, and in brackets what to beware of."""
   value = f"{entry['value']:.2f}" if entry['metric'].endswith('-COS') else str(entry['value'])
-  beware = '; '.join([entry['mark']] * (entry['mark'] != 'source') + [entry['caveat']] * bool(entry['caveat']))
+  beware = '; '.join([entry['mark']] * (entry['mark'] != 'read') + [entry['caveat']] * bool(entry['caveat']))
   return ' '.join([value, *([entry['row']] if entry['row'] != label else []), *([f'[{beware}]'] if beware else [])])
 
 

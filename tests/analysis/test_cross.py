@@ -20,7 +20,7 @@ from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import wilson
 from fer_jax.metrics.shared import restrict
 from fer_jax.reports.cross import make_tables
-from fer_jax.reports.formats import render
+from fer_jax.reports.formats import FORMS, render
 from fer_jax.runtime import storage
 from fer_jax.training import config_files, evaluation, setup
 from fer_jax.training.data import Data
@@ -143,20 +143,20 @@ def test_cells_are_of_the_shared_classes_by_name(runs, data):
       result, 'ferplus', 'fer2013')['runs'][1]['accuracy']
 
 
-def test_copies_of_training_images_make_a_cell_leaky(runs, data):
+def test_duplicates_of_training_images_make_a_cell_leaky(runs, data):
   result = cross.measure(runs)
   cell = cell_of(result, 'ferplus', 'fer2013')
   kept = [row for row in COPIED if CLASSES['fer2013'][row % 5] != 'sadness']
   assert cell['duplicates'] == len(kept) == 3
   for one in cell['runs']:
-    assert one['leaks'] == ['3 of the 25 faces have an exact copy in the training split']
+    assert one['leaks'] == ['3 of the 25 faces have an exact duplicate in the training split']
     logits = logits_of(read_config(one['workdir']), data['fer2013', 'test'])
     label, prediction = restrict(data['fer2013', 'test'].labels, logits, CLASSES['ferplus'], CLASSES['fer2013'],
                                  cell['classes'])
     rows = [row for row in range(31) if row not in COPIED and label[row] >= 0]
     assert one['without_duplicates']['count'] == 22
     assert one['without_duplicates']['accuracy'] == pytest.approx((label == prediction)[rows].mean())
-  own = cell_of(result, 'ferplus', 'ferplus')  # Its own copies are in everybody's numbers.
+  own = cell_of(result, 'ferplus', 'ferplus')  # Its own duplicates are in everybody's numbers.
   assert own['duplicates'] == 1 and own['runs'][0]['leaks'] == [] and own['runs'][0]['without_duplicates']['count'] == 22
   honest = cell_of(result, 'fer2013', 'ferplus')
   assert honest['duplicates'] == 0 and honest['runs'][0]['without_duplicates'] is None and not honest['runs'][0]['leaks']
@@ -220,7 +220,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(runs, data, asked, tmp_pa
   assert 'test of fer2013 has no face of the classes anger, fear' in said(runs[:2])
 
 
-def tables_of(result, form='text'):
+def tables_of(result, form=''):
   return render(make_tables(result), form)
 
 
@@ -230,7 +230,7 @@ def line_of(text, *words):
 
 def test_tables_have_the_cells_what_to_hold_them_against_and_all_notes(runs):
   result = json.loads(json.dumps(cross.measure(runs)))
-  text = tables_of(result, 'markdown')
+  text = tables_of(result, '.md')
   short, long = text.split('## Every cell')
   for row in COUNTS:
     for column in COUNTS:
@@ -248,26 +248,26 @@ def test_tables_have_the_cells_what_to_hold_them_against_and_all_notes(runs):
   assert 'LEAKY' in line_of(short, '| ferplus | ', '±') and 'LEAKY' not in line_of(short, '| fer2013 | ', '±')
   assert 'LEAKY: 3 of the 25 faces' in line_of(long, '| ferplus | fer2013 |')
   for words in ('joined by name', 'it cannot answer with another class', 'left out: sadness (6 faces)',
-                'ferplus on ferplus: 1 of the 23 faces have an exact copy in its training split, as distributed',
-                "Student's t", 'Copies are counted pixel for pixel', 'fer2013 is the split test of fer2013 (default)'):
+                'ferplus on ferplus: 1 of the 23 faces are exact duplicates of faces in its training split, as distributed',
+                "Student's t", 'Duplicates are counted pixel for pixel', 'fer2013 is the split test of fer2013 (default)'):
     assert words in long, words
   assert 'Wilson' not in long and all(str(workdir).replace('_', '\\_') in long for workdir in runs)
 
 
 def test_every_format_and_a_single_seed(runs):
   result = cross.measure(runs[1::-1])
-  texts = {form: tables_of(result, form) for form in ('text', 'markdown', 'latex', 'csv')}
+  texts = {form: tables_of(result, form) for form in FORMS}
   cell = cell_of(result, 'fer2013', 'ferplus')
   number = f"{100 * cell['runs'][0]['accuracy']:.2f}"
-  assert all(number in text for text in texts.values()) and 'Wilson' in texts['text'] and '±' not in texts['text']
+  assert all(number in text for text in texts.values()) and 'Wilson' in texts[''] and '±' not in texts['']
   low, high = (100 * end for end in cell['runs'][0]['accuracy_interval'])
-  line = next(line for line in csv.DictReader(io.StringIO(texts['csv']))
+  line = next(line for line in csv.DictReader(io.StringIO(texts['.csv']))
               if (line['trained on'], line['tested on']) == ('fer2013', 'ferplus'))
   assert (line['accuracy, %'], line['95 % from'], line['95 % to']) == (number, f'{low:.2f}', f'{high:.2f}')
-  assert 'longtable' in texts['latex'] and 'LEAKY' in texts['latex']
+  assert 'longtable' in texts['.tex'] and 'LEAKY' in texts['.tex']
   untrained = copy.deepcopy(result)
   untrained['cells'][0]['runs'][0]['step'] = 0
-  assert 'UNTRAINED' in tables_of(untrained) and 'UNTRAINED' not in texts['text']
+  assert 'UNTRAINED' in tables_of(untrained) and 'UNTRAINED' not in texts['']
 
 
 @pytest.mark.parametrize('text, parts', [

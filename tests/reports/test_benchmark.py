@@ -243,8 +243,8 @@ def test_published_numbers_are_whole():
   entries = published()
   assert {entry['table'] for entry in entries} == set(BENCHMARKS)
   for entry in entries:
-    assert list(entry) == ['table', 'system', 'row', 'metric', 'value', 'source', 'mark', 'caveat']
-    assert entry['mark'] in ('source', 'recalled', 'recomputed', 'computed') and entry['source'] and entry['row']
+    assert list(entry) == ['table', 'system', 'row', 'metric', 'value', 'reference', 'mark', 'caveat']
+    assert entry['mark'] in ('read', 'recalled', 'recomputed', 'computed') and entry['reference'] and entry['row']
     assert 0 < entry['value'] < (1 if entry['metric'].endswith('-COS') else 100)
-  keys = [(entry['table'], entry['row'], entry['metric'], entry['value'], entry['source']) for entry in entries]
+  keys = [(entry['table'], entry['row'], entry['metric'], entry['value'], entry['reference']) for entry in entries]
   assert len(set(keys)) == len(keys)
