@@ -6,7 +6,6 @@ training loop and the commands talk to it through this file only.
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -210,11 +209,10 @@ def together() -> Iterator[None]:
     yield
   except UserError as error:
     mine = str(error)
-  failed = {process: message for process, message in enumerate(gather(mine)) if message}
-  if len(set(failed.values())) == 1 and len(failed) == jax.process_count():
-    raise UserError(mine)
-  if failed:
-    raise UserError('; '.join(f'process {process}: {message}' for process, message in failed.items()))
+  said = gather(mine)
+  if any(said):
+    raise UserError(mine if len(set(said)) == 1 else '; '.join(
+        f'process {process}: {message}' for process, message in enumerate(said) if message))
 
 
 def once(action: Callable[[], Any]) -> Any:
@@ -228,8 +226,8 @@ def once(action: Callable[[], Any]) -> Any:
 
 def check_same(what: str, value: str) -> None:
   """Raises UserError on all processes unless ``value`` is the same on all; ``what`` names it."""
-  digests = gather(hashlib.sha256(value.encode()).hexdigest())
-  if differing := [process for process, digest in enumerate(digests) if digest != digests[0]]:
+  values = gather(value)
+  if differing := [process for process, other in enumerate(values) if other != values[0]]:
     raise UserError(f'{what} of process {listed(differing)} is not that of process 0: start all processes with the '
                     'same command, code and data.')
 
