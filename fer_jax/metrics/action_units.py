@@ -1,6 +1,6 @@
 """How well attribution maps agree with the action units of a face: CAM-COS, ATT-COS, and what they are worth.
 
-Source: AU cues, arXiv 2402.00281. A cosine of non-negative maps is high for any map that lies on the face. So beside
+After AU cues, arXiv 2402.00281. A cosine of non-negative maps is high for any map that lies on the face. So beside
 the published numbers stand Pearson's correlation, 0 for a uniform picture; the contrast with the maps of other
 expressions, 0 on average for any picture that does not know the expression; and two pictures to compare with, the
 constant one of ``training_mean`` and 'class_free'.
@@ -13,11 +13,11 @@ import numpy as np
 
 from fer_jax.metrics.alignment import min_max, pointing, resize
 
-SIZE = 224  # Side in pixels at which the source compares maps.
+SIZE = 224  # Side in pixels at which the paper compares maps.
 CLASS_FREE = 'class_free'
 FACES_OF_A_CLASS = 200  # That training_mean looks at, at most.
 
-_EPSILON = 1e-8  # The source's: the least product of norms that a cosine is divided by.
+_EPSILON = 1e-8  # The paper's: the least product of norms that a cosine is divided by.
 _MEANS = ('cosine', 'pearson', 'predicted_cosine', 'contrast', 'pointing')
 
 
@@ -25,7 +25,7 @@ def comparable(image: np.ndarray, size: int, attention: bool = False) -> np.ndar
   """Brings a map (h, w) to the range and size at which it is compared.
 
   A map of the CAM family is scaled to its own minimum 0 and maximum 1 at native size. An attention map, which is the
-  channel mean of a layer, is only shifted where it has negative values, for two reasons: the source shifts it, which
+  channel mean of a layer, is only shifted where it has negative values, for two reasons: the paper shifts it, which
   would be idle after scaling, and its cosine is the one that the loss of AU cues raises.
 
   Returns:
@@ -106,7 +106,7 @@ def measure(maps: Mapping[str, np.ndarray], unit_maps: Callable[[int], np.ndarra
 
 
 def similarities(pictures: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Cosine, with the source's epsilon, and Pearson correlation of R maps with K others of P pixels, from their sums.
+  """Cosine, with the paper's epsilon, and Pearson correlation of R maps with K others of P pixels, from their sums.
 
   Args:
     pictures: (R, P) float64 in [0, 1].

@@ -1,4 +1,4 @@
-"""Agreement with action units: the source's definitions written out, hand-checked values, and what pictures score."""
+"""Agreement with action units: the paper's definitions written out, hand-checked values, and what pictures score."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def cosine(a, b):
 
 
 def prepared(image, size, attention=False):
-  """The source's preparation of a map, as it is written in words."""
+  """The paper's preparation of a map, as it is written in words."""
   image = image.astype(np.float64)
   if attention:
     image = image - image.min() if image.min() < 0 else image
