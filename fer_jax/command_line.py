@@ -43,13 +43,8 @@ def define_config(what: str) -> None:
 
   from fer_jax.training import config_files
 
-  class Parser(flags.ArgumentParser):
-
-    def parse(self, argument: str) -> Any:
-      return config_files.load_config(argument).lock()
-
   config_flags.DEFINE_config_file('config', help_string=what)
-  flags.FLAGS['config'].parser = Parser()
+  flags.FLAGS['config'].parser.parse = lambda name: config_files.load_config(name).lock()  # It knows paths only.
   flags.mark_flag_as_required('config')
 
 
@@ -72,11 +67,6 @@ def faces(given: Any) -> tuple[str, str, str]:
   if bool(given.images) == bool(given.dataset):
     raise UserError('give either --images=FOLDER or --dataset=NAME.')
   return ('folder', '', given.images) if given.images else (given.dataset, given.variant, given.data_dir)
-
-
-def define_out() -> None:
-  """Defines ``--out``, for ``formats.deliver``."""
-  flags.DEFINE_string('out', None, 'A file for the tables, .md, .csv or .tex, instead of the console.')
 
 
 def overrides(given: Any) -> list[str]:

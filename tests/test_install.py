@@ -1,4 +1,4 @@
-"""The package as it is installed elsewhere: a wheel with everything that trains, and dependencies that are new enough."""
+"""The package as it is installed elsewhere: a wheel that has all it needs to train, and dependencies new enough."""
 
 import importlib.metadata
 import subprocess

@@ -50,7 +50,7 @@ def run(path: str) -> dict[str, Any]:
   """The names that a config file defines; its imports from ``configs`` are its neighbours, or else this package's."""
   own = [str(folder) for folder in Path(path).resolve().parents if folder.name == 'configs'][:1]
   folders = list(dict.fromkeys([*own, str(_folder())]))
-  if list(getattr(sys.modules.get('configs'), '__path__', ())) != folders:  # Not what another file has imported.
+  if list(dict.fromkeys(getattr(sys.modules.get('configs'), '__path__', ()))) != folders:  # Of another file.
     for name in [name for name in sys.modules if name.partition('.')[0] == 'configs']:
       del sys.modules[name]
     sys.modules['configs'] = types.ModuleType('configs')
