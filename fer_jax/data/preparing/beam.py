@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from fer_jax.data.preparing.pool import PART
+from fer_jax.data.preparing import pool
 from fer_jax.data.preparing.records import Listed, Reason
 from fer_jax.errors import UserError
 
@@ -45,9 +45,9 @@ def examples(folder: epath.Path, split: str, listed: Sequence[Listed],
   """
   import apache_beam as beam
   maker(listed[0])  # What is missing shows here, not as an error of some worker.
-  tasks = [folder / f'{_TASK}{split}-{first:09d}' for first in range(0, len(listed), PART)]
+  tasks = [folder / f'{_TASK}{split}-{first:09d}' for first in range(0, len(listed), pool.PART)]
   for i, task in enumerate(tasks):
-    task.write_bytes(pickle.dumps(listed[i * PART:(i + 1) * PART]))
+    task.write_bytes(pickle.dumps(listed[i * pool.PART:(i + 1) * pool.PART]))
 
   def transform(begin: Any, reasons: str) -> Any:
     made = (begin | beam.Create([str(task) for task in tasks])

@@ -88,6 +88,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self._source, self._strict, self._workers = source, strict, workers
     self._landmark_model, self._check_counts = landmark_model, check_counts
     self._beam = False  # Whether a runner of Beam prepares.
+    self._progress = progress(disable=True)  # Until it prepares.
     self._lines: list[str] = []  # That were left out, of files that list the faces.
     self._skipped: dict[str, Reason] = {}  # Images that were left out.
     self._notes: list[str] = []  # What else there is to say.

@@ -210,10 +210,11 @@ def test_records_read_back_what_was_drawn(tiny):
 def test_process_pool_draws_the_same_faces(tmp_path):
   config = builder_module.SyntheticFacesConfig(name='pool', train=300, valid=1, test=1, image_size=16, seed=5)
   builder = builder_module.Builder(data_dir=tmp_path, config=config, file_format='array_record', workers=2)
-  drawn = list(builder._generate_examples('train', builder.faces(None)['train']))
+  listed = builder.faces(None)['train']
+  drawn = list(builder._generate_examples('train', listed))
   assert [key for key, _ in drawn] == [f'train_{k:06d}.png' for k in range(300)]
   for k in (0, 255, 256, 299):
-    here = builder_module.draw_record(k, split='train', seed=5, image_size=16)
+    here = builder_module.draw_record(listed[k], seed=5, image_size=16)
     assert here['image'].getvalue() == drawn[k][1]['image'].getvalue()
 
 

@@ -18,6 +18,7 @@ from fer_jax.data.preparing.records import Listed
 from fer_jax.data.reading import splits
 from fer_jax.errors import UserError
 from fer_jax.landmarks import detect
+from fer_jax.runtime import progress
 
 CLASSES = ('happiness', 'neutral')
 
@@ -60,6 +61,14 @@ def make(tmp_path, **options):
 def left(tmp_path):
   """What lies in the folder of the data set."""
   return sorted(path.name for path in (tmp_path / 'data' / 'faces' / 'plain').glob('*'))
+
+
+def test_long_work_is_told(source, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(progress, 'SECONDS', 0.01)
+  preparation.prepare(make(tmp_path))
+  said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('faces: ')]
+  assert said[-1].startswith('faces: 45 of 45 faces, ') and said[-1].endswith(', writing test')
+  assert len(said) > 2  # Also while TFDS writes.
 
 
 def test_contents_and_summary(source, tmp_path):

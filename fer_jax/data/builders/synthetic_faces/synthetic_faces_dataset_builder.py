@@ -43,21 +43,20 @@ class SyntheticFacesConfig(tfds.core.BuilderConfig):
                       f'{self.image_size}, {self.seed}.')
 
 
-def draw_record(index: int, *, split: str, seed: int, image_size: int) -> dict[str, Any]:
-  """Draws the record of face ``index`` of ``split``; its label is ``index`` modulo the number of classes."""
-  rng = np.random.default_rng([seed, _SPLITS.index(split), index])
-  label = index % len(CLASSES)
-  drawn = draw_face(rng, CLASSES[label], image_size)
+def draw_record(listed: Listed, *, seed: int, image_size: int) -> dict[str, Any]:
+  """Draws the record of a face as the builder lists it."""
+  expression = CLASSES[listed.label]
+  drawn = draw_face(np.random.default_rng([seed, *listed.file]), expression, image_size)
   causal_mask = cv2.resize(drawn.causal_mask, (face.MAP_SIZE, face.MAP_SIZE), interpolation=cv2.INTER_AREA)
-  return face.record(image=face.png(drawn.image), name=f'{split}_{index:06d}.png', label=label,
-                     expression=CLASSES[label], size=drawn.image.shape[:2], landmarks=drawn.landmarks, source='exact',
+  return face.record(image=face.png(drawn.image), name=listed.name, label=listed.label, expression=expression,
+                     size=drawn.image.shape[:2], landmarks=drawn.landmarks, source='exact',
                      causal_mask=face.png(causal_mask), intensity=drawn.intensity)
 
 
 class _Drawing(NamedTuple):
   """A face that is yet to be drawn, in the place of a file."""
 
-  split: str
+  split: int
   index: int
 
   def stamp(self) -> tuple[int, ...]:
@@ -84,14 +83,10 @@ class Builder(FaceBuilder):
     """Lists the faces to be drawn; there is no ``path``."""
     if path:
       raise UserError('synthetic_faces are drawn; they have no --source.')
-    return {split: [Listed(f'{split}_{i:06d}.png', _Drawing(split, i), i % len(CLASSES))
-                    for i in range(getattr(self.builder_config, split))] for split in _SPLITS}
+    return {split: [Listed(f'{split}_{i:06d}.png', _Drawing(k, i), i % len(CLASSES))
+                    for i in range(getattr(self.builder_config, split))] for k, split in enumerate(_SPLITS)}
 
   def maker(self) -> Callable[[Listed], dict[str, Any] | Reason]:
     """The function that draws a record."""
     config = self.builder_config
-    return functools.partial(_draw_listed, seed=config.seed, image_size=config.image_size)
-
-
-def _draw_listed(listed: Listed, **options: int) -> dict[str, Any]:
-  return draw_record(listed.file.index, split=listed.file.split, **options)
+    return functools.partial(draw_record, seed=config.seed, image_size=config.image_size)
