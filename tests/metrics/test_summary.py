@@ -135,7 +135,8 @@ def test_subsets_are_scored_on_their_own_rows():
   mask, without_duplicates = np.arange(30) < 12, np.arange(30) % 3 > 0
   subset = types.SimpleNamespace(mask=mask, listed=14, duplicates=1, unmatched=1, disagreeing=2)
   nobody = types.SimpleNamespace(mask=np.zeros(30, bool), listed=1, duplicates=0, unmatched=1, disagreeing=0)
-  result = summarise_subsets(rows['label'], rows['prediction'], 3, {'hard': subset, 'nobody': nobody}, without_duplicates)
+  result = summarise_subsets(rows['label'], rows['prediction'], 3, {'hard': subset, 'nobody': nobody},
+                             without_duplicates)
   keys = ('count', 'accuracy', 'accuracy_interval', 'mean_class_accuracy', 'mean_class_interval')
   of = lambda kept: {key: value for key, value in summarise(
       {name: rows[name][kept] for name in ('label', 'prediction')}, CLASSES).items() if key in keys}

@@ -30,7 +30,8 @@ def make(folder, row='plain', seed=0, rate=0.85, *, at='{row}-{seed}', record=No
   right = rng.random(COUNT) < rate
   workdir = folder / at.format(row=row, seed=seed)
   prediction = np.where(right, label, (label + 1) % 8)
-  measures = {'count': COUNT, 'accuracy_interval': wilson(int(right.sum()), COUNT), 'macro_f1': rate - 0.1, 'ece': 0.05, 'nll': 0.5 + rate,
+  measures = {'count': COUNT, 'accuracy_interval': wilson(int(right.sum()), COUNT), 'macro_f1': rate - 0.1,
+              'ece': 0.05, 'nll': 0.5 + rate,
               'mean_class_accuracy': rate - 0.2, 'classes': [f'class {k}' for k in range(8)],
               'confusion': confusion_matrix(label, prediction).tolist()} | result
   write_run(workdir, name=f'priors/{row}', seed=seed, accuracy=float(right.mean()), **measures,
