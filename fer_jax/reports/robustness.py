@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from rich.markup import escape
 
 from fer_jax.reports import figures
-from fer_jax.reports.console import LEAKY, console, table, warn
+from fer_jax.reports.console import console, table, warn
 from fer_jax.reports.words import every_leak, interval, leaks, percent, remarks
 
 # Said wherever the numbers are shown.
@@ -35,8 +35,9 @@ def print_robustness(groups: Mapping[str, Sequence[Mapping[str, Any]]], kinds: S
 
   def add(kind: str, label: str, levels: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     for i, (name, over_seeds) in enumerate(levels.items()):
-      rows.append((('' if i else kind, '' if i else label, *[name + ' LEAKY' * bool(reasons[name])] * several,
-                    percent(_mean(over_seeds, 'accuracy')), _spread(over_seeds),
+      mark = ' LEAKY' * bool(reasons[name])
+      rows.append((('' if i else kind, '' if i else label, *[name + mark] * several,
+                    percent(_mean(over_seeds, 'accuracy')) + mark * (not several), _spread(over_seeds),
                     percent(_mean(over_seeds, 'relative_drop')), percent(_mean(over_seeds, 'mean_class_accuracy'))),
                    False))
 
@@ -48,10 +49,9 @@ def print_robustness(groups: Mapping[str, Sequence[Mapping[str, Any]]], kinds: S
                                               for name, results in groups.items()})
   rows += [None, (('largest class', majority['class'], *[''] * several, percent(majority['share']), '', '',
                    percent(1 / len(first['classes']))), True)]
-  mark = LEAKY if any(reasons.values()) and not several else ''
   out.print(f"\n[bold]{first['protocol']['dataset']}[/] {escape(first['protocol']['split'])} under drawn corruptions: "
             f"{first['protocol']['n']:,} faces, {len(first['classes'])} classes")
-  out.print(table(('corruption', 'severity', *['run'] * several, 'accuracy' + mark, 'sd over seeds, or 95 %',
+  out.print(table(('corruption', 'severity', *['run'] * several, 'accuracy', 'sd over seeds, or 95 %',
                    'relative drop', 'mean class'), rows))
   for kind in shown:
     out.print(f"{kind}: {first['kinds'][kind]['what']}.")
