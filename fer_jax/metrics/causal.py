@@ -5,6 +5,8 @@ much of the explanation lies there; the area under the ROC curve asks whether pi
 outside, whatever the map's scale and offset; the pointing game asks for the map's maximum alone.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy  # Its parts load when they are first used.
 
@@ -29,18 +31,21 @@ def mass_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     (N,) float64 in [0, 1]; 0 for a map without positive mass or not finite, which explains nothing. A uniform map
     scores the share of the image that the mask covers.
   """
-  shares = np.zeros(len(maps))
-  for i, (image, inside) in enumerate(zip(maps, _inside(masks), strict=True)):
+  def share(image: np.ndarray, inside: np.ndarray) -> float:
     positive = np.maximum(resize(image, inside.shape), 0)
-    if 0 < (peak := positive.max()) < np.inf:
-      positive /= peak  # A sum of denormals, or of values near the largest float, would not be one.
-      within, without = positive[inside].sum(), positive[~inside].sum()
-      shares[i] = within / (within + without)  # Never above 1, whatever the order of the sums.
-  return shares
+    if not 0 < (peak := positive.max()) < np.inf:
+      return 0.0
+    positive /= peak  # A sum of denormals, or of values near the largest float, would not be one.
+    within, without = positive[inside].sum(), positive[~inside].sum()
+    return within / (within + without)  # Never above 1, whatever the order of the sums.
+
+  return _each(share, maps, masks)
 
 
 def area_under_curve(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
   """ROC AUC of map values as a detector of mask pixels, per image: the chance that a pixel inside outranks one outside.
+
+  By ranks, as scikit-learn's ``roc_auc_score`` takes eight times as long for the same number.
 
   Args:
     maps: (N, h, w) real; resized bilinearly to the mask. Ties count half, so a constant map scores 0.5.
@@ -49,16 +54,16 @@ def area_under_curve(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
   Returns:
     (N,) float64 in [0, 1]; NaN where the mask is empty or full (see ``usable``) or the map is not finite.
   """
-  areas = np.full(len(maps), np.nan)
-  for i, (image, inside) in enumerate(zip(maps, _inside(masks), strict=True)):
+  def area(image: np.ndarray, inside: np.ndarray) -> float:
     positives = int(inside.sum())
     negatives = inside.size - positives
     image = resize(image, inside.shape).astype(np.float32)  # Resizing rounds: equal values must stay ties.
-    if positives and negatives and np.isfinite(image).all():
-      # Mann-Whitney: the mean rank inside, less the least it could be, over the number of pixels outside.
-      ranks = scipy.stats.rankdata(image)[inside.ravel()]
-      areas[i] = (ranks.mean() - (positives + 1) / 2) / negatives
-  return areas
+    if not positives or not negatives or not np.isfinite(image).all():
+      return np.nan
+    # Mann-Whitney: the mean rank inside, less the least it could be, over the number of pixels outside.
+    return (scipy.stats.rankdata(image)[inside.ravel()].mean() - (positives + 1) / 2) / negatives
+
+  return _each(area, maps, masks)
 
 
 def pointing(maps: np.ndarray, masks: np.ndarray, size: int = 224) -> np.ndarray:
@@ -73,11 +78,13 @@ def pointing(maps: np.ndarray, masks: np.ndarray, size: int = 224) -> np.ndarray
     (N,) float64 in [0, 1]; a map that is constant or not finite points everywhere and scores the mask's share.
   """
   rows, columns = (np.arange(size) * side // size for side in masks.shape[1:])
-  scores = np.zeros(len(maps))
-  for i, (image, inside) in enumerate(zip(maps, _inside(masks), strict=True)):
-    image = resize(alignment.min_max(image), (size, size))
-    scores[i] = alignment.pointing(image, inside[rows[:, None], columns])
-  return scores
+  return _each(lambda image, inside: alignment.pointing(
+      resize(alignment.min_max(image), (size, size)), inside[rows[:, None], columns]), maps, masks)
+
+
+def _each(score: Callable[[np.ndarray, np.ndarray], float], maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+  """(N,) float64 scores of maps and what is inside of masks."""
+  return np.array([score(*pair) for pair in zip(maps, _inside(masks), strict=True)], np.float64)
 
 
 def _inside(masks: np.ndarray) -> np.ndarray:

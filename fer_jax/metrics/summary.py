@@ -100,12 +100,8 @@ def overall(confusion: np.ndarray) -> dict[str, Any]:
 
 
 def _alignment(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-  prior, masks = np.asarray(table['prior']), table.get('causal_mask')
+  prior, masks, maps = np.asarray(table['prior']), table.get('causal_mask'), dict(table['maps'])
   valid = np.asarray(table['landmarks_valid'], bool)
-  if masks is not None:
-    masks = np.asarray(masks)
-    scored = causal.usable(masks)
-  maps = dict(table['maps'])
   constants, units = _constants(table, prior.shape[1:]), {}
   if 'unit_maps' in table:
     units, class_free = action_units.measure(
@@ -116,20 +112,15 @@ def _alignment(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, di
     maps[action_units.CLASS_FREE] = class_free
   rows = {}
   for name, values in maps.items():
-    rows[name] = {
-        'cosine': _mean(alignment.cosine(values[valid], prior[valid])),
-        'pearson': _mean(alignment.pearson(values[valid], prior[valid])),
-        'count': int(valid.sum()),
-        **units.get(name, {}),
-    }
+    mean = lambda score, drawn, which, values=values: _mean(score(values[which], drawn[which]))
+    rows[name] = {'cosine': mean(alignment.cosine, prior, valid), 'pearson': mean(alignment.pearson, prior, valid),
+                  'count': int(valid.sum()), **units.get(name, {})}
     if masks is not None:
-      rows[name] |= {
-          'mass_inside_causal_mask': _mean(causal.mass_inside(values[scored], masks[scored])),
-          'causal_auc': _mean(causal.area_under_curve(values[scored], masks[scored])),
-          'causal_pointing': _mean(causal.pointing(values[scored], masks[scored])),
-          'causal_count': int(scored.sum()),
-          'causal_left_out': int((~scored).sum()),
-      }
+      scored = causal.usable(masks)
+      rows[name] |= {'mass_inside_causal_mask': mean(causal.mass_inside, masks, scored),
+                     'causal_auc': mean(causal.area_under_curve, masks, scored),
+                     'causal_pointing': mean(causal.pointing, masks, scored),
+                     'causal_count': int(scored.sum()), 'causal_left_out': int((~scored).sum())}
   return rows
 
 

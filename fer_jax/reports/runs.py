@@ -165,17 +165,12 @@ def _identity(run: Run) -> str:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-  """The names of rows; what differs is added where several would have the same name: three settings, if that is enough.
-  """
-  found = [settings(run) for run in runs]
-
-  def label(run: Run, ours: Mapping[str, str], most: int) -> str:
+  """The names of rows; what differs is added where several would have the same name, the workdir if need be."""
+  labels, found = [], [settings(run) for run in runs]
+  for run, ours in zip(runs, found, strict=True):
     alike = [theirs for theirs, other in zip(found, runs, strict=True) if other.result['name'] == run.result['name']]
     differing = [f'{key}={value}' for key, value in ours.items() if any(other.get(key) != value for other in alike)]
-    more = f', and {len(differing) - most} more' if len(differing) > most else ''
-    return full_name(run) + (f" ({', '.join(differing[:most])}{more})" if differing else '')
-
-  labels = [label(run, ours, 3) for run, ours in zip(runs, found, strict=True)]
-  if len(set(labels)) < len(labels):
-    labels = [label(run, ours, len(ours)) for run, ours in zip(runs, found, strict=True)]
-  return labels
+    more = f', and {len(differing) - 3} more' if len(differing) > 3 else ''
+    labels.append(full_name(run) + (f" ({', '.join(differing[:3])}{more})" if differing else ''))
+  return [label if labels.count(label) == 1 else f'{label}: {run.workdir}'
+          for label, run in zip(labels, runs, strict=True)]
