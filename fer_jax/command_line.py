@@ -69,6 +69,11 @@ def faces(given: Any) -> tuple[str, str, str]:
   return ('folder', '', given.images) if given.images else (given.dataset, given.variant, given.data_dir)
 
 
+def define_out() -> None:
+  """Defines ``--out``, for ``formats.deliver``."""
+  flags.DEFINE_string('out', None, 'A file for the tables, .md, .csv or .tex, instead of the console.')
+
+
 def overrides(given: Any) -> list[str]:
   """What the command line changes in the config, as ``--config.key=value``."""
   return [f'--config.{key}={value}' for key, value in given['config'].override_values.items()]

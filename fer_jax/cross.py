@@ -29,7 +29,7 @@ def define() -> None:
   flags.DEFINE_list('workdirs', [], "Instead of --config, folders of finished runs; '*' stands for several.")
   flags.DEFINE_string('workdir', None, 'Folder of the result, and of what is trained.', required=True)
   flags.DEFINE_string('data_dir', '', 'Where the data sets of --datasets lie, beside --workdirs.')
-  flags.DEFINE_string('out', None, 'A file for the tables, .md, .csv or .tex, instead of the console.')
+  command_line.define_out()
   command_line.define_start()
 
 

@@ -21,7 +21,7 @@ def define() -> None:
   flags.DEFINE_list('workdirs', [], "Folders of training runs; '*' stands for several, as in 'runs/*'.")
   flags.DEFINE_list('table', [], 'Which tables: rafdb, affectnet7, affectnet8, ferplus, sfew, fer2013, fec, '
                     'KEY_subsets, KEY_au_cues; all by default.')
-  flags.DEFINE_string('out', None, 'A file for the tables, .md, .csv or .tex, instead of the console.')
+  command_line.define_out()
 
 
 def main(given: Any) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from ml_collections import ConfigDict
 
 from fer_jax.errors import UserError
 from fer_jax.training import config_files
@@ -87,3 +88,26 @@ def test_every_form_of_a_flag_is_taken_and_recorded(arguments, tmp_path):
   name, seed, cache, overrides = json.loads(done.stdout)
   assert name.startswith('pal') and seed == 3 and cache is False
   assert overrides == ['--config.seed=3', '--config.data.cache=False']
+
+
+@pytest.fixture
+def config():
+  values = {'order': 'stored', 'rate': 0.5, 'sizes': (1, 2), 'cache': True, 'head': {'mean': 'running'}}
+  return ConfigDict(values).lock()
+
+
+def test_changes_are_python_literals_or_plain_text(config):
+  config_files.change_config(config, ['order=sorted', 'rate=1', 'sizes=(3, 4)', 'cache=False', 'head.mean="batch"'])
+  assert config.to_dict() == {'order': 'sorted', 'rate': 1.0, 'sizes': (3, 4), 'cache': False,
+                              'head': {'mean': 'batch'}}
+  config_files.change_config(config, ['order=a=b c'])
+  assert config.order == 'a=b c'
+
+
+@pytest.mark.parametrize('change, message', [
+    ('ordre=sorted', '--set=ordre=sorted: Key "ordre" does not exist'), ('rate=fast', '--set=rate=fast: Could not'),
+    ('head.x.y=1', '--set=head.x.y=1: '), ('order', '--set=order: write --set=KEY=VALUE')])
+def test_changes_that_cannot_be(config, change, message):
+  with pytest.raises(UserError) as error:
+    config_files.change_config(config, [change])
+  assert str(error.value).startswith(message)
