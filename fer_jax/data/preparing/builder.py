@@ -9,6 +9,7 @@ import abc
 import collections
 import dataclasses
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ import tensorflow_datasets as tfds
 
 from fer_jax.data import face
 from fer_jax.data.preparing import beam, contents, pool
-from fer_jax.data.preparing.records import Listed, Reason, Settings, make_record
+from fer_jax.data.preparing.records import Listed, Reason, make_record
 from fer_jax.errors import UserError, nearest, raise_if
 from fer_jax.runtime.progress import progress
 
@@ -110,7 +111,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def maker(self) -> Callable[[Listed], dict[str, Any] | Reason]:
     """The pure function from a listed face to its record, or to the reason why there is none."""
     expressions = tuple(map(face.canonical, self.classes()))
-    return functools.partial(make_record, Settings(expressions, self.align_size, self._landmark_model))
+    return functools.partial(make_record, expressions=expressions, align_size=self.align_size,
+                             landmark_model=self._landmark_model)
 
   def classes(self) -> tuple[str, ...]:
     """The classes of this variant."""
@@ -176,9 +178,9 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       raise_if(problems, what, f'{hint}\nObtain the file anew, or leave such lines out with --strict=false.')
     self._lines += problems
 
-  def note(self, text: str) -> None:
+  def note(self, *texts: str) -> None:
     """Has the summary of the prepared data say something."""
-    self._notes.append(text)
+    self._notes += texts
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(features=features(self.classes(), self.EXTRA),
@@ -195,15 +197,12 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _check(self, splits: Mapping[str, Sequence[Listed]]) -> None:
     """Raises UserError where a name occurs twice, or the faces of a class are not as many as in the official data."""
-    where: dict[str, str] = {}
-    twice = []
-    for split, listed in splits.items():
-      for one in listed:
-        if (other := where.setdefault(one.name, split)) != split and self.DISJOINT:
-          twice.append(f'{one.name}: in {other} and in {split}')
-      if len({one.name for one in listed}) < len(listed):
-        counts = collections.Counter(one.name for one in listed)
-        twice += [f'{name}: {count} times in {split}' for name, count in counts.items() if count > 1]
+    names = {split: collections.Counter(one.name for one in listed) for split, listed in splits.items()}
+    twice = [f'{name}: {count} times in {split}' for split, counts in names.items() for name, count in counts.items()
+             if count > 1]
+    if self.DISJOINT:
+      twice += [f'{name}: in {one} and in {other}' for one, other in itertools.combinations(names, 2)
+                for name in names[one] if name in names[other]]
     raise_if(twice, f'{self.name}: an image is listed once and belongs to one split, unlike these')
     problems = []
     for split, expected in self.COUNTS.get(self.variant, {}).items():

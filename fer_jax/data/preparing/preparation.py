@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +84,13 @@ def summary(builder: FaceBuilder) -> str:
     UserError: it lacks its ``contents.json``.
   """
   contents = builder.contents()
-  splits: Mapping[str, Any] = contents['splits']
-  lines = [' ' * 22 + ''.join(f'{split:>10}' for split in splits), _row('faces', splits, lambda s: s['faces'])]
-  for i, name in enumerate(contents['classes']):
-    lines.append(_row(f'  {i} {name}', splits, lambda s, i=i: s['labels'][i]))
-  lines.append(_row('  unlabelled', splits, lambda s: s['unlabelled']))
-  for source in next(iter(splits.values()))['landmarks']:
-    lines.append(_row(f'landmarks: {source}', splits, lambda s, source=source: s['landmarks'][source]))
-  lines = [line for line in lines if line]
+  splits = list(contents['splits'].values())
+  counts = {'faces': [facts['faces'] for facts in splits]}
+  counts |= {f'  {i} {name}': [facts['labels'][i] for facts in splits] for i, name in enumerate(contents['classes'])}
+  counts['  unlabelled'] = [facts['unlabelled'] for facts in splits]
+  counts |= {f'landmarks: {name}': [facts['landmarks'][name] for facts in splits] for name in splits[0]['landmarks']}
+  lines = [' ' * 22 + ''.join(f'{split:>10}' for split in contents['splits'])]
+  lines += [f'{name:<22}' + ''.join(f'{n:>10,}' for n in row) for name, row in counts.items() if any(row)]
   if contents['skipped']:
     names = (builder.data_path / SKIPPED).read_text().splitlines()
     lines += [f'Left out {len(names)} image(s) or line(s), all listed in {builder.data_path / SKIPPED}:',
@@ -127,12 +126,6 @@ def describe(dataset: str) -> str:
   if cls.COUNTS and cls.RECALLED:
     lines.append('These counts are not certain: others are told, and accepted.')
   return '\n'.join(lines)
-
-
-def _row(name: str, splits: Mapping[str, Any], count: Any) -> str:
-  """A line of a table; '' where all of it is 0."""
-  counts = [count(facts) for facts in splits.values()]
-  return f'{name:<22}' + ''.join(f'{n:>10,}' for n in counts) if any(counts) else ''
 
 
 @contextlib.contextmanager

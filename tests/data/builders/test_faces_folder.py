@@ -75,7 +75,7 @@ def test_accepted_layouts(tmp_path, path, level):
   assert list(faces.splits['train']) == ['Happy', 'müde', 'staunend', 'surprised']
   assert list(faces.splits['train']['Happy']) == ['train/Happy/1.png', 'train/Happy/below/1.JPG']
   assert faces.splits['train']['Happy']['train/Happy/below/1.JPG'].read() == jpeg(1)
-  assert list(faces.splits['valid']['Happy']) == ['Validation/Happy/1.png'] and not faces.ignored
+  assert list(faces.splits['valid']['Happy']) == ['Validation/Happy/1.png'] and not faces.notes
 
 
 @pytest.mark.parametrize('name', ['val', 'valid', 'validation', 'VAL'])
@@ -86,7 +86,7 @@ def test_names_of_the_validation_split(tmp_path, name):
 
 def test_images_outside_of_the_splits_are_ignored_and_told(tmp_path):
   faces = reader.open_files(write(tmp_path, {'train/a/1.png': b'', 'cover.png': b'', 'testing/a/1.png': b''}))
-  assert faces.ignored == ['cover.png', 'testing/a/1.png']
+  assert faces.notes == ['2 image(s) outside of the folders of the splits were ignored, e.g. cover.png']
 
 
 # The order of the classes.

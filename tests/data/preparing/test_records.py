@@ -9,10 +9,10 @@ import pytest
 from fer_jax.data import face
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing.files import File
-from fer_jax.data.preparing.records import Listed, Settings, make_record
+from fer_jax.data.preparing.records import Listed, make_record
 from fer_jax.landmarks import align
 
-PLAIN = Settings(('happiness', None))
+PLAIN = {'expressions': ('happiness', None)}
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +23,7 @@ def drawn():
 def make(tmp_path, image, settings=PLAIN, kind='PNG', **options):
   path = tmp_path / 'a'
   (image if isinstance(image, PIL.Image.Image) else PIL.Image.fromarray(image)).save(path, kind)
-  return make_record(settings, Listed('a.png', File(str(path)), options.pop('label', 0), **options))
+  return make_record(Listed('a.png', File(str(path)), options.pop('label', 0), **options), **settings)
 
 
 def pixels(record):
@@ -65,7 +65,7 @@ def test_a_box_without_a_pixel_is_a_reason(drawn, tmp_path, box):
 
 
 def test_points_are_aligned_by_and_carry_all_along(drawn, tmp_path):
-  settings = Settings(('happiness',), align_size=48)
+  settings = {'expressions': ('happiness',), 'align_size': 48}
   points = align.five_points(drawn.landmarks)
   for given in (None, points):
     record = make(tmp_path, drawn.image, settings, landmarks=drawn.landmarks, points=given, box=(8, 8, 56, 56))
@@ -77,7 +77,7 @@ def test_points_are_aligned_by_and_carry_all_along(drawn, tmp_path):
 def test_without_trusted_points_the_box_is_fitted(tmp_path):
   pytest.importorskip('dlib', reason='landmarks need dlib')
   noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-  record = make(tmp_path, noise, Settings(('happiness',), align_size=30), box=(0, 0, 60, 30), label=-1)
+  record = make(tmp_path, noise, PLAIN | {'align_size': 30}, box=(0, 0, 60, 30), label=-1)
   assert face.LANDMARK_SOURCES[record['landmark_source']] == 'image_box'
   np.testing.assert_array_equal(pixels(record), align.warp(noise, align.fitted((0, 0, 60, 30), 30), 30))
   plain = make(tmp_path, noise, box=(0, 0, 60, 30), label=-1)
@@ -104,7 +104,7 @@ def test_a_class_that_is_no_expression_has_an_empty_map(drawn, tmp_path):
 def test_reasons(tmp_path, content, reason):
   if content is not None:
     (tmp_path / 'a').write_bytes(content)
-  made = make_record(PLAIN, Listed('a.png', File(str(tmp_path / 'a')), 0))
+  made = make_record(Listed('a.png', File(str(tmp_path / 'a')), 0), **PLAIN)
   assert isinstance(made, str) and reason in made
 
 

@@ -151,11 +151,7 @@ def _read_table(table: File, images: Mapping[str, File], unlisted: dict[str, Fil
 
 
 def _lines(table: File) -> list[tuple[int, str, str]]:
-  """The number and text of each line that is neither blank nor the header, as ``read_lines`` takes them.
-
-  Raises:
-    UserError: there is none, or the file cannot be read.
-  """
+  """The number and text of each line that is neither blank nor the header; UserError where there is none."""
   # Line by line, because a lost quote would swallow the lines that follow.
   lines = [(number, line, '') for number, line in enumerate(table.text().split('\n'), 1)
            if line.strip() and not (number == 1 and line.lstrip('"').startswith(COLUMNS[0]))]
@@ -243,11 +239,7 @@ def _read_folder(folder: Tree, classes: int) -> Split:
 
 
 def _read_annotation(path: str, parts: Mapping[str, File], classes: int) -> Face:
-  """Reads the four files of a face; of expressions from ``classes`` on, the first.
-
-  Raises:
-    ValueError: one is not as it should be; the message names it.
-  """
+  """Reads the four files of a face, of expressions from ``classes`` on the first; ValueError names one that is bad."""
   def read(part, convert, *args):
     try:
       array = np.lib.format.read_array(io.BytesIO(parts[part].read()), allow_pickle=False)
@@ -277,15 +269,14 @@ def names_in_first_release(path: str, faces: Sequence[Face]) -> dict[str, str]:
   rows = _lines(File(os.path.expanduser(path)))[1:]
   names, problems = {}, []
   for face in faces:
-    id_ = int(face.path.partition('.')[0])
     try:
-      if id_ >= len(rows):
-        raise ValueError(f'there is no such line, the file has {len(rows) + 1:,} faces')
-      number, line, _ = rows[id_]
+      number, line, _ = rows[int(face.path.partition('.')[0])]
       first = read_line(line, classes=0)
       if first.label != face.label:
         raise ValueError(f'{EXPRESSIONS[face.label]}, but {EXPRESSIONS[first.label]} in line {number}')
       names[face.path] = f'{PurePosixPath(first.path).stem}.jpg'
+    except IndexError:
+      problems.append(f'{face.path}: there is no such line, the file has {len(rows) + 1:,} faces')
     except (ValueError, csv.Error) as e:
       problems.append(f'{face.path}: {e}')
   raise_if(problems, f'--first_release: {path} does not agree with the second release', '\nGive validation.csv of the '

@@ -44,11 +44,7 @@ class Builder(FaceBuilder):
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the images of every split that there is."""
     faces = files.open_files(path)
-    for text in files.check_classes(faces, list(self._folders)):
-      self.note(text)
-    if faces.ignored:
-      self.note(f'{len(faces.ignored):,} image(s) outside of the folders of the splits were ignored, e.g. '
-                f'{faces.ignored[0]}')
+    self.note(*files.check_classes(faces, list(self._folders)), *faces.notes)
     if others := [name for name in self.classes() if not face.canonical(name)]:
       self.note(f'No expression of this project, so the action-unit maps are empty: {", ".join(others)}. Expressions '
                 f'are {", ".join(face.EXPRESSIONS)}.')

@@ -21,7 +21,7 @@ class Faces(NamedTuple):
 
   root: str
   splits: dict[str, dict[str, dict[str, File]]]
-  ignored: list[str]  # Paths of images outside of the folders of the splits.
+  notes: list[str]  # What there is to say.
 
 
 def open_files(path: str | None, how_to: str = HOW_TO) -> Faces:
@@ -55,7 +55,9 @@ def open_files(path: str | None, how_to: str = HOW_TO) -> Faces:
     splits[split] = {}
     for name, file in files.items():
       splits[split].setdefault(name.partition('/')[0], {})[f'{folders[split]}/{name}'] = file
-  return Faces(tree.root, splits, [name for name in tree.images() if name.partition('/')[0] not in folders.values()])
+  ignored = [name for name in tree.images() if name.partition('/')[0] not in folders.values()]
+  return Faces(tree.root, splits, [f'{len(ignored):,} image(s) outside of the folders of the splits were ignored, e.g. '
+                                   f'{ignored[0]}'] if ignored else [])
 
 
 def listed(faces: Faces, labels: Mapping[str, int], hint: str) -> dict[str, list[Listed]]:

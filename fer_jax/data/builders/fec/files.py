@@ -118,13 +118,13 @@ class Split:
   def coverage(self) -> str:
     """A table of what became of the triplets, by type; the type of a malformed line is unknown."""
     counts = collections.Counter((self._outcome(triplet), triplet.type) for triplet in self._triplets)
-    rows = {'listed': [sum(counts[outcome, kind] for outcome in OUTCOMES) for kind in triplets.TYPES]}
-    rows |= {outcome: [counts[outcome, kind] for kind in triplets.TYPES] for outcome in OUTCOMES}
-    totals = {name: sum(row) for name, row in rows.items()}
-    totals['listed'] += len(self.malformed)
-    lines = [f'{name:<18}' + ''.join(f'{n:>13,}' for n in (*row, totals[name])) for name, row in rows.items()]
-    lines.insert(1, f'{"malformed":<18}' + f'{"-":>13}' * len(triplets.TYPES) + f'{len(self.malformed):>13,}')
-    return '\n'.join([' ' * 18 + ''.join(f'{kind:>13}' for kind in (*triplets.TYPES, 'total')), *lines]) + '\n'
+    rows = {outcome: [counts[outcome, kind] for kind in triplets.TYPES] for outcome in OUTCOMES}
+    listed, malformed = map(sum, zip(*rows.values(), strict=True)), len(self.malformed)
+    table = [('', *triplets.TYPES, 'total'), ('listed', *listed, len(self._triplets) + malformed),
+             ('malformed', *'-' * len(triplets.TYPES), malformed)]
+    table += [(name, *row, sum(row)) for name, row in rows.items()]
+    text = lambda cell: f'{cell:,}' if isinstance(cell, int) else cell
+    return ''.join(f'{name:<18}' + ''.join(f'{text(cell):>13}' for cell in cells) + '\n' for name, *cells in table)
 
   def _outcome(self, triplet: Triplet) -> str:
     """One of ``OUTCOMES``, the first that applies."""

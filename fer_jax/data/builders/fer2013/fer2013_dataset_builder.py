@@ -61,9 +61,7 @@ class Builder(FaceBuilder):
       self.COUNTS = {'folder': files.COUNTS}
     else:
       self.note('test is PublicTest and PrivateTest together: the names of the files do not tell them apart')
-    if faces.ignored:
-      self.note(f'{len(faces.ignored):,} image(s) outside of the folders of the splits were ignored, e.g. '
-                f'{faces.ignored[0]}')
+    self.note(*faces.notes)
     names = {folder: face.canonical(folder) for folders in faces.splits.values() for folder in folders}
     labels = {folder: self.CLASSES.index(name) for folder, name in names.items() if name in self.CLASSES}
     return faces_folder.listed(faces, labels, f'The classes are {", ".join(self.CLASSES)}.')

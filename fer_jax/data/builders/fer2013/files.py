@@ -146,11 +146,7 @@ def _open(path: str | None) -> tuple[Tree, File | None]:
 
 
 def _find(tree: Tree, name: str) -> File | None:
-  """The file of this name, wherever it is.
-
-  Raises:
-    UserError: there are several.
-  """
+  """The file of this name, wherever it is; UserError where there are several."""
   found = [file for path, file in tree.files.items() if path.rpartition('/')[2] == name]
   if len(found) > 1:
     raise UserError(f'{tree.root} has {name} more than once: {", ".join(map(str, found))}. Keep one.')
@@ -168,18 +164,10 @@ def _hint(tree: Tree) -> str:
 
 
 def _read(file: File, columns: Sequence[str], parse: Callable[..., Any]) -> tuple[list[tuple[int, Any]], list[str]]:
-  """Reads a csv file whose first line names its columns.
+  """Reads a csv file whose first line names its columns, as ``read_lines`` does.
 
-  Args:
-    file: the file.
-    columns: names of the columns that are wanted, in lower case; they may come in any order, with spaces.
-    parse: makes a row of the texts of these columns; ValueError says what is wrong.
-
-  Returns:
-    As ``read_lines``.
-
-  Raises:
-    UserError: the file cannot be read or lacks columns.
+  ``columns`` are wanted, in lower case; they may come in any order, with spaces. ``parse`` makes a row of their texts.
+  UserError where the file cannot be read or lacks columns.
   """
   lines = file.rows()
   first, fields, _ = next(lines, (0, [], ''))

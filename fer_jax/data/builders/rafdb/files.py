@@ -102,11 +102,7 @@ def _no_table(root: Tree) -> UserError:
 
 
 def _folder(root: Tree, folder: str, ending: str) -> _Folder:
-  """The files of a folder, or of one of the same name in it, as some programs unpack.
-
-  Raises:
-    UserError: it is still packed.
-  """
+  """The files of a folder, or of one of the same name in it, as some programs unpack; UserError where it is packed."""
   found = root.below(f'{folder}/').level_of(rf'[^/]+{re.escape(ending)}')
   files = {name.removesuffix(ending): file for name, file in found.files.items() if name.endswith(ending)}
   packed = f'/{folder.rpartition("/")[2]}.zip'
@@ -146,11 +142,7 @@ def _read_attributes(file: File) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def _numbers(file: File, count: int, what: str) -> tuple[float, ...]:
-  """The numbers in a file, separated by white space.
-
-  Raises:
-    ValueError: it cannot be read, or has something else.
-  """
+  """The numbers in a file, separated by white space; ValueError where it has something else or cannot be read."""
   try:
     content = file.read()
   except ValueError as e:

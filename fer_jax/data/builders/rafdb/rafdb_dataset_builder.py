@@ -33,6 +33,5 @@ class Builder(FaceBuilder):
     """Lists the faces of the variant."""
     found = files.open_files(path, self.variant)
     self.leave_out(found.problems, f'{found.table}: lines that cannot be used')
-    for note in found.notes:
-      self.note(note)
+    self.note(*found.notes)
     return {split: [face for face in found.faces if face.name.startswith(f'{split}_')] for split in files.SPLITS}

@@ -25,6 +25,5 @@ class Builder(FaceBuilder):
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the images of every split that is there."""
     found = files.open_files(path)
-    for note in found.notes:
-      self.note(note)
+    self.note(*found.notes)
     return found.splits
