@@ -37,7 +37,7 @@ class Protocol:
 
 
 def describe(protocol: Protocol, record: Mapping[str, Any], faces: Split, split: str) -> dict[str, Any]:
-  """What a number measured on a split of the run's data set rests on, and whether it is leaky (``reports.table``).
+  """What a number measured on a split of the run's data set rests on, and whether it is leaky (``reports.words``).
   """
   data = protocol.data
   seen = split in data.train.split('+')

@@ -190,7 +190,7 @@ def test_the_own_test_split_is_not_looked_at_again_where_its_predictions_are_lef
 def test_rows_and_columns_have_the_shortest_names_that_tell_them_apart(asked, data, tmp_path):
   data['fer2013', 'valid'] = data['fer2013', 'test']
   first = make_run(tmp_path, 'ferplus')
-  further = [cross.Test('fer2013', 'votes', 'test'), cross.Split('fer2013', 'votes', 'valid')]
+  further = [cross.Test('fer2013', 'votes', 'test'), cross.Test('fer2013', 'votes', 'valid')]
   result = cross.measure([first, make_run(tmp_path, 'ferplus', name='wide', model__backbone__width=32)], further[:1])
   assert [test['name'] for test in result['tests']] == ['ferplus', 'fer2013']
   assert {cell['row'] for cell in result['cells']} == {'baseline on ferplus', 'wide on ferplus'}
@@ -289,9 +289,9 @@ def test_the_plan_has_a_training_for_each_data_set_and_seed(data):
   assert [(job.row, job.seed, job.workdir) for job in jobs] == [
       (row, seed, f'runs/cross/{row}-{seed}') for seed in (0, 1) for row in ('ferplus', 'fer2013_votes')]
   assert jobs[3].command == (
-      sys.executable, '-m', 'fer_jax.train', f'--config={ROOT}/configs/baseline.py:fer2013', '--config.epochs=1.0',
-      '--config.model.backbone.width=4', '--config.data.variant=votes', '--config.seed=1',
-      '--workdir=runs/cross/fer2013_votes-1')
+      sys.executable, '-m', 'fer_jax.train', f'--config={ROOT}/configs/baseline.py:fer2013', '--config.seed=1',
+      '--workdir=runs/cross/fer2013_votes-1', '--config.epochs=1.0', '--config.model.backbone.width=4',
+      '--config.data.variant=votes')
   row = plan('ferplus', 'fer2013', config='configs/ablations/pal.py:*:true_class')[1]
   assert f'--config={ROOT}/configs/ablations/pal.py:fer2013:true_class' in row.command
 

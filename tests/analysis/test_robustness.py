@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -63,10 +64,15 @@ def seen(test_split, monkeypatch):
 
     return evaluator
 
-  system = setup.System(None, {}, None, 1)
   monkeypatch.setattr(setup, 'make_evaluator', make_evaluator)
-  monkeypatch.setattr(setup, 'load', lambda workdir, mesh, data_dir=None: setup.Trained(
-      workdir, setup.make_protocol(read_config(workdir)), read_run(workdir), system, {}, 1))
+
+  def load(workdir, mesh, changes=(), data_dir=None):
+    config = read_config(workdir)
+    recipe = SimpleNamespace(augment=config.augment.to_dict())
+    return setup.Trained(workdir, setup.make_protocol(config), read_run(workdir),
+                         setup.System(recipe, {}, None, 1), {}, 1)
+
+  monkeypatch.setattr(setup, 'load', load)
   return shown
 
 
