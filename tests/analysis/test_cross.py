@@ -222,6 +222,11 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(runs, data, asked, tmp_pa
   assert 'test of fer2013 has no face of the classes anger, fear' in said(runs[:2])
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+  monkeypatch.setenv('COLUMNS', '200')  # So that no cell of a table is wrapped.
+
+
 def tables_of(result, form=''):
   return render(make_tables(result), form)
 
