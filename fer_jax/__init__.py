@@ -11,16 +11,16 @@ import importlib
 __version__ = '0.1.0'
 
 _HOMES = {
+    'Arm': 'models.heads.arm',
+    'RegionAttention': 'models.heads.region_attention',
     'UserError': 'errors',
     'action_unit_map': 'landmarks.action_units',
     'alignment_loss': 'losses.alignment',
-    'arm': 'models.heads.arm',
     'attribution_map': 'attribution.from_function',
     'bootstrap': 'metrics.intervals',
     'landmark_heatmap': 'landmarks.heatmap',
     'mcnemar': 'metrics.comparison',
     'rank_loss': 'losses.region_bias',
-    'region_attention': 'models.heads.region_attention',
     'region_boxes': 'landmarks.regions',
     'triplet_loss': 'losses.triplet',
     'wilson': 'metrics.intervals',

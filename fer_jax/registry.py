@@ -1,7 +1,7 @@
 """Finds components by name: the module is the registration.
 
 ``find('losses', 'cross_entropy')`` imports ``fer_jax/losses/cross_entropy.py`` and returns the object of that name in
-it. Adding a loss, head, backbone, attribution or data set is adding one file.
+it, or the class CrossEntropy. Adding a loss, head, backbone, attribution or data set is adding one file.
 """
 
 import importlib
@@ -27,7 +27,8 @@ def find(kind: str, name: str) -> Any:
   """
   if name not in names(kind):
     raise UserError(f"unknown {kind} '{name}'{nearest(str(name), names(kind))}")
-  return getattr(importlib.import_module(f'fer_jax.{kind}.{name}'), name)
+  module = importlib.import_module(f'fer_jax.{kind}.{name}')
+  return getattr(module, name, None) or getattr(module, name.title().replace('_', ''))
 
 
 def check_options(what: str, function: Callable[..., Any], options: Mapping[str, Any], given: int = 0) -> None:
@@ -38,6 +39,7 @@ def check_options(what: str, function: Callable[..., Any], options: Mapping[str,
   """
   parameters = list(inspect.signature(function).parameters.values())[given:]
   known = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+  known -= {'parent'}  # Every module of linen has one, and it is no option.
   for name in options:
     if name not in known:
       raise UserError(f"{what} has no option '{name}'{nearest(name, known)}")

@@ -19,6 +19,13 @@ def test_an_unknown_name_suggests_the_nearest():
     registry.find('losses', 'crossentropy')
 
 
+def test_a_head_is_a_class_whose_fields_are_its_options():
+  head = registry.find('models.heads', 'region_attention')
+  assert head.__name__ == 'RegionAttention'
+  with pytest.raises(UserError, match='no option .parent.*Choices: classes, form, name, relation_attention, self_att'):
+    registry.check_options('it', head, {'parent': None})
+
+
 def test_options_are_checked_against_the_signature():
   def component(context, size, depth=3):
     return context, size, depth

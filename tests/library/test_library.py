@@ -86,8 +86,8 @@ def test_the_triplet_loss_by_hand():
 
 
 def test_heads_are_modules_of_linen():
-  for head, features in ((fer_jax.region_attention(5), jnp.ones((2, 6, 1, 1, 8))), (fer_jax.arm(5, block=2, kernel=2),
-                                                                                  jnp.ones((2, 3, 3, 8)))):
-    (logits, _, weights), _ = head.init_with_output(jax.random.key(0), features, False)
+  for head, features in ((fer_jax.RegionAttention(5), jnp.ones((2, 6, 1, 1, 8))),
+                         (fer_jax.Arm(5, block=2, kernel=2), jnp.ones((2, 3, 3, 8)))):
+    (logits, *_), _ = head.init_with_output(jax.random.key(0), features, False)
     assert logits.shape == (2, 5)
   np.testing.assert_allclose(fer_jax.rank_loss(jnp.full((2, 6), 1 / 6), 0.1), 0.1, rtol=1e-6)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fer_jax.errors import UserError
 from fer_jax.losses.triplet import triplet
-from fer_jax.models.heads.embedding import embedding as embedding_head
+from fer_jax.models.heads.embedding import Embedding
 
 MARGINS = (0.1, 0.2, 0.2)
 
@@ -123,7 +123,7 @@ def test_gradient_is_finite_at_a_collapsed_embedding():
 
 def test_gradient_is_finite_where_a_normalised_embedding_was_zero():
   # Zero features and no bias: the head has nothing to normalise. One such face, and all of them.
-  head = embedding_head(3, dim=4)
+  head = Embedding(3, dim=4)
   features = np.random.default_rng(0).normal(size=(3, 1, 1, 5)).astype(np.float32)
   variables = head.init(jax.random.key(0), features, False)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.models.heads.arm import arm, arrange
+from fer_jax.models.heads.arm import Arm, arrange
 
 K = 3
 SMALL = {'block': 2, 'kernel': 3, 'stride': 2}  # 3 x 3 x 8 features: two planes of 6 x 6, a map of 2 x 2.
@@ -17,7 +17,7 @@ MASK = np.array([True, True, False, True])
 def draw(seed=0, shape=SHAPE, **options):
   """A head, variables of random numbers, features."""
   rng = np.random.default_rng(seed)
-  head = arm(K, **{**SMALL, **options})
+  head = Arm(K, **{**SMALL, **options})
   features = rng.normal(size=shape).astype(np.float32)
   shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), features, False))
   variables = jax.tree.map(lambda leaf: rng.uniform(0.3, 1.5, leaf.shape).astype(np.float32), shapes)
@@ -95,7 +95,7 @@ def test_with_one_plane_arrangement_is_depth_to_space():
 
 
 def test_parameter_counts_of_the_paper():
-  head = arm(7)
+  head = Arm(7)
   shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), jnp.zeros((1, 7, 7, 512)), False))
   sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in shapes['params'].items()}
   assert sizes == {'de_albino': 1024, 'bn': 4, 'alpha': 1, 'fc': 854}
@@ -104,13 +104,13 @@ def test_parameter_counts_of_the_paper():
 
 
 def test_alpha_starts_at_1_and_the_running_mean_at_0():
-  head = arm(K, **SMALL)
+  head = Arm(K, **SMALL)
   variables = head.init(jax.random.key(0), draw()[2], False)
   assert variables['params']['alpha'] == 1 and not np.any(variables['batch_stats']['global_mean'])
 
 
 def test_pixels_near_the_border_enter_fewer_windows():
-  head = arm(7)
+  head = Arm(7)
   features = jnp.zeros((1, 7, 7, 512))
   variables = head.init(jax.random.key(0), features, False)
   variables['params']['de_albino']['kernel'] = jnp.ones((32, 32, 1, 1))

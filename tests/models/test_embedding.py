@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax.models.heads.embedding import embedding
+from fer_jax.models.heads.embedding import Embedding
 
 FEATURES = np.random.default_rng(0).normal(size=(5, 2, 3, 6)).astype(np.float32)
 
@@ -15,7 +15,7 @@ def init(head):
 
 
 def test_equals_numpy():
-  head = embedding(7, dim=3)
+  head = Embedding(7, dim=3)
   variables = init(head)
   # Biases start at 0; others tell a missing one.
   variables = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.arange(leaf.size).reshape(leaf.shape), variables)
@@ -25,7 +25,7 @@ def test_equals_numpy():
   expected = pooled @ weights['embed']['kernel'] + weights['embed']['bias']
   np.testing.assert_allclose(logits, pooled @ weights['fc']['kernel'] + weights['fc']['bias'], rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(embedded, expected / np.linalg.norm(expected, axis=1, keepdims=True), rtol=1e-4, atol=1e-5)
-  plain = embedding(7, dim=3, normalised=False).apply(variables, FEATURES, False)
+  plain = Embedding(7, dim=3, normalised=False).apply(variables, FEATURES, False)
   np.testing.assert_allclose(plain[1], expected, rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(plain[0], logits)
   assert region_weights is None
@@ -35,7 +35,7 @@ def test_equals_numpy():
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_shapes_and_lengths(dim, dtype):
   for normalised in (True, False):
-    head = embedding(7, dim=dim, normalised=normalised)
+    head = Embedding(7, dim=dim, normalised=normalised)
     logits, embedded, _ = head.apply(init(head), FEATURES.astype(dtype), False)
     assert logits.shape == (5, 7) and embedded.shape == (5, dim)
     assert logits.dtype == embedded.dtype == jnp.float32
@@ -47,14 +47,14 @@ def test_shapes_and_lengths(dim, dtype):
 
 
 def test_a_normalised_embedding_does_not_depend_on_the_scale_of_features():
-  head = embedding(7, dim=4)
+  head = Embedding(7, dim=4)
   variables = init(head)  # Without a bias so far.
   one, other = (head.apply(variables, scale * FEATURES, False)[1] for scale in (1, 1000))
   np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_logits_do_not_depend_on_the_embedding():
-  heads = [embedding(7, dim=dim) for dim in (2, 16)]
+  heads = [Embedding(7, dim=dim) for dim in (2, 16)]
   variables = [init(head) for head in heads]
   logits = [head.apply(own, FEATURES, False)[0] for head, own in zip(heads, variables, strict=True)]
   np.testing.assert_array_equal(*logits)  # Not even their initial weights do.
@@ -66,7 +66,7 @@ def test_logits_do_not_depend_on_the_embedding():
 
 
 def test_rows_are_independent():
-  head = embedding(7, dim=4)
+  head = Embedding(7, dim=4)
   variables = init(head)
   for all_rows, one in zip(head.apply(variables, FEATURES, True)[:2], head.apply(variables, FEATURES[2:3], True)[:2],
                            strict=True):
@@ -75,7 +75,7 @@ def test_rows_are_independent():
 
 @pytest.mark.parametrize('normalised', [True, False])
 def test_zero_features_have_a_finite_embedding_and_gradient(normalised):
-  head = embedding(7, dim=4, normalised=normalised)
+  head = Embedding(7, dim=4, normalised=normalised)
   variables = init(head)
 
   def loss(variables, features):
@@ -88,7 +88,7 @@ def test_zero_features_have_a_finite_embedding_and_gradient(normalised):
 
 
 def test_dropout_in_training_alone():
-  plain, head = embedding(7, dim=4), embedding(7, dim=4, dropout=0.5)
+  plain, head = Embedding(7, dim=4), Embedding(7, dim=4, dropout=0.5)
   variables = init(head)
   apply = lambda train, seed: head.apply(variables, FEATURES, train, rngs={'dropout': jax.random.key(seed)})[:2]
   for i, expected in enumerate(plain.apply(variables, FEATURES, True)[:2]):
@@ -99,7 +99,7 @@ def test_dropout_in_training_alone():
 
 def test_dropout_hits_both_outputs_alike():
   # Weights of 1 make every output the sum of what dropout has left of the pooled features.
-  head = embedding(7, dim=4, normalised=False, dropout=0.5)
+  head = Embedding(7, dim=4, normalised=False, dropout=0.5)
   ones = jax.tree.map(lambda leaf: jnp.full_like(leaf, leaf.ndim - 1), init(head))
   logits, embedded, _ = head.apply(ones, FEATURES, True, rngs={'dropout': jax.random.key(0)})
   np.testing.assert_allclose(logits[:, :4], embedded, rtol=1e-6)

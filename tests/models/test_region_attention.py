@@ -7,7 +7,7 @@ import pytest
 
 from fer_jax.errors import UserError
 from fer_jax.models.classifier import make_classifier
-from fer_jax.models.heads.region_attention import region_attention
+from fer_jax.models.heads.region_attention import RegionAttention
 
 FORMS = ('code', 'paper')
 B, R, C, K = 3, 5, 6, 4
@@ -46,7 +46,7 @@ def by_hand(params, features, form, self_attention=True, relation_attention=True
 def make(seed=0, classes=K, shape=(B, R, 2, 3, C), **options):
   """A head, parameters of random numbers and features."""
   rng = np.random.default_rng(seed)
-  head = region_attention(classes, **options)
+  head = RegionAttention(classes, **options)
   features = rng.normal(size=shape).astype(np.float32)
   shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), features, False))
   params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)['params']
@@ -147,7 +147,7 @@ def test_bfloat16_features_give_float32_outputs():
 
 def test_an_unknown_form_is_named():
   with pytest.raises(UserError, match="model.head.form='release': choose 'code' or 'paper'"):
-    region_attention(7, form='release')
+    RegionAttention(7, form='release')
 
 
 OPTIONS = {'backbone': {'name': 'resnet', 'depth': 10, 'width': 4, 'stem': 'small'},

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.models.heads.wildcat import wildcat
+from fer_jax.models.heads.wildcat import Wildcat
 
 
 @pytest.mark.parametrize('share, kept', [(0.5, 3), (1.0, 6), (0.01, 1)])
 def test_a_logit_is_the_mean_of_the_brightest_pixels_of_a_class(share, kept):
   rng = np.random.default_rng(0)
-  head, features = wildcat(4, modalities=3, share=share), rng.normal(size=(2, 2, 3, 5)).astype(np.float32)
+  head, features = Wildcat(4, modalities=3, share=share), rng.normal(size=(2, 2, 3, 5)).astype(np.float32)
   variables = head.init(jax.random.key(0), features, False)
   kernel, bias = (np.asarray(variables['params']['maps'][name]) for name in ('kernel', 'bias'))
   logits, embedding, weights = head.apply(variables, features, False)
@@ -25,4 +25,4 @@ def test_a_logit_is_the_mean_of_the_brightest_pixels_of_a_class(share, kept):
 
 def test_a_share_out_of_range():
   with pytest.raises(UserError, match='share=0: a share of the pixels'):
-    wildcat(4, share=0)
+    Wildcat(4, share=0)

@@ -1,7 +1,5 @@
 """ARM, the amending head: feature arrangement, de-albino, sharing affinity instead of pooling (arXiv 2103.10189)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,18 +10,40 @@ GLOBAL_MEANS = ('running', 'batch', 'none')
 
 
 class Arm(nn.Module):
-  """The head; see ``arm`` for the options."""
+  """The head; the defaults are the paper's for 7 x 7 x 512 features, 1,883 parameters with 7 classes.
+
+  Attributes:
+    classes: number of classes K.
+    axis_name: mapped axis over which a training batch is split, or None under ``jax.jit``: the means of batch are those
+      of the global one.
+    block: r of the feature arrangement.
+    kernel: side of the one de-albino kernel, which all planes share. Without padding, pixels at the border enter fewer
+      windows than those in the middle, and borders are what padding has eroded.
+    stride: of that kernel.
+    arrangement: rearrange the features; False leaves h x w planes of every channel, for ablations.
+    de_albino: learn the kernel; False averages its window, for ablations.
+    global_mean: what sharing affinity adds, times a learned alpha, to every face. In training it is the mean over the
+      batch. In evaluation 'running' takes a moving average of it, frozen; 'batch' the mean over the test batch, as the
+      released code does: then a prediction depends on the other images, and a test order with labels in blocks leaks
+      them, so results are marked leaky. 'none' adds nothing. Another name is a UserError.
+    decay: of the moving average.
+  """
 
   classes: int
-  axis_name: str | None
-  block: int
-  kernel: int
-  stride: int
-  arrangement: bool
-  de_albino: bool
-  global_mean: str
-  decay: float
+  axis_name: str | None = None
+  block: int = 16
+  kernel: int = 32
+  stride: int = 8
+  arrangement: bool = True
+  de_albino: bool = True
+  global_mean: str = 'running'
+  decay: float = 0.99
   takes_regions = False
+
+  def __post_init__(self):
+    if self.global_mean not in GLOBAL_MEANS:
+      raise UserError(f"model.head.global_mean='{self.global_mean}': choose one of {', '.join(GLOBAL_MEANS)}.")
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, features: jax.Array, train: bool, mask: jax.Array | None = None
@@ -81,31 +101,3 @@ def arrange(x: jax.Array, block: int) -> jax.Array:
                     "features; the paper's 16 is for 512 channels.")
   x = x.reshape(rows, height, width, -1, block, block)
   return x.transpose(0, 1, 4, 2, 5, 3).reshape(rows, height * block, width * block, -1)
-
-
-def arm(classes: int, axis_name: Any = None, block: int = 16, kernel: int = 32, stride: int = 8,
-        arrangement: bool = True, de_albino: bool = True, global_mean: str = 'running', decay: float = 0.99) -> Arm:
-  """Builds the head; the defaults are the paper's for 7 x 7 x 512 features, 1,883 parameters with 7 classes.
-
-  Args:
-    classes: number of classes K.
-    axis_name: mapped axis over which a training batch is split, or None under ``jax.jit``: the means of batch are those
-      of the global one.
-    block: r of the feature arrangement.
-    kernel: side of the one de-albino kernel, which all planes share. Without padding, pixels at the border enter fewer
-      windows than those in the middle, and borders are what padding has eroded.
-    stride: of that kernel.
-    arrangement: rearrange the features; False leaves h x w planes of every channel, for ablations.
-    de_albino: learn the kernel; False averages its window, for ablations.
-    global_mean: what sharing affinity adds, times a learned alpha, to every face. In training it is the mean over the
-      batch. In evaluation 'running' takes a moving average of it, frozen; 'batch' the mean over the test batch, as the
-      released code does: then a prediction depends on the other images, and a test order with labels in blocks leaks
-      them, so results are marked leaky. 'none' adds nothing.
-    decay: of the moving average.
-
-  Raises:
-    UserError: an unknown ``global_mean``.
-  """
-  if global_mean not in GLOBAL_MEANS:
-    raise UserError(f"model.head.global_mean='{global_mean}': choose one of {', '.join(GLOBAL_MEANS)}.")
-  return Arm(classes, axis_name, block, kernel, stride, arrangement, de_albino, global_mean, decay)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 class Embedding(nn.Module):
-  """The head; see ``embedding`` for the options."""
+  """The head for ``classes`` classes with an embedding of ``dim`` numbers, of length 1 where ``normalised``."""
 
   classes: int
   dim: int = 16
@@ -28,9 +28,3 @@ class Embedding(nn.Module):
       # The root of a sum of squares has no gradient at 0; far from it, the added number changes no bit.
       embedded *= jax.lax.rsqrt(jnp.square(embedded).sum(axis=-1, keepdims=True) + 1e-12)
     return nn.Dense(self.classes, name='fc')(pooled), embedded, None
-
-
-def embedding(classes: int, dim: int = 16, normalised: bool = True,
-              dropout: float = 0.0) -> Embedding:
-  """Builds the head for ``classes`` classes with an embedding of ``dim`` numbers, of length 1 where ``normalised``."""
-  return Embedding(classes, dim, normalised, dropout)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 class Linear(nn.Module):
-  """The head; see ``linear`` for the options."""
+  """The head for ``classes`` classes, with ``dropout`` (a probability) before the linear layer."""
 
   classes: int
   dropout: float = 0.0
@@ -19,8 +19,3 @@ class Linear(nn.Module):
     embedding = features.astype(jnp.promote_types(features.dtype, jnp.float32)).mean(axis=(1, 2))
     dropped = nn.Dropout(self.dropout, deterministic=not train)(embedding)
     return nn.Dense(self.classes, name='fc')(dropped), embedding, None
-
-
-def linear(classes: int, dropout: float = 0.0) -> Linear:
-  """Builds the head for ``classes`` classes with ``dropout`` (a probability) before the linear layer."""
-  return Linear(classes, dropout)

@@ -8,13 +8,27 @@ from fer_jax.errors import UserError
 
 
 class RegionAttention(nn.Module):
-  """The head; see ``region_attention`` for the options."""
+  """The head.
+
+  Attributes:
+    classes: number of classes K.
+    form: 'paper': weights are sigmoids of a linear score; 'code': a softmax over the regions follows the sigmoid, which
+      keeps the weights of R regions between 1 / (1 + (R - 1) e) and e / (e + R - 1). Margins of the region-biased loss
+      do not carry over from one form to the other. Another form is a UserError.
+    self_attention: weigh regions by their own features; False weighs them all alike, for ablations.
+    relation_attention: weigh them again beside the whole face's mean; False classifies that mean, for ablations.
+  """
 
   classes: int
-  form: str
-  self_attention: bool
-  relation_attention: bool
+  form: str = 'code'
+  self_attention: bool = True
+  relation_attention: bool = True
   takes_regions = True
+
+  def __post_init__(self):
+    if self.form not in ('code', 'paper'):
+      raise UserError(f"model.head.form='{self.form}': choose 'code' or 'paper'.")
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, features: jax.Array, train: bool, mask: jax.Array | None = None
@@ -42,23 +56,3 @@ class RegionAttention(nn.Module):
 def _weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
   """Mean over regions of values (B, R, C) with weights (B, R)."""
   return (values * weights[..., None]).sum(axis=1) / weights.sum(axis=1, keepdims=True)
-
-
-def region_attention(classes: int, form: str = 'code', self_attention: bool = True,
-                     relation_attention: bool = True) -> RegionAttention:
-  """Builds the head.
-
-  Args:
-    classes: number of classes K.
-    form: 'paper': weights are sigmoids of a linear score; 'code': a softmax over the regions follows the sigmoid, which
-      keeps the weights of R regions between 1 / (1 + (R - 1) e) and e / (e + R - 1). Margins of the region-biased loss
-      do not carry over from one form to the other.
-    self_attention: weigh regions by their own features; False weighs them all alike, for ablations.
-    relation_attention: weigh them again beside the whole face's mean; False classifies that mean, for ablations.
-
-  Raises:
-    UserError: an unknown form.
-  """
-  if form not in ('code', 'paper'):
-    raise UserError(f"model.head.form='{form}': choose 'code' or 'paper'.")
-  return RegionAttention(classes, form, self_attention, relation_attention)

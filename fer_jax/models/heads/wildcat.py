@@ -8,12 +8,23 @@ from fer_jax.errors import UserError
 
 
 class Wildcat(nn.Module):
-  """The head; see ``wildcat`` for the options."""
+  """The head as AU cues uses it (arXiv 2402.00281): the minimum term of WILDCAT has no part there.
+
+  Attributes:
+    classes: number of classes K.
+    modalities: maps per class, averaged.
+    share: of the pixels whose values are averaged to the class's logit, the largest ones, in (0, 1]; else UserError.
+  """
 
   classes: int
-  modalities: int
-  share: float
+  modalities: int = 5
+  share: float = 0.5
   takes_regions = False
+
+  def __post_init__(self):
+    if not 0 < self.share <= 1:
+      raise UserError(f'model.head.share={self.share}: a share of the pixels, in (0, 1].')
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, features: jax.Array, train: bool, mask: jax.Array | None = None
@@ -26,19 +37,3 @@ class Wildcat(nn.Module):
     brightest = max(round(self.share * height * width), 1)
     logits = jax.lax.top_k(maps.swapaxes(1, 2), brightest)[0].mean(axis=-1)
     return logits, x.mean(axis=(1, 2)), None
-
-
-def wildcat(classes: int, modalities: int = 5, share: float = 0.5) -> Wildcat:
-  """Builds the head as AU cues uses it (arXiv 2402.00281): the minimum term of WILDCAT has no part there.
-
-  Args:
-    classes: number of classes K.
-    modalities: maps per class, averaged.
-    share: of the pixels whose values are averaged to the class's logit, the largest ones, in (0, 1].
-
-  Raises:
-    UserError: a share out of range.
-  """
-  if not 0 < share <= 1:
-    raise UserError(f'model.head.share={share}: a share of the pixels, in (0, 1].')
-  return Wildcat(classes, modalities, share)
