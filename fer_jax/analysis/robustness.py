@@ -32,7 +32,7 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
 
   Args:
     split: of its data set; None: its test split.
-    kinds: names in ``data.corrupt.KINDS``; none for all.
+    kinds: names in ``corruptions.KINDS``; none for all.
     data_dir: where prepared data sets lie, if not where the run's config says.
     seed: of the draws.
 

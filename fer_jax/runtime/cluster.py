@@ -176,11 +176,10 @@ def hardware() -> str:
   return f'{len(devices)} x {kind}{plural}'
 
 
-def banner(mesh: Mesh, batch_size: int) -> str:
-  """One line about the machine: processes, devices, mesh, rows of a batch per device."""
+def banner(mesh: Mesh) -> str:
+  """One line about the machine: processes, devices, mesh."""
   count = jax.process_count()
-  return (f"{count} process{'es' if count > 1 else ''}, {hardware()}, mesh {dict(mesh.shape)}, "
-          f'{batch_size // mesh.size} of {batch_size} rows a device')
+  return f"{count} process{'es' if count > 1 else ''}, {hardware()}, mesh {dict(mesh.shape)}"
 
 
 def say(text: str) -> None:

@@ -47,9 +47,9 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   """
   with cluster.Preemption() as preemption:
     workdir, mesh = storage.as_path(workdir), cluster.make_mesh()
+    cluster.say(cluster.banner(mesh))
     with cluster.together():
       plan = setup.make_plan(config, mesh)
-    cluster.say(cluster.banner(mesh, plan.batch_size))
     record = begin(plan, workdir, overrides, mesh)
     if 'finished' in record:  # Evaluating again would be another evaluation of the test split.
       result = cluster.once(lambda: _read_result(workdir, plan.protocol.data.test))
@@ -90,7 +90,7 @@ def begin(plan: setup.Plan, workdir: epath.Path, overrides: Sequence[str], mesh:
   storage.write_json(workdir / 'run.json', record)
   storage.write_text(workdir / 'parameters.txt', parameter_table(params))
   cluster.say(f'{plan.protocol.name}: {record["parameters"]:,} parameters, {len(faces):,} faces of {data.dataset} '
-              f'({data.train}), {total:,} steps of {plan.batch_size} on {cluster.hardware()}')
+              f'({data.train}), {total:,} steps of {plan.batch_size} rows, {plan.batch_size // mesh.size} a device')
   return record
 
 

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from tests.test_ablations import TABLES, table
-from tests.test_configs import CASES, get_config
-from tests.test_evaluation import make_run
+from tests.configs.test_ablations import TABLES, table
+from tests.configs.test_configs import CASES, get_config
+from tests.training.test_evaluation import make_run
 
 from fer_jax.data.reading import streams
 from fer_jax.reports import ablation, benchmark, runs

@@ -2,7 +2,7 @@
 
 import pytest
 from ml_collections import ConfigDict
-from tests.test_configs import assert_takes_a_step
+from tests.configs.test_configs import assert_takes_a_step
 
 from configs import ran
 from fer_jax import registry
