@@ -36,7 +36,8 @@ class Checkpoints:
     """
     self._directory, self._write = storage.absolute(directory), write
     with self._explained('open'):
-      there = {int(found[0]) for name in self._names() if (found := re.match(r'\d+', name))}
+      names = [path.name for path in self._directory.iterdir()] if self._directory.exists() else []
+      there = {int(found[0]) for name in names if (found := re.match(r'\d+', name))}
       options = ocp.CheckpointManagerOptions(
           max_to_keep=keep, best_fn=(lambda metrics: metrics[best]) if best else None, best_mode='max',
           enable_async_checkpointing=True, cleanup_tmp_directories=write, read_only=not write, create=write)
@@ -45,15 +46,8 @@ class Checkpoints:
       if write and (cut_off := sorted(there - set(self._manager.all_steps()))):
         cluster.say(f'{self._directory}: saving step {listed(cut_off)} was cut off; what is left of it is ignored.')
 
-  def _names(self) -> list[str]:
-    return [path.name for path in self._directory.iterdir()] if self._directory.exists() else []
-
-  def latest(self) -> int | None:
-    """The step of the newest checkpoint, or None."""
-    return self._manager.latest_step()
-
-  def best(self) -> int | None:
-    """The step of the checkpoint with the best metric, or None."""
+  def chosen(self) -> int | None:
+    """The step of the checkpoint with the best metric, where one is named, or else of the newest; None without any."""
     return self._manager.best_step()
 
   def save(self, step: int, state: TrainState, metrics: dict[str, float] | None = None) -> None:

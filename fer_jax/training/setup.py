@@ -266,8 +266,7 @@ def selected(protocol: Protocol, system: System, workdir: epath.Path, mesh: jax.
   folder = 'best' if protocol.select in ('holdout', 'best_on_test') else 'checkpoints'
   checkpoints = checkpoint.Checkpoints(workdir / folder, best='accuracy' if folder == 'best' else None)
   try:
-    at = checkpoints.best() if folder == 'best' else checkpoints.latest()
-    if at is None:
+    if (at := checkpoints.chosen()) is None:
       raise UserError(f'{workdir / folder} holds no checkpoint yet; let the training run get to its first one.')
     state = checkpoints.restore(at, jax.eval_shape(system.initial), mesh)
   finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from fer_jax import __version__
@@ -142,11 +142,10 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
 
 def parameter_table(params: Any) -> str:
   """One line per parameter (path, shape, count) and their sum."""
-  rows = [('/'.join(k.key for k in path), value.shape, int(np.prod(value.shape)))
-          for path, value in jax.tree_util.tree_leaves_with_path(params)]
-  width = max(len(name) for name, _, _ in rows)
-  lines = [f'{name:{width}}  {str(tuple(shape)):22} {count:>12,}' for name, shape, count in rows]
-  return '\n'.join([*lines, f"{'total':{width}}  {'':22} {sum(count for _, _, count in rows):>12,}", ''])
+  leaves = traverse_util.flatten_dict(params, sep='/')
+  width = max(map(len, leaves))
+  lines = [f'{name:{width}}  {str(leaf.shape):22} {leaf.size:>12,}' for name, leaf in leaves.items()]
+  return '\n'.join([*lines, f"{'total':{width}}  {'':22} {sum(leaf.size for leaf in leaves.values()):>12,}", ''])
 
 
 def versions() -> dict[str, str]:

@@ -56,14 +56,14 @@ def damage(folder, how):
 def test_the_latest_comes_back_and_older_ones_go(tmp_path):
   with opened(saved(tmp_path / 'c', 3, 5, 9)) as checkpoints:
     step, restored = checkpoints.restore_latest(state(0), MESH)
-    assert (step, checkpoints.latest()) == (9, 9)
+    assert (step, checkpoints.chosen()) == (9, 9)
   np.testing.assert_array_equal(restored.params['w'], state(9).params['w'])
   assert {path.name for path in (tmp_path / 'c').iterdir()} == {'5', '9'}
 
 
 def test_there_is_none(tmp_path):
   with opened(tmp_path / 'c') as checkpoints:
-    assert checkpoints.restore_latest(state(0), MESH) is None and checkpoints.latest() is None
+    assert checkpoints.restore_latest(state(0), MESH) is None and checkpoints.chosen() is None
   assert not (tmp_path / 'c').exists()  # Reading makes no folders.
 
 
@@ -108,7 +108,7 @@ def test_the_best_by_its_metric(tmp_path):
     for step, accuracy in ((1, 0.2), (2, 0.7), (3, 0.4)):
       checkpoints.save(step, state(step), {'accuracy': accuracy})
   with opened(tmp_path / 'b', best='accuracy') as checkpoints:
-    assert checkpoints.best() == 2
+    assert checkpoints.chosen() == 2
 
 
 def test_a_full_disk_is_told_and_keeps_the_last_good_one(small_disk, tmp_path):
