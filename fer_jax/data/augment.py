@@ -129,7 +129,6 @@ def draw_target(target: jax.Array, keys: jax.Array) -> jax.Array:
 
   Args:
     target: (b, K) distributions; a row of zeros (unknown) stays zero.
-    keys: (b,) typed PRNG keys.
 
   Returns:
     (b, K) float32, one-hot.

@@ -93,7 +93,6 @@ def open_triplets(faces: Any, split: str, truth: str, count: int, agreement: str
 
   Args:
     faces: the split, a ``splits.Split``.
-    split: its name.
     truth: 'annotators', what the builder of FEC wrote; or 'votes' or 'labels' on single faces.
     count: how many to make of votes or labels, always the same ones.
     agreement: which of the annotators' to keep, see ``read``.
@@ -120,9 +119,7 @@ def triplets_from_votes(records: Sequence[Mapping[str, Any]], classes: int, coun
 
   Args:
     records: a split's records with ``votes``, of which the first ``classes`` are for expressions.
-    classes: K.
     count: how many to make, 1 or more; there are fewer where that many are not found.
-    seed: decides the triplets.
 
   Raises:
     UserError: the records have no votes, or no three faces can be compared.
@@ -138,9 +135,7 @@ def triplets_from_labels(labels: np.ndarray, classes: int, count: int, seed: int
 
   Args:
     labels: int (N,), -1 for faces to leave out.
-    classes: K.
     count: how many to make, 1 or more; there are fewer where that many are not found.
-    seed: decides the triplets.
 
   Raises:
     UserError: no three faces can be compared.

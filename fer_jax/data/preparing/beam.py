@@ -20,7 +20,6 @@ def config(runner: str, options: Sequence[str]) -> tfds.download.DownloadConfig:
 
   Args:
     runner: its name, such as 'DirectRunner'.
-    options: of Beam, such as '--direct_num_workers=4'.
 
   Raises:
     UserError: Beam is not installed, or has no such runner.

@@ -101,9 +101,6 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the faces of every split.
 
-    Args:
-      path: the data set as distributed.
-
     Raises:
       UserError: something is wrong with the files.
     """

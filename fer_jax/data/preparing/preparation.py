@@ -47,7 +47,6 @@ def prepare(builder: FaceBuilder, beam_runner: str | None = None, beam_options: 
   """Prepares a data set, unless it is there already.
 
   Args:
-    builder: from ``make_builder``.
     beam_runner: a runner of Apache Beam by name, such as 'DirectRunner'; None: a pool of processes.
     beam_options: its options, such as '--direct_num_workers=4'.
     wait: for another process that is preparing the same, instead of an error.

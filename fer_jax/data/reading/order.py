@@ -29,8 +29,6 @@ def training_order(order: str, seed: int, split: Any) -> Callable[[int], int]:
       'oversample', with replacement, an example's probability inversely proportional to its class's frequency (RAN,
       arXiv 1905.04075): the classes come equally often on average, and an epoch leaves examples out.
       The last two leave out unlabelled examples and read every record's label first.
-    seed: decides the sequence.
-    split: it, with a length and ``labels``.
 
   Raises:
     UserError: an unknown order, or no example has a label where labels decide.
@@ -49,7 +47,6 @@ def evaluation_order(order: str, split: Any) -> np.ndarray:
 
   Args:
     order: 'stored'; 'shuffled', one fixed permutation; or 'sorted' by label, stored order within a label.
-    split: it, with a length and ``labels``.
 
   Raises:
     UserError: an unknown order.

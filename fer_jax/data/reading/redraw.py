@@ -72,7 +72,6 @@ def unit_maps(landmarks: np.ndarray, expressions: Sequence[str | None], size: in
     expressions: K canonical names, None for a class without one.
     size: side of the maps in pixels.
     maps: as in ``redrawn``, which has checked them.
-    image_size: as in ``redrawn``.
 
   Returns:
     uint8 (K, size, size); zeros where an expression has no action units or the face no landmarks.

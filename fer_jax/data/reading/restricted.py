@@ -15,8 +15,6 @@ class Restricted:
     """Reads every record's label.
 
     Args:
-      records: of a split.
-      classes: its classes.
       wanted: the classes to keep, in the order of the new labels.
 
     Raises:

@@ -106,7 +106,6 @@ class Split:
     """Draws the action-unit maps of classes from the landmarks of example ``row``, as ``maps`` says.
 
     Args:
-      row: of the split.
       size: side of the maps in pixels.
       labels: K of them; None: all classes.
 

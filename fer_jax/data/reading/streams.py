@@ -35,9 +35,6 @@ def training_batches(parts: Sequence[Part], *, seed: int, batch_size: int, start
     parts: what a batch holds, the training split first.
     seed: decides the order, with the step and nothing else.
     batch_size: B, rows of the global batch.
-    start_step: the first step.
-    process_index: this process.
-    process_count: how many there are.
     threads: threads that read and decode; 0 reads in the caller. The result is the same.
 
   Raises:

@@ -101,7 +101,6 @@ def match(entries: Sequence[Entry], names: Sequence[str], labels: np.ndarray) ->
   """Finds the examples of a list in a split. Names are compared without folder and ending: lists differ in both.
 
   Args:
-    entries: from ``read_list``.
     names: the split's N file names.
     labels: their labels, int (N,), -1 where unknown.
   """
@@ -125,7 +124,6 @@ def without_duplicates(test: Sequence[Mapping[str, Any]], train: Sequence[Mappin
 
   Args:
     test: N records (``data/face.py``) with encoded images.
-    train: the records of the training split.
 
   Returns:
     bool (N,), False where the training split has a duplicate.

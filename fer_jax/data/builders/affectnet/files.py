@@ -89,7 +89,6 @@ def open_files(path: str | None, release: str, classes: int) -> dict[str, Split]
   """Lists the faces of AffectNet at ``path``, a zip or a folder.
 
   Args:
-    path: of the data set.
     release: 'csv' (the first) or 'npy' (the second).
     classes: how many of ``CLASSES`` are wanted.
 

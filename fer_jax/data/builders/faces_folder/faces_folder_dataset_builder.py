@@ -19,7 +19,6 @@ class Builder(FaceBuilder):
     """Makes a builder.
 
     Args:
-      config: the variant; None: 'default'.
       classes: class folders in the order of the labels, FOLDER:EXPRESSION where a folder is not called by its
         expression; for preparing only.
       **kwargs: see ``FaceBuilder``.

@@ -64,7 +64,6 @@ def listed(faces: Faces, labels: Mapping[str, int], hint: str) -> dict[str, list
   """The faces of every split, in the order of their paths, which are their names.
 
   Args:
-    faces: from ``open_files``.
     labels: by class folder.
     hint: what to do about other folders.
 

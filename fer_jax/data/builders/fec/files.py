@@ -59,16 +59,12 @@ class Split:
     files: for each face whose image is there, its path relative to the data set's folder.
     malformed: the lines that are no triplets: file, line number and what is wrong.
     unreadable: faces whose image turned out to be unreadable; whoever reads them says so.
-    table: the csv file.
-    root: the data set's folder.
   """
 
   def __init__(self, table: pathlib.Path, root: pathlib.Path, index: Mapping[Face, str]):
     """Reads the csv file.
 
     Args:
-      table: the csv file.
-      root: the data set's folder.
       index: where the images of faces are said to be, relative to ``root``.
 
     Raises:

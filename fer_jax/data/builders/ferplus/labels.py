@@ -49,7 +49,6 @@ def target(votes: Sequence[int], rule: str) -> np.ndarray | None:
 
   Args:
     votes: ten counts in the order of ``VOTES``.
-    rule: one of ``RULES``.
 
   Returns:
     float32 (8,), the distribution over ``CLASSES``, of which the first arg-max is the label; None: the rule drops the

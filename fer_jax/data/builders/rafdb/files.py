@@ -45,10 +45,6 @@ class _Folder(NamedTuple):
 def open_files(path: str | None, variant: str) -> Found:
   """Reads RAF-DB at ``path``, a zip or a folder.
 
-  Args:
-    path: of the data set.
-    variant: one of ``VARIANTS``.
-
   Raises:
     UserError: no such path, something else lies there, a zip is still packed, or there is no image at all.
   """

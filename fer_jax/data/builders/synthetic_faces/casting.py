@@ -97,7 +97,6 @@ def draw_action_units(rng: np.random.Generator, expression: str) -> tuple[dict[i
   """Draws what a face does.
 
   Args:
-    rng: source of randomness.
     expression: one that has action units in the codebook, or 'neutral': a trace of a few random ones.
 
   Returns:

@@ -45,7 +45,6 @@ def draw_face(rng: np.random.Generator, expression: str, size: int = 64) -> Face
   """Draws a random face.
 
   Args:
-    rng: the only source of randomness.
     expression: 'neutral', or one that has action units in ``fer_jax.landmarks.action_units.CODEBOOK``.
     size: side of the image in pixels.
 

@@ -24,9 +24,6 @@ class SyntheticFacesConfig(tfds.core.BuilderConfig):
   """What to draw. TFDS stores data under ``name``, so another choice needs another name.
 
   Attributes:
-    train: faces in the training split.
-    valid: faces in the validation split.
-    test: faces in the test split.
     image_size: side of the images in pixels.
     seed: faces of two seeds have nothing in common.
   """
