@@ -45,7 +45,6 @@ def attribution_map(forward: Forward, *, attribution: str, target: str, tap: str
   """Computes attribution maps, in float32 where the net computes in bfloat16.
 
   Args:
-    forward: the forward pass.
     attribution: name of a file in ``attribution/kinds``.
     target: see ``cotangent``.
     tap: name of a tap of the backbone.

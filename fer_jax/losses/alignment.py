@@ -73,7 +73,6 @@ def alignment(forward: Forward, attribution: str, target: str, taps: Sequence[st
   """``alignment_loss`` of a forward pass, the mean over one or several ``taps`` of the backbone.
 
   Args:
-    forward: the forward pass.
     attribution, target, channels, steps: see ``attribution.maps.attribution_map``.
     taps: names of taps.
     prior: a name in ``attribution.priors.PRIORS``.

@@ -14,7 +14,6 @@ def cross_entropy(forward: Forward, smoothing: float = 0.0, class_weights: Seque
   """Cross-entropy of the logits with ``batch['target']`` (B, K), a distribution (one-hot for hard labels).
 
   Args:
-    forward: the forward pass.
     smoothing: this share of the target is spread evenly over all classes, in [0, 1).
     class_weights: empty, or one factor per class; an example is weighted by its target's mean factor.
 

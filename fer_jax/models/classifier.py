@@ -74,7 +74,6 @@ def make_classifier(options: Mapping[str, Any], classes: int, axis_name: str | N
     options: {'backbone': {'name', ...}, 'head': {'name', ...}, 'dtype': 'float32' | 'bfloat16', 'region_norm':
       'separate' | 'folded'}. 'separate' normalises every region by its own statistics in training, 'folded' all of them
       together.
-    classes: number of classes K.
     axis_name: mapped axis for statistics of the batch, or None under ``jax.jit``.
     regions: R, images per face; 1 where a face is one image.
 

@@ -13,7 +13,6 @@ class Arm(nn.Module):
   """The head; the defaults are the paper's for 7 x 7 x 512 features, 1,883 parameters with 7 classes.
 
   Attributes:
-    classes: number of classes K.
     axis_name: mapped axis over which a training batch is split, or None under ``jax.jit``: the means of batch are those
       of the global one.
     block: r of the feature arrangement.

@@ -11,7 +11,6 @@ class RegionAttention(nn.Module):
   """The head.
 
   Attributes:
-    classes: number of classes K.
     form: 'paper': weights are sigmoids of a linear score; 'code': a softmax over the regions follows the sigmoid, which
       keeps the weights of R regions between 1 / (1 + (R - 1) e) and e / (e + R - 1). Margins of the region-biased loss
       do not carry over from one form to the other. Another form is a UserError.

@@ -11,7 +11,6 @@ class Wildcat(nn.Module):
   """The head as AU cues uses it (arXiv 2402.00281): the minimum term of WILDCAT has no part there.
 
   Attributes:
-    classes: number of classes K.
     modalities: maps per class, averaged.
     share: of the pixels whose values are averaged to the class's logit, the largest ones, in (0, 1]; else UserError.
   """
