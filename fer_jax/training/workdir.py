@@ -62,7 +62,7 @@ def is_claimed(workdir: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
     UserError: it holds a run of another config; the differing keys are named.
   """
   try:
-    theirs = storage.flat(storage.read_json(storage.as_path(workdir) / 'config.json'))
+    theirs = storage.flat(_read_settings(workdir))
   except FileNotFoundError:
     return False
   ours = storage.flat(settings)
@@ -111,7 +111,8 @@ def _digest(variables: Any) -> str:
 
 def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
   """The content of run.json."""
-  return storage.read_json(storage.as_path(workdir) / 'run.json')
+  record = storage.read_json(storage.as_path(workdir) / 'run.json')
+  return {'evaluations' if key == 'looks' else key: value for key, value in record.items()}
 
 
 def read_finished(workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -135,9 +136,17 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
     UserError: there is no run.
   """
   try:
-    return ConfigDict(storage.read_json(storage.as_path(workdir) / 'config.json')).lock()
+    return ConfigDict(_read_settings(workdir)).lock()
   except FileNotFoundError as error:
     raise UserError(f'{workdir} holds no run (no config.json); give the --workdir of a training run.') from error
+
+
+def _read_settings(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+  """The content of config.json, with today's names of keys."""
+  settings = storage.read_json(storage.as_path(workdir) / 'config.json')
+  settings.pop('seeds', None)
+  settings['data'] = {'duplicates' if key == 'copies' else key: value for key, value in settings['data'].items()}
+  return settings
 
 
 def parameter_table(params: Any) -> str:

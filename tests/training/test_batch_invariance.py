@@ -11,9 +11,6 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from tests.configs.test_ablations import TABLES, table
-from tests.configs.test_configs import CASES, get_config
-from tests.training.test_evaluation import make_run
 
 from fer_jax.data.reading import streams
 from fer_jax.reports import ablation, benchmark, runs
@@ -26,6 +23,9 @@ from fer_jax.training import evaluation, setup, step
 from fer_jax.training.data import Data
 from fer_jax.training.workdir import now, read_run
 from tests import faces, pages
+from tests.configs.test_ablations import TABLES, table
+from tests.configs.test_configs import CASES, get_config
+from tests.training.test_evaluation import make_run
 
 FACES = 8
 # What an evaluation may do to a batch of eight: rows in another order, faces alone, a few, and padding behind them.

@@ -2,7 +2,6 @@
 
 import pytest
 from ml_collections import ConfigDict
-from tests.configs.test_configs import assert_takes_a_step
 
 from configs import ran
 from fer_jax import registry
@@ -10,6 +9,7 @@ from fer_jax.errors import UserError
 from fer_jax.losses.alignment import PRESETS
 from fer_jax.training import setup
 from tests import faces
+from tests.configs.test_configs import assert_takes_a_step
 
 # Every backbone, small.
 BACKBONES = {

@@ -8,6 +8,9 @@ import tarfile
 
 import pytest
 
+from fer_jax.runtime import storage
+from fer_jax.training import setup, workdir
+from tests import faces
 from tests.processes import ROOT
 
 
@@ -31,3 +34,14 @@ def test_code_from_an_archive_knows_its_commit(archive):
                         capture_output=True, text=True, check=True).stdout
   head = git('rev-parse', '--short=12', 'HEAD', text=True).strip()
   assert told.split() == [str(archive / 'fer_jax/training/workdir.py'), head]
+
+
+def test_a_run_of_before_some_keys_got_other_names(tmp_path):
+  settings = setup.settings(faces.config())
+  workdir.open_workdir(settings, tmp_path, [])
+  theirs = {**settings, 'seeds': 1, 'data': {**settings['data'], 'copies': False}}
+  del theirs['data']['duplicates']
+  storage.write_json(tmp_path / 'config.json', theirs)
+  storage.write_json(tmp_path / 'run.json', {'looks': {'test': 2}})
+  assert setup.settings(workdir.read_config(tmp_path)) == settings and workdir.is_claimed(tmp_path, settings)
+  assert workdir.read_run(tmp_path) == {'evaluations': {'test': 2}}
