@@ -1,7 +1,6 @@
 """Devices and processes: start-up, the mesh, placement, what processes agree on, and preemption.
 
-JAX's multi-controller runtime is the engine: every process runs the same program on its own rows of each batch. The
-training loop and the commands talk to it through this file only.
+Every process runs the same program on its own rows of each batch, by JAX's multi-controller runtime.
 """
 
 import contextlib
@@ -48,8 +47,7 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
 
   Args:
     coordinator_address: 'host:port' of process 0.
-    num_processes: how many there are.
-    process_id: the number of this one, from 0.
+    process_id: from 0 to ``num_processes`` - 1.
     timeout: seconds to wait for the others.
 
   Raises:
@@ -83,8 +81,7 @@ def _detect(given: tuple[str | None, int | None, int | None], timeout: float) ->
   """JAX's own detection of what is not given: address, count, number, local devices."""
   # Not public, but what jax.distributed.initialize calls (0.10 to 0.12): the rendezvous needs its answer beforehand.
   from jax._src.clusters import ClusterEnv
-  local = os.environ.get('JAX_LOCAL_DEVICE_IDS')
-  local = [int(device) for device in local.split(',')] if local else None
+  local = list(map(int, filter(None, os.environ.get('JAX_LOCAL_DEVICE_IDS', '').split(',')))) or None
   try:
     return ClusterEnv.auto_detect_unset_distributed_params(*given, local, None, round(timeout))
   except (RuntimeError, ValueError) as error:
@@ -153,7 +150,6 @@ def parallel(step: Callable[..., Any], mesh: Mesh, form: str) -> Callable[..., A
 
   Args:
     step: a pure function. In the 'pmap' form it sees its device's rows only and must sum over ``AXIS`` itself.
-    mesh: the devices.
     form: 'jit' (the compiler splits one global program) or 'pmap' (one program per device, ``jax.pmap``'s meaning).
   """
   if form == 'pmap':
@@ -168,12 +164,10 @@ def parallel(step: Callable[..., Any], mesh: Mesh, form: str) -> Callable[..., A
 @functools.cache
 def hardware() -> str:
   """The devices in words, as tables name them."""
-  devices = jax.devices()
-  kind = devices[0].device_kind
-  if devices[0].platform == 'cpu':
-    kind = f'{platform.machine()} CPU, {os.cpu_count()} cores'
+  first = jax.devices()[0]
+  kind = f'{platform.machine()} CPU, {os.cpu_count()} cores' if first.platform == 'cpu' else first.device_kind
   plural = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
-  return f'{len(devices)} x {kind}{plural}'
+  return f'{jax.device_count()} x {kind}{plural}'
 
 
 def banner(mesh: Mesh) -> str:

@@ -1,11 +1,11 @@
 """Rendezvous at start-up: who is there, and who is missing, before JAX waits for everybody.
 
 JAX's own start-up ends a process without a word about the others when one of them does not come. Here every process
-first reports to process 0, on the very address that JAX will use, so what is checked is what will be needed: a name
-that resolves, a port that is free on one side and reachable from the other. Process 0 answers all of them at once,
-either with nobody missing or with the numbers of those who are.
+first reports to process 0, on the very address that JAX will use, and process 0 answers all of them at once with the
+numbers of those who are missing.
 """
 
+import contextlib
 import json
 import os
 import selectors
@@ -22,7 +22,6 @@ def meet(address: str, count: int, process: int, timeout: float) -> None:
 
   Args:
     address: 'host:port' of process 0, as its peers reach it.
-    count: how many processes there are.
     process: the number of this one, from 0.
     timeout: seconds to wait, the same for all.
 
@@ -33,17 +32,14 @@ def meet(address: str, count: int, process: int, timeout: float) -> None:
   if not host or not port.isdecimal():
     raise UserError(f"--coordinator_address={address}: give HOST:PORT of process 0, such as 10.0.0.2:8476.")
   deadline = time.monotonic() + timeout
-  if process == 0:
-    missing = _receive(int(port), count, deadline)
-  else:
-    missing = _report(host.strip('[]'), int(port), process, deadline, timeout)
+  missing = (_report(host.strip('[]'), int(port), process, deadline, timeout) if process else
+             _receive(int(port), count, deadline))
   if missing:
-    which = f'process {missing[0]} of {count} is' if len(missing) == 1 else (
-        f'processes {listed(missing)} of {count} are')
+    plural, verb = ('', 'is') if len(missing) == 1 else ('es', 'are')
     raise UserError(
-        f'start-up: after {timeout:g} s {which} missing at {address}. Look into their logs; check that all were '
-        f'started with the same address and number of processes ({count}), each with a number of its own, and that '
-        f'port {port} of that host is open to them.')
+        f'start-up: after {timeout:g} s process{plural} {listed(missing)} of {count} {verb} missing at {address}. Look '
+        f'into their logs; check that all were started with the same address and number of processes ({count}), each '
+        f'with a number of its own, and that port {port} of that host is open to them.')
 
 
 def _receive(port: int, count: int, deadline: float) -> list[int]:
@@ -68,12 +64,9 @@ def _receive(port: int, count: int, deadline: float) -> list[int]:
           caller.close()  # A port scan, or a process that died at once.
     missing = sorted(set(range(1, count)) - callers.keys())
     for caller in callers.values():
-      try:
+      with caller, contextlib.suppress(OSError):  # It will notice by itself.
         caller.sendall(json.dumps(missing).encode() + b'\n')
         caller.recv(1)  # It closes first, so that the port is free at once.
-      except OSError:
-        pass  # It will notice by itself.
-      caller.close()
   return missing
 
 

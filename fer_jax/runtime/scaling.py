@@ -30,8 +30,8 @@ BACKWARD = 2 / 3  # Of the computing of a step.
 class Total:
   """How many collectives of a kind there are, and the bytes of all their results on one device."""
 
-  count: int = 0
-  size: int = 0
+  count: int
+  size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +111,11 @@ def collectives(hlo: str) -> dict[str, Total]:
   Args:
     hlo: ``compiled.as_text()``. What lies in a loop counts once.
   """
-  found: dict[str, Total] = {}
+  sizes: dict[str, list[int]] = {}
   for shapes, kind in _COLLECTIVE.findall(hlo):
-    size = sum(math.prod(int(n) for n in shape.split(',') if n) * int(bits or 8) // 8
-               for _, bits, shape in _ARRAY.findall(shapes))
-    before = found.get(kind, Total())
-    found[kind] = Total(before.count + 1, before.size + size)
-  return found
+    sizes.setdefault(kind, []).append(sum(math.prod(int(n) for n in shape.split(',') if n) * int(bits or 8) // 8
+                                          for _, bits, shape in _ARRAY.findall(shapes)))
+  return {kind: Total(len(found), sum(found)) for kind, found in sizes.items()}
 
 
 def all_reduce_seconds(reduced: Total, devices: int, hardware: Hardware) -> float:
@@ -135,9 +133,6 @@ def efficiency(step: Step, devices: int, hardware: Hardware, utilisation: float,
   """The share of a step's time that computes: speed on so many devices over so many times the speed of one.
 
   Args:
-    step: what a device has to do.
-    devices: how many there are.
-    hardware: of which kind.
     utilisation: share of the peak that computing attains, in (0, 1].
     overlap: whether gradients travel during the backward pass.
   """

@@ -1,7 +1,6 @@
 """The workdir's files, in a local folder or under gs://: whole or not there, written by process 0 alone.
 
-Only ``epath`` is used, so both kinds of path go through the same code. What fails is said in one sentence, as a
-``UserError``. Checkpoints are Orbax's, see ``checkpoint.py``.
+What fails is said in one sentence, as a ``UserError``. Checkpoints are Orbax's, see ``checkpoint.py``.
 """
 
 import contextlib
@@ -76,35 +75,21 @@ def append(path: str | os.PathLike[str], text: str) -> None:
 
   A local file is extended, and a process that is killed in the middle leaves a part of ``text``. An object store cannot
   extend anything: there the whole object is written anew, which is for small files, and for at most one call a second.
-
-  Raises:
-    UserError: as in ``write_text``.
   """
   if not cluster.is_main():
     return
   path = as_path(path)
-  if _remote(path):
-    try:
-      before = read_text(path)
-    except FileNotFoundError:
-      before = ''
-    write_text(path, before + text)
-  else:
-    with explained(path):
-      path.parent.mkdir(parents=True, exist_ok=True)
-      with path.open('a') as file:
-        file.write(text)
+  with explained(path):
+    if _remote(path):
+      path.write_bytes((path.read_bytes() if path.exists() else b'') + text.encode())
+      return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a') as file:
+      file.write(text)
 
 
 def _write(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
-  """Puts a file in place of the one there, if this is process 0; folders are made.
-
-  A local file is written beside and renamed, so a reader never sees half of it, and what was there stays where writing
-  fails. An object in a bucket appears only once it is whole.
-
-  Raises:
-    UserError: it cannot be written: no room, no permission, no connection.
-  """
+  """Puts a file in place of the one there, if this is process 0; folders are made."""
   if not cluster.is_main():
     return
   path = as_path(path)
@@ -113,6 +98,7 @@ def _write(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
       path.write_bytes(content)
       return
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed, so that a reader never sees half of it, and what was there stays where writing fails.
     beside = path.with_name(path.name + '.part')
     try:
       beside.write_bytes(content)
@@ -149,9 +135,8 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
-  path = as_path(path)
   with explained(path, 'read'):
-    return path.read_bytes()
+    return as_path(path).read_bytes()
 
 
 @contextlib.contextmanager
