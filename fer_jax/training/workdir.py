@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,8 @@ def open_workdir(settings: Mapping[str, Any], workdir: str | os.PathLike[str], o
     there = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
   if there - _BEFORE:
     raise UserError(f'{workdir} is not empty and holds no run (no config.json); choose another --workdir.')
-  record = {'name': settings['name'], 'command': ' '.join(sys.argv), 'overrides': list(overrides),
+  command = shlex.join(['python', '-m', f'fer_jax.{Path(sys.argv[0]).stem}', *sys.argv[1:]])
+  record = {'name': settings['name'], 'command': command, 'overrides': list(overrides),
             'versions': versions(), 'commit': commit(), 'started': now(), 'seed': settings['seed']}
   storage.write_json(workdir / 'run.json', record)
   # Last: its presence says that this is a run.
@@ -138,7 +140,8 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
   try:
     return ConfigDict(_read_settings(workdir)).lock()
   except FileNotFoundError as error:
-    raise UserError(f'{workdir} holds no run (no config.json); give the --workdir of a training run.') from error
+    raise UserError(f'{workdir} holds no run (no config.json); give the --workdir of a training run, or make one:\n'
+                    f'  python -m fer_jax.train --config=pal:synthetic_faces --workdir={workdir}') from error
 
 
 def _read_settings(workdir: str | os.PathLike[str]) -> dict[str, Any]:
