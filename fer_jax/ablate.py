@@ -1,6 +1,5 @@
 """Trains the rows of an ablation config, several seeds of each, and makes its tables.
 
-    python -m fer_jax.ablate --config=configs/ablations/pal.py:ferplus --seeds=5 --workdir=runs/pal
     python -m fer_jax.ablate --config=configs/ablations/pal.py:ferplus --seeds=5 --workdir=runs/pal --workers=3
     python -m fer_jax.ablate --config=configs/ablations/pal.py:ferplus --seeds=5 --workdir=runs/pal --collect
 
@@ -46,15 +45,11 @@ def main(given: Any) -> None:
     jobs = ablation.check_jobs(given.config, rows, given.seeds, given.workdir, given.set)
     status = queue.train_all(jobs, shared=True, workers=given.workers)
   if status != queue.PREEMPTED:
-    ablation.report(given.workdir, rows, given.seeds, _command(given), given.out, alone=given.collect)
+    options = [f'--config={given.config}', *[f"--rows={','.join(given.rows)}"] * bool(given.rows),
+               f'--seeds={given.seeds}', f'--workdir={given.workdir}', *(f'--set={change}' for change in given.set)]
+    command = shlex.join(['python', '-m', 'fer_jax.ablate', *options])
+    ablation.report(given.workdir, rows, given.seeds, command, given.out, alone=given.collect)
   sys.exit(status)
-
-
-def _command(given: Any) -> str:
-  """What trains all this and makes the tables, wherever it is given."""
-  options = [f'--config={given.config}', *[f"--rows={','.join(given.rows)}"] * bool(given.rows),
-             f'--seeds={given.seeds}', f'--workdir={given.workdir}', *(f'--set={change}' for change in given.set)]
-  return shlex.join(['python', '-m', 'fer_jax.ablate', *options])
 
 
 if __name__ == '__main__':

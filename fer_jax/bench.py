@@ -5,9 +5,9 @@
     python -m fer_jax.bench --workers=1,2           # Preparing 2,000 drawn faces by so many processes.
     python -m fer_jax.bench --scaling=configs/baseline.py:ferplus,configs/pal.py:ferplus     # Needs no data.
 
-Step times are taken in turns within one run and reported as ratios to the first config, round by round: machines drift,
-and an absolute second means nothing on another one. FLOPs are the compiler's own count of the compiled step. What
-``--scaling`` says of other hardware is no measurement but the model of ``runtime/scaling.py``.
+Step times are taken in turns and reported as ratios to the first config: machines drift, and an absolute second means
+nothing on another one. What ``--scaling`` says of other hardware is no measurement but the model of
+``runtime/scaling.py``.
 """
 
 from typing import Any

@@ -35,9 +35,6 @@ def list_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, more: 
 
   Args:
     config: 'PATH:DATASET', or a name in place of the path.
-    rows: from ``choose_rows``.
-    seeds: how many.
-    workdir: of the ablation.
     more: further arguments of every training.
 
   Raises:
@@ -66,8 +63,7 @@ def check_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, chang
     raise UserError(f'--workdir={workdir}: a bucket has no locks to divide the runs by. Train with launch/sweep and '
                     'make the tables with --collect, or choose a folder that the workers share.')
   storage.as_path(workdir)  # Names other kinds of storage.
-  configs = {row: config_files.load_config(f'{config}:{row}', changes) for row in rows}
-  seen: dict[str, str] = {}
+  configs, seen = {row: config_files.load_config(f'{config}:{row}', changes) for row in rows}, {}
   for row, made in configs.items():
     if (other := seen.setdefault(str(made.to_dict() | {'name': ''}), row)) != row:
       raise UserError(f"the rows '{other}' and '{row}' are the same config"
@@ -84,8 +80,6 @@ def report(workdir: str, rows: Sequence[str], seeds: int, command: str, out: str
 
   Args:
     workdir: of the ablation, local or on gs://.
-    rows: from ``choose_rows``.
-    seeds: how many were asked for.
     command: what makes all this, for the tables.
     out: file of the tables, beside those in the workdir, or None.
     alone: whether no other worker may be at the same; buckets have no locks.

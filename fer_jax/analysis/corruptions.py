@@ -30,7 +30,7 @@ class Corruption:
 
   Attributes:
     apply: (image (H, W, C) float32 in [0, 1], typed PRNG key, severity as a scalar) -> an image of the same form.
-    severities: those that are measured, ascending, without 0, the clean image.
+    severities: those that are measured, ascending, without 0.
     what: what a severity means, with its unit.
     label: how a severity is printed.
   """
@@ -47,16 +47,13 @@ def _occlusion(image: jax.Array, key: jax.Array, severity: jax.Array) -> jax.Arr
   With the corner at u (1 - side) the squares of one face are nested.
   """
   corner = jax.random.uniform(key, (2,)) * (1 - severity)
-  inside = []
-  for start, size in zip(corner, image.shape[:2], strict=True):
-    centres = (jnp.arange(size) + 0.5) / size
-    inside.append((centres >= start) & (centres < start + severity))
-  return jnp.where((inside[0][:, None] & inside[1])[..., None], FILL, image)
+  centres = (jnp.arange(len(image)) + 0.5) / len(image)
+  rows, columns = ((centres >= start) & (centres < start + severity) for start in corner)
+  return jnp.where((rows[:, None] & columns)[..., None], FILL, image)
 
 
-def _blur(image: jax.Array, key: jax.Array, severity: jax.Array) -> jax.Array:
+def _blur(image: jax.Array, _: jax.Array, severity: jax.Array) -> jax.Array:
   """A Gaussian blur whose standard deviation is the share ``severity`` of the side; borders are continued."""
-  del key
   side = len(image)
   reach = int(np.ceil(4 * MAX_BLUR * side))
   padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode='edge')
@@ -86,15 +83,13 @@ def _turn(key: jax.Array, severity: jax.Array) -> jax.Array:
   return jnp.array([[cos, -sin, 0.0], [sin, cos, 0.0]])
 
 
-def _brightness(image: jax.Array, key: jax.Array, severity: jax.Array) -> jax.Array:
+def _brightness(image: jax.Array, _: jax.Array, severity: jax.Array) -> jax.Array:
   """All values times 2^severity, and what is brighter than white is white."""
-  del key
   return image * jnp.exp2(severity)
 
 
-def _gamma(image: jax.Array, key: jax.Array, severity: jax.Array) -> jax.Array:
+def _gamma(image: jax.Array, _: jax.Array, severity: jax.Array) -> jax.Array:
   """All values to the power 2^-severity: black and white stay, the tones between get brighter above 0."""
-  del key
   return image ** jnp.exp2(-severity)
 
 
@@ -147,9 +142,7 @@ def corrupt(batch: augment.Batch, kind: str, severity: jax.Array | float, seed: 
   Args:
     batch: ``image`` (b, H, H, C) uint8, ``row`` (b,) int, and where present ``landmarks`` (b, 68, 2), which a rotation
       takes along: regions at landmarks are cut where the parts of the face are now.
-    kind: a name in ``KINDS``.
-    severity: see ``corrupt_images``.
-    seed: of the draws.
+    kind: a name in ``KINDS``; ``severity`` is as in ``corrupt_images``.
 
   Returns:
     The batch with ``image`` uint8 again, as a camera would give it; without maps, which would not fit any more.

@@ -57,7 +57,6 @@ def plan(config: str, datasets: Sequence[str], seeds: int, workdir: str, changes
   Args:
     config: 'PATH' or 'PATH:ARGUMENT', where '*' in the argument stands for the data set.
     datasets: 'NAME' or 'NAME/VARIANT'.
-    seeds: how many on each.
     workdir: of the matrix; the runs lie in WORKDIR/NAME-SEED.
     changes: 'key=value', to every config.
 
@@ -74,16 +73,14 @@ def plan(config: str, datasets: Sequence[str], seeds: int, workdir: str, changes
   if workdir.startswith('gs://'):
     raise UserError(f'--workdir={workdir}: a bucket has no locks to divide the runs by. Train the runs one by one and '
                     'then use --workdirs, or choose a folder that the workers share.')
-  keys = [change.partition('=')[0] for change in changes]
-  for key in ('seed', 'data.dataset', 'data.variant'):
-    if key in keys:
-      raise UserError(f'--set={key}: every run has its own; --seeds and --datasets say which there are.')
+  for key in {change.partition('=')[0] for change in changes} & {'seed', 'data.dataset', 'data.variant'}:
+    raise UserError(f'--set={key}: every run has its own; --seeds and --datasets say which there are.')
   trainings, classes = [], []
   for name, variant, _ in parsed:
     argument = (config if '*' in config else f'{config}:*').replace('*', name)
-    own = [*changes, *[f'data.variant={variant}'] * bool(variant)]
+    row, own = (f'{name}_{variant}', [*changes, f'data.variant={variant}']) if variant else (name, changes)
     made = config_files.load_config(argument, own)
-    trainings.append((f'{name}_{variant}' if variant else name, made, argument, config_files.arguments(made, own)))
+    trainings.append((row, made, argument, config_files.arguments(made, own)))
     data = setup.make_protocol(made).data
     classes.append(data.open(data.test).classes)
   for ours, theirs in itertools.combinations(classes, 2):
@@ -116,7 +113,7 @@ def measure(workdirs: Sequence[Path], more: Sequence[Test] = ()) -> dict[str, An
       row, config (its name), tested_on; own: whether the test is of the data set that the row was trained on;
       classes: those that both have, left_out {class of the test: faces}, count: faces of the shared classes; chance of
       a guess, majority: the largest shared class and its share; duplicates: faces that the training split has too;
-      runs [{workdir, seed, step, commit, count, accuracy, accuracy_interval (Wilson), mean_class_accuracy, own_test:
+      runs [{workdir, ``evaluation.stamp``, count, accuracy, accuracy_interval (Wilson), mean_class_accuracy, own_test:
       these rates of the same network and classes on its own test split, without_duplicates: rates or None, leaks}].
 
   Raises:
@@ -153,8 +150,8 @@ def _names(tests: Sequence[Test]) -> dict[Test, str]:
   """The shortest names of one form that tell test splits apart."""
   forms = ('{0.dataset}', '{0.dataset}/{0.variant}', '{0.dataset}/{0.variant}:{0.split}',
            '{0.dataset}/{0.variant}:{0.split} in {0.folder}')
-  every = [[form.format(test) for test in tests] for form in forms]
-  return dict(zip(tests, next(names for names in every if len(set(names)) == len(tests)), strict=True))
+  every = ({test: form.format(test) for test in tests} for form in forms)
+  return next(names for names in every if len(set(names.values())) == len(tests))
 
 
 def _rows(runs: Sequence[Run], names: Mapping[Test, str]) -> dict[str, list[Run]]:
@@ -176,13 +173,8 @@ def _test(workdir: Path, tests: Sequence[Test], mesh: jax.sharding.Mesh
   opened = {test: transfer.open_faces(trained, test.dataset, test.variant, test.split, test.folder) for test in tests}
   tables = {test: _outputs(trained, network, source, test, mesh) for test, source in opened.items()}
   learned = set(_digests(dataclasses.replace(mine, split=data.train), tuple(data.classes)))
-
-  def answers(test: Test, shared: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    return restrict(*tables[test], known, opened[test].classes, shared)
-
-  def rates(label: np.ndarray, prediction: np.ndarray, shared: Sequence[str]) -> dict[str, Any]:
-    return overall(confusion_matrix(label, prediction, len(shared)))
-
+  answers = lambda test, shared: restrict(*tables[test], known, opened[test].classes, shared)
+  rates = lambda label, prediction, shared: overall(confusion_matrix(label, prediction, len(shared)))
   results = {}
   for test, source in opened.items():
     shared = shared_classes(known, source.classes)
@@ -203,11 +195,9 @@ def _test(workdir: Path, tests: Sequence[Test], mesh: jax.sharding.Mesh
         'chance': 1 / len(shared), 'duplicates': int(learnt.sum()),
         'majority': {'class': shared[int(counts.argmax())], 'share': float(counts.max() / counts.sum())}}
     results[test] = facts, {
-        'workdir': str(workdir), 'seed': trained.protocol.seed, 'step': trained.step,
-        'commit': trained.record['commit'],
+        **evaluation.stamp(trained), 'workdir': str(workdir), 'leaks': leaks,
         **rates(label, prediction, shared), 'own_test': rates(*answers(mine, shared), shared),
-        'without_duplicates': rates(np.where(learnt, -1, label), prediction, shared) if learnt.any() else None,
-        'leaks': leaks}
+        'without_duplicates': rates(np.where(learnt, -1, label), prediction, shared) if learnt.any() else None}
   return results
 
 

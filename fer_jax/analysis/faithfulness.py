@@ -22,7 +22,7 @@ from fer_jax.metrics import faithfulness as metrics
 from fer_jax.runtime import cluster, storage
 from fer_jax.training import evaluation, setup, step
 from fer_jax.training.protocol import describe
-from fer_jax.training.workdir import now, read_finished
+from fer_jax.training.workdir import read_finished
 
 # Maps that know nothing of the network, by the name of the prior that they are; 'uniform' is a random order of pixels.
 BASELINES = {'uniform': 'uniform', 'centred_gaussian': 'centred_gaussian', 'landmarks': 'landmark'}
@@ -74,7 +74,8 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
   source = evaluation.open_split(trained, split)
   chosen = action_units.evenly(len(source), faces)
   picked = dataclasses.replace(source, records=_Rows(source.records, chosen))
-  rows = _batch_size(protocol.eval_batch_size, mesh, len(chosen))
+  # Each face is two images: so no pass holds more of them than one of an evaluation.
+  rows = min(max(protocol.eval_batch_size // 2 // mesh.size, 1), -(-len(chosen) // mesh.size)) * mesh.size
   cluster.say(f'{len(chosen):,} of {len(source):,} faces of {split}, {steps} steps, {rows} faces at a time.')
   table = evaluation.outputs_of(make_evaluator(trained.system, steps, mesh), trained.variables, picked, rows, mesh)
   side = trained.system.recipe.image_size if trained.system.recipe.regions is None else source.size
@@ -82,19 +83,16 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
   maps, baselines = ({name.removeprefix(kind): dict(zip(metrics.SIGNS, np.moveaxis(values, 2, 0), strict=True))
                       for name, values in table.items() if name.startswith(kind)} for kind in ('map/', 'baseline/'))
   bars = {name: baselines[name] for name in BARS}
-  result = {
+  result = evaluation.stamp(trained) | {
       'protocol': describe(protocol, record, source, split) | {
           'faces': len(chosen), 'of': len(source), 'steps': steps, 'pixels': [side, side],
           'deletion_to': "the mean colour of the face's image", 'insertion_from': 'the face under a Gaussian blur, '
           f'standard deviation {BLUR:g} of its side', 'probability_of': 'the class predicted for the whole face',
           'seeds_of_random_parameters': randomisation.seeds(protocol.seed)},
-      'step': trained.step, 'name': protocol.name, 'seed': protocol.seed, 'commit': record['commit'],
-      'hardware': cluster.hardware(), 'evaluated': now(),
       'shares': shares.tolist(),
       'maps': metrics.summarise_curves(shares, maps, bars),
       'baselines': metrics.summarise_curves(shares, baselines, bars),
-      'ends': {'whole': float(table['whole'].mean()), 'deleted': float(table['deleted'].mean()),
-               'blurred': float(table['blurred'].mean())},
+      'ends': {name: float(table[name].mean()) for name in ('whole', 'deleted', 'blurred')},
       'without_landmarks': int((table['landmark_heatmap'].max(axis=(1, 2)) == 0).sum())
                            if 'landmark_heatmap' in table else len(chosen),
       'randomised': randomisation.cascade(trained, picked, rows, mesh)}
@@ -117,12 +115,6 @@ class _Rows:
 
   def __getitem__(self, row: int) -> Any:
     return self._records[int(self._rows[row])]
-
-
-def _batch_size(eval_batch_size: int, mesh: jax.sharding.Mesh, faces: int) -> int:
-  """Faces at a time: each is two images, so that no pass holds more of them than one of an evaluation."""
-  half = max(eval_batch_size // 2 // mesh.size, 1) * mesh.size
-  return min(half, -(-faces // mesh.size) * mesh.size)
 
 
 def make_evaluator(system: setup.System, steps: int, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
@@ -197,8 +189,8 @@ def curves(recipe: step.Recipe, explain: Mapping[str, Mapping[str, Any]], steps:
 
   # One after the other, maps and steps: memory is that of one pass, and the network is compiled once.
   inner = jax.lax.map(follow, jnp.stack(list(ranked.values())))
-  ends = jax.lax.map(lambda images: probability(images[:, None])[:, 0], jnp.stack([face, gone, blurred]))
-  whole, deleted, started = ends
+  whole, deleted, started = jax.lax.map(lambda images: probability(images[:, None])[:, 0],
+                                        jnp.stack([face, gone, blurred]))
   first, last = jnp.stack([whole, started], axis=1), jnp.stack([deleted, whole], axis=1)
   table = {name: jnp.concatenate([first[:, None], inner[i].swapaxes(0, 1), last[:, None]], axis=1)
            for i, name in enumerate(ranked)}
@@ -220,16 +212,10 @@ def levels(maps: jax.Array, side: int) -> jax.Array:
 def places(levels: jax.Array, noise: jax.Array) -> jax.Array:
   """The place of each pixel in the order from the highest level down, equal ones by their ``noise``.
 
-  Args:
-    levels: (B, P) uint16.
-    noise: (B, P) uint32.
-
   Returns:
-    (B, P) int32, in each row a permutation of 0 to P - 1.
+    (B, P) int32, in each row a permutation of 0 to P - 1, of levels (B, P) uint16 and noise (B, P) uint32.
   """
-  pixels = jnp.broadcast_to(jnp.arange(levels.shape[1], dtype=jnp.int32), levels.shape)
-  order = jax.lax.sort((jnp.uint16(_LEVELS) - levels, noise, pixels), dimension=1, num_keys=3)[2]
-  return jax.lax.sort((order, pixels), dimension=1, num_keys=1)[1]
+  return jnp.argsort(jnp.lexsort((noise, jnp.uint16(_LEVELS) - levels), axis=1), axis=1)
 
 
 def blur(images: jax.Array, sigma: float) -> jax.Array:

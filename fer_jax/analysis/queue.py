@@ -3,6 +3,7 @@
 Several workers may go through one queue, here and on other hosts. Nothing in this file needs JAX or a device.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import fcntl
@@ -63,10 +64,9 @@ def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dr
   SIGTERM and Ctrl-C reach the trainings, which save their states.
 
   Args:
-    jobs: in order.
     shared: whether workers of other processes go through the same jobs, each of which is then for one of them: what
       another holds is passed over, and what it leaves when it dies is taken up. Who finds nothing else waits until all
-      is finished. Needs a file system with locks. False where several processes are to meet in each run.
+      is finished. False where several processes are to meet in each run.
     workers: how many trainings run here at the same time, only with ``shared``. Of several each writes what it says to
       WORKDIR.log, and gets its part of an accelerator's memory, unless the environment says how much.
     dry_run: only print the commands.
@@ -81,10 +81,9 @@ def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dr
   before = {job: _read_note(job) for job in jobs} if shared else {}
   with _Trainings(workers) as trainings:
     while trainings.running or queue and not trainings.asked:
-      went_on = False
-      for job, end in trainings.ended():
-        failed += [f'{job.workdir} ({end})'] * bool(end)
-        went_on = True
+      ended = list(trainings.ended())
+      failed += [f'{job.workdir} ({end})' for job, end in ended if end]
+      went_on = bool(ended)
       for job in list(queue):
         if trainings.asked or len(trainings.running) == workers:
           break
@@ -113,11 +112,9 @@ def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dr
         _say('# waiting for ' + ', '.join(f'{job.workdir} ({_read_note(job)})' for job in queue))
       pause = _PAUSE if len(trainings.running) == workers else min(2 * pause or _PAUSE, _LONGEST_PAUSE)
       time.sleep(pause)
-  if trainings.asked:
-    return PREEMPTED
-  if failed:
+  if failed and not trainings.asked:
     print('error: failed: ' + ', '.join(failed), file=sys.stderr)
-  return 1 if failed else 0
+  return PREEMPTED if trainings.asked else int(bool(failed))
 
 
 class _Trainings:
@@ -141,19 +138,16 @@ class _Trainings:
 
   def start(self, job: Job, lock: TextIO | None = None) -> None:
     """Starts a training, which has ``lock`` open while it lives."""
-    log = None
     if lock:
       _write_note(lock, 'in training')
     if self._apart:
-      log = open(f'{job.workdir}.log', 'a')
-      _say(f'# {job.workdir}: in training, see {log.name}')
-    print(shlex.join(job.command), file=log, flush=True)
-    # A group of its own: the terminal's Ctrl-C is to come through here, as SIGTERM.
-    process = subprocess.Popen(job.command, process_group=0, pass_fds=[lock.fileno()] if lock else [],
-                               env=self._environment, stdout=log, stderr=log)
+      _say(f'# {job.workdir}: in training, see {job.workdir}.log')
+    with open(f'{job.workdir}.log', 'a') if self._apart else contextlib.nullcontext() as log:
+      print(shlex.join(job.command), file=log, flush=True)
+      # A group of its own: the terminal's Ctrl-C is to come through here, as SIGTERM.
+      process = subprocess.Popen(job.command, process_group=0, pass_fds=[lock.fileno()] if lock else [],
+                                 env=self._environment, stdout=log, stderr=log)
     self.running[job] = process, lock
-    if log:
-      log.close()
     if self.asked:  # Between the caller's look and now.
       process.terminate()
 
@@ -183,8 +177,7 @@ def hold(path: str, wait: bool = False) -> TextIO | None:
   """Holds a lock file until it is closed: returns it, or, without ``wait``, None where somebody else holds it.
 
   The kernel lets go of the lock when the last process that has the file open is gone, however it ends. A training that
-  is given the descriptor therefore keeps the lock when only its worker is killed, and nobody starts it again beside it.
-  (That is why this is no ``filelock.FileLock``, which keeps the descriptor to itself.)
+  is given the descriptor (which ``filelock`` keeps to itself) therefore keeps the lock when only its worker is killed.
 
   Raises:
     UserError: the file cannot be written, or the file system has no locks.
@@ -198,11 +191,10 @@ def hold(path: str, wait: bool = False) -> TextIO | None:
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     file.seek(0)
     return file
-  except BlockingIOError:
-    file.close()
-    return None
   except OSError as error:
     file.close()
+    if isinstance(error, BlockingIOError):
+      return None
     raise UserError(f'{path} cannot be locked: {error.strerror}. Without locks two workers would train the same run: '
                     'choose a --workdir on another file system, or train with launch/sweep and then use --collect.'
                     ) from error

@@ -73,8 +73,8 @@ def parameter_groups(recipe: step.Recipe, variables: Mapping[str, Any]) -> dict[
   regions = [region_count(**recipe.regions)] if recipe.regions else []
   images = jnp.zeros((1, *regions, recipe.image_size, recipe.image_size, 3))
   trace = jax.make_jaxpr(lambda v: recipe.model.apply(v, images, False).taps, return_shape=True)
-  traced, taps = trace(jax.eval_shape(lambda: variables))
-  traced = traced.jaxpr
+  closed, taps = trace(jax.eval_shape(lambda: variables))
+  traced = closed.jaxpr
 
   def read(out: Any) -> set[int]:
     """The leaves that an output depends on."""
@@ -87,22 +87,18 @@ def parameter_groups(recipe: step.Recipe, variables: Mapping[str, Any]) -> dict[
   below = sorted(((read(out), name) for out, name in zip(traced.outvars, sorted(taps), strict=True)),
                  key=lambda pair: len(pair[0]))
   paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables)]
-  groups, left = {}, {i for i, path in enumerate(paths) if path[1].key != 'head'}
-  head = sorted(set(range(len(paths))) - left)
+  head = {i for i, path in enumerate(paths) if path[1].key == 'head'}
+  groups, left = {}, set(range(len(paths))) - head
   for leaves, name in below:
-    groups[name] = sorted(leaves & left)
+    groups[name] = leaves & left
     left -= leaves
-  groups[f'above {below[-1][1]}'] = sorted(left)
-  groups['head'] = head
-  return {name: leaves for name, leaves in reversed(groups.items()) if leaves}
+  groups |= {f'above {below[-1][1]}': left, 'head': head}
+  return {name: sorted(leaves) for name, leaves in reversed(groups.items()) if leaves}
 
 
 def randomised(variables: Mapping[str, Any], redrawn: Mapping[str, Any], groups: Mapping[str, Sequence[int]], depth: int
                ) -> Any:
   """``variables`` with those of the first ``depth`` groups taken from ``redrawn``."""
-  leaves, tree = jax.tree.flatten(variables)
-  others = jax.tree.leaves(redrawn)
-  for name in list(groups)[:depth]:
-    for leaf in groups[name]:
-      leaves[leaf] = others[leaf]
-  return jax.tree.unflatten(tree, leaves)
+  random = {leaf for name in list(groups)[:depth] for leaf in groups[name]}
+  (ours, tree), theirs = jax.tree.flatten(variables), jax.tree.leaves(redrawn)
+  return jax.tree.unflatten(tree, [theirs[i] if i in random else leaf for i, leaf in enumerate(ours)])

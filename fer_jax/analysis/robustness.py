@@ -11,14 +11,13 @@ import numpy as np
 from fer_jax import __version__
 from fer_jax.analysis import transfer
 from fer_jax.analysis.corruptions import KINDS, check_kinds, corrupt
-from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 from fer_jax.metrics.confusion import confusion_matrix
 from fer_jax.metrics.summary import overall
 from fer_jax.runtime import cluster, storage
 from fer_jax.training import evaluation, setup
 from fer_jax.training.protocol import describe, evaluated
-from fer_jax.training.workdir import now, read_finished
+from fer_jax.training.workdir import read_finished
 
 _draw = jax.jit(corrupt, static_argnames='kind')  # One program for all severities, seeds and runs.
 
@@ -34,7 +33,6 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
     split: of its data set; None: its test split.
     kinds: names in ``corruptions.KINDS``; none for all.
     data_dir: where prepared data sets lie, if not where the run's config says.
-    seed: of the draws.
 
   Returns:
     The content of the file. Rates are count, accuracy, accuracy_interval (Wilson, 95 %) and mean_class_accuracy.
@@ -66,24 +64,30 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
     return left
   network = transfer.evaluator(trained, mesh)
 
-  def table_of(kind: str, severity: float) -> dict[str, np.ndarray]:
+  def answers(kind: str, severity: float) -> np.ndarray:
     evaluator = lambda variables, batch: network(variables, _draw(batch, kind, np.float32(severity), seed))
     return evaluation.outputs_of(evaluator, trained.variables, source, protocol.eval_batch_size, mesh,
-                                 protocol.eval_order)
+                                 protocol.eval_order)['logits'].argmax(axis=1)
 
-  untouched = table_of(missing[0], 0.0)
-  clean = _rates(untouched, source.classes)
-  measured = {kind: {'what': KINDS[kind].what, 'levels': [
-      _level(kind, severity, _rates(table_of(kind, severity), source.classes), clean)
-      for severity in KINDS[kind].severities]} for kind in missing}
-  measured |= left.get('kinds', {})
-  result = about | {
+  rates = lambda predictions: overall(confusion_matrix(source.labels, predictions, len(source.classes)))
+  untouched = answers(missing[0], 0.0)
+  clean = rates(untouched)
+
+  def level(kind: str, severity: float) -> dict[str, Any]:
+    found = rates(answers(kind, severity))
+    lost = 1 - found['accuracy'] / clean['accuracy'] if clean['accuracy'] else None
+    return {'severity': severity, 'label': KINDS[kind].label(severity), 'relative_drop': lost, **found}
+
+  measured = left.get('kinds', {}) | {
+      kind: {'what': KINDS[kind].what, 'levels': [level(kind, severity) for severity in KINDS[kind].severities]}
+      for kind in missing}
+  evaluated_before = evaluation.saved(trained, source, split)
+  result = about | evaluation.stamp(trained) | {
       'clean': clean, 'majority': {'class': source.classes[int(counts.argmax())],
                                    'share': float(counts.max() / counts.sum())},
       'kinds': {kind: measured[kind] for kind in KINDS if kind in measured}, 'classes': list(source.classes),
-      'differs': _differing(trained, source, split, untouched), 'augment': trained.system.recipe.augment,
-      'name': protocol.name, 'seed': protocol.seed, 'commit': record['commit'], 'hardware': cluster.hardware(),
-      'evaluated': now()}
+      'differs': evaluated_before and int((evaluated_before[1]['prediction'] != untouched).sum()),
+      'augment': trained.system.recipe.augment}
   storage.write_json(path, result)
   storage.write_json(workdir / 'run.json', record | {'evaluations': evaluated(record, split)})
   return result
@@ -101,17 +105,3 @@ def _left(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     return result | {'kinds': kept}
   except (FileNotFoundError, ValueError, KeyError, TypeError):
     return {}
-
-
-def _rates(table: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, Any]:
-  return overall(confusion_matrix(table['label'], table['logits'].argmax(axis=1), len(classes)))
-
-
-def _level(kind: str, severity: float, rates: Mapping[str, Any], clean: Mapping[str, Any]) -> dict[str, Any]:
-  lost = 1 - rates['accuracy'] / clean['accuracy'] if clean['accuracy'] else None
-  return {'severity': severity, 'label': KINDS[kind].label(severity), 'relative_drop': lost, **rates}
-
-
-def _differing(trained: setup.Trained, source: Split, split: str, table: Mapping[str, np.ndarray]) -> int | None:
-  left = evaluation.saved(trained, source, split)
-  return int((left[1]['prediction'] != table['logits'].argmax(axis=1)).sum()) if left else None

@@ -1,7 +1,6 @@
 """How fast steps are, data are read and faces are prepared on this machine, and what steps would cost on many devices.
 
-All is measured in turns, because machines drift, and compared round by round. What is said of other hardware is no
-measurement but the model of ``runtime/scaling.py``.
+All is measured in turns, because machines drift, and compared round by round.
 """
 
 import functools
@@ -121,16 +120,14 @@ def preparation_table(workers: Sequence[int], rounds: int, faces: int = 2_000) -
   with tempfile.TemporaryDirectory() as folder:
     for i in range(faces):
       name = face.EXPRESSIONS[i % 7]
-      file = Path(folder) / 'files' / 'train' / name / f'{i:06d}.png'
+      file = Path(folder, 'files', 'train', name, f'{i:06d}.png')
       file.parent.mkdir(parents=True, exist_ok=True)
       file.write_bytes(face.png(draw_face(np.random.default_rng(i), name, 64).image).getvalue())
 
-    def prepare(_: int, number: int) -> None:
-      preparation.prepare(preparation.make_builder(
-          'faces_folder', None, tempfile.mkdtemp(dir=folder), source=f'{folder}/files', workers=number,
-          classes=list(face.EXPRESSIONS[:7])))
-
-    seconds = in_turns([functools.partial(prepare, number=number) for number in workers], rounds)
+    prepare = lambda number: preparation.prepare(preparation.make_builder(
+        'faces_folder', None, tempfile.mkdtemp(dir=folder), source=f'{folder}/files', workers=number,
+        classes=list(face.EXPRESSIONS[:7])))
+    seconds = in_turns([lambda _, number=number: prepare(number) for number in workers], rounds)
   table = Table('processes', 'faces/s', f'times as fast as {workers[0]}', 'lowest and highest ratio',
                 title=f'{faces:,} drawn faces prepared, {rounds} rounds in turns on {cluster.hardware()}')
   for number, taken in zip(workers, seconds.T, strict=True):

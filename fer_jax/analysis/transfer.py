@@ -12,13 +12,15 @@ from ml_collections import ConfigDict
 
 from fer_jax.data.reading import splits
 from fer_jax.errors import UserError
-from fer_jax.metrics import confusion, probes
-from fer_jax.metrics.intervals import wilson
+from fer_jax.metrics import probes
+from fer_jax.metrics.confusion import confusion_matrix
+from fer_jax.metrics.summary import overall
 from fer_jax.runtime import cluster, storage
 from fer_jax.training import evaluation, loop, protocol, setup
-from fer_jax.training.workdir import now, read_config
+from fer_jax.training.workdir import read_config
 
 LAYERS = ('pooled', 'embedding')
+_RATES = ('accuracy', 'accuracy_interval', 'mean_class_accuracy')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +29,7 @@ class Target:
 
   Attributes:
     dataset: a builder's name, or 'folder'; ``variant``, ``data_dir`` and ``classes`` as in ``splits.open_split``.
-    train: the split that classifiers learn from.
-    test: the split they are scored on.
+    train, test: the splits that classifiers learn from and are scored on.
   """
 
   dataset: str
@@ -57,16 +58,13 @@ def open_faces(trained: setup.Trained, dataset: str, variant: str, split: str, d
 
 
 def features(trained: setup.Trained, source: splits.Split, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
-  """The network's features of every face of a split, without augmentation.
-
-  Args:
-    source: from ``open_faces``.
+  """The network's features of every face of a split from ``open_faces``, without augmentation.
 
   Returns:
     'pooled' (N, C), 'embedding' (N, D) and 'logits' (N, K) float32, 'label' int32 (N,), -1 where unknown.
   """
-  table = evaluation.outputs_of(evaluator(trained, mesh), trained.variables, source,
-                                trained.protocol.eval_batch_size, mesh)
+  table = evaluation.outputs_of(evaluator(trained, mesh), trained.variables, source, trained.protocol.eval_batch_size,
+                                mesh)
   return {name: table[name] for name in ('pooled', 'embedding', 'logits', 'label')}
 
 
@@ -85,8 +83,7 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
 
   Args:
     layer: 'pooled', the backbone's features, or 'embedding', the head's.
-    shots: numbers of labelled faces of each class for the few-shot curve; empty for none.
-    draws: draws for each of them.
+    shots: numbers of labelled faces of each class for the few-shot curve, with ``draws`` draws each; empty for none.
     finetune_epochs: passes over the train split of end-to-end training from the run's backbone, at a tenth of its
       learning rate, with a new linear head, in batches of at most an eighth of the split (but 8 faces); 0 for none. It
       is a run of its own, in ``WORKDIR/transfer/``.
@@ -122,25 +119,21 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
   (blind_x, _), (blind_test_x, _) = labelled(untrained)
 
   def row(name: str, method: str, predictions: np.ndarray, chosen: dict[str, Any]) -> dict[str, Any]:
-    counts = confusion.confusion_matrix(test_y, predictions, len(test.classes))
-    return {'features': name, 'method': method, 'accuracy': confusion.accuracy(counts),
-            'accuracy_interval': list(wilson(int(np.trace(counts)), int(counts.sum()))),
-            'mean_class_accuracy': confusion.mean_class_accuracy(counts), 'chosen': chosen}
+    rates = overall(confusion_matrix(test_y, predictions, len(test.classes)))
+    return {'features': name, 'method': method, **{rate: rates[rate] for rate in _RATES}, 'chosen': chosen}
 
-  rows = [row('this network', method, *probes.probe(method, x, y, test_x)) for method in probes.METHODS]
-  rows.append(row('untrained network', probes.METHODS[0], *probes.probe(probes.METHODS[0], blind_x, y, blind_test_x)))
-  rows += [row('majority class', '-', np.full(len(test_y), np.bincount(y).argmax()), {}), *whole]
+  rows = [*(row('this network', method, *probes.probe(method, x, y, test_x)) for method in probes.METHODS),
+          row('untrained network', probes.METHODS[0], *probes.probe(probes.METHODS[0], blind_x, y, blind_test_x)),
+          row('majority class', '-', np.full(len(test_y), np.bincount(y).argmax()), {}), *whole]
   curve = [{'features': who, **point} for who, inputs in (('this network', (x, y, test_x, test_y)),
                                                           ('untrained network', (blind_x, y, blind_test_x, test_y)))
            for point in probes.few_shot(*inputs, shots, draws)] if shots else []
   known = {*trained.record['classes'], *trained.record.get('teacher', {}).get('classes', ())}
-  result = {
+  result = evaluation.stamp(trained) | {
       'target': {'dataset': target.name, 'variant': target.variant, 'train': target.train, 'test': target.test,
                  'classes': list(test.classes), 'train_count': len(y), 'test_count': len(test_y),
                  'fingerprints': [train.fingerprint, test.fingerprint]},
-      'layer': layer, 'dim': x.shape[1], 'step': trained.step, 'name': trained.protocol.name,
-      'commit': trained.record['commit'], 'seed': trained.protocol.seed, 'hardware': cluster.hardware(),
-      'evaluated': now(), 'seen_in_training': [c for c in test.classes if c in known],
+      'layer': layer, 'dim': x.shape[1], 'seen_in_training': [c for c in test.classes if c in known],
       'leaks': _leaks(trained, target), 'rows': rows, 'few_shot': curve}
   storage.write_json(trained.workdir / 'transfer' / f'{name}_{layer}.json', result)
   return result
@@ -149,9 +142,8 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
 def _leaks(trained: setup.Trained, target: Target) -> list[str]:
   """Why a target's numbers are not those of faces that nobody has seen, in words."""
   reasons = protocol.leaks(trained.protocol, trained.record, target.dataset, target.test, target.data_dir)
-  if protocol.overlap(target.train, target.test):
-    reasons.append('the classifiers were trained on these images')
-  return reasons
+  both = protocol.overlap(target.train, target.test)
+  return reasons + ['the classifiers were trained on these images'] * both
 
 
 def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epochs: float, name: str
@@ -176,6 +168,6 @@ def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epoc
     config.epochs, config.batch_size = float(epochs), batch_size // devices * devices or devices
   result = loop.train(config, trained.workdir / 'transfer' / f'{name}_finetuned_{epochs:g}')
   return {'features': 'fine-tuned end to end', 'method': '-',
-          **{key: result[key] for key in ('accuracy', 'accuracy_interval', 'mean_class_accuracy')},
+          **{rate: result[rate] for rate in _RATES},
           'chosen': {'epochs': float(epochs), 'learning_rate': config.optimizer.learning_rate,
                      'batch_size': config.batch_size}}

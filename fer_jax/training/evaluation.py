@@ -145,8 +145,7 @@ def evaluate_split(trained: setup.Trained, evaluator: Evaluator, faces: Split, s
   evaluations = evaluated(record, split)
   result |= {
       'protocol': describe(protocol, record, faces, split) | {'evaluations': evaluations[split], 'n': result['count']},
-      'overrides': list(changes), 'step': trained.step, 'name': protocol.name, 'seed': protocol.seed,
-      'commit': record['commit'], 'hardware': cluster.hardware(), 'evaluated': now()}
+      'overrides': list(changes), **stamp(trained)}
   path = _path(workdir, split, changes)
   storage.write_json(path, result)
   storage.write_npz(path.with_suffix('.npz'), label=table['label'], prediction=table['prediction'],
@@ -156,6 +155,12 @@ def evaluate_split(trained: setup.Trained, evaluator: Evaluator, faces: Split, s
   storage.write_json(workdir / 'run.json', record | {'evaluations': evaluations}
                      | ({'finished': now()} if finishes else {}))
   return result
+
+
+def stamp(trained: setup.Trained) -> dict[str, Any]:
+  """What a result of a run is filed with: of which network it is, by which code, where and when."""
+  return {'step': trained.step, 'name': trained.protocol.name, 'seed': trained.protocol.seed,
+          'commit': trained.record['commit'], 'hardware': cluster.hardware(), 'evaluated': now()}
 
 
 def _score_comparisons(trained: setup.Trained, channels: int, evaluator: Evaluator, mesh: Mesh) -> dict[str, Any]:
