@@ -207,7 +207,7 @@ def _alignments(rows: Sequence[Row]) -> list[Table]:
     title = name.replace('_', ' ')
     if name in _NO_NETWORK:
       cells = _cells(of(everything), shown, constant=True)
-      lines.append(Line({'map': title, 'row': 'no network', **cells}, (), 'control'))
+      lines.append(Line({'map': title, 'row': 'no network', **cells}, (), 'trivial'))
       continue
     for row in rows:
       entries = of(measured[row.name])

@@ -1,9 +1,12 @@
 """The table of an evaluation's attribution maps: how well they agree with what, and which beat a constant picture."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fer_jax.metrics.action_units import CLASS_FREE
+from fer_jax.reports.formats import Column, Line, Table
+from fer_jax.reports.words import mark
 
 # The same picture for every face: what a map has to beat.
 TRIVIAL = ('uniform', 'centred_gaussian', 'training_mean')
@@ -28,25 +31,28 @@ GROUPS = (
         ('causal_pointing', 'pointing', True))))
 
 
-def alignment_groups(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """The groups of columns for which an evaluation has numbers; older files lack some.
+def alignment_tables(result: Mapping[str, Any]) -> list[Table]:
+  """A table of each group for which an evaluation has numbers, all with the same lines; older files lack some.
 
-  Returns:
-    Groups of title, faces (their number, or None), columns (titles), remark, and rows: all the same in each group, of
-    key, name, trivial (no map of the network) and cells. A cell is text, width (in per cent, for a bar) and beats:
-    whether the map is above all of ``TRIVIAL``, None where that means nothing.
+  ▲ and ▽ say whether a map is above all of ``TRIVIAL``, where that means something.
   """
-  table = result.get('alignment') or {}
-  groups = []
+  rows = result.get('alignment') or {}
+  tables = []
   for group in GROUPS:
-    columns = [column for column in group.columns if any(row.get(column[0]) is not None for row in table.values())]
+    columns = [column for column in group.columns if any(row.get(column[0]) is not None for row in rows.values())]
     if columns:
-      first = next(row for row in table.values() if row.get(columns[0][0]) is not None)
-      rows = [{'key': name, 'name': name.replace('_', ' '), 'trivial': name in (*TRIVIAL, CLASS_FREE),
-               'cells': [_cell(table, name, *column) for column in columns]} for name in table]
-      groups.append({'title': group.title, 'faces': first.get(group.count), 'rows': rows,
-                     'columns': [title for _, title, _ in columns], 'remark': _remark(group.count, first)})
-  return groups
+      first = next(row for row in rows.values() if row.get(columns[0][0]) is not None)
+      faces = f', {first[group.count]:,} faces' if first.get(group.count) is not None else ''
+      lines = [_line(name, result, {title: _cell(rows, name, key, share) for key, title, share in columns})
+               for name in rows]
+      tables.append(Table(f'maps and {group.title}{faces}',
+                          (Column('map', 'l'), *(Column(title, bar=True) for _, title, _ in columns)), tuple(lines),
+                          tuple(_remarks(group.count, first))))
+  if tables:
+    constant = ', '.join(name.replace('_', ' ') for name in rows if name in TRIVIAL)
+    legend = f'▲ above, ▽ not above the same picture for every face ({constant}).'
+    tables[-1] = dataclasses.replace(tables[-1], notes=(*tables[-1].notes, legend))
+  return tables
 
 
 def best_map(result: Mapping[str, Any]) -> str:
@@ -63,33 +69,37 @@ def best_map(result: Mapping[str, Any]) -> str:
           f'picture, {constant} {scores[constant]:.3f}').replace('_', ' ')
 
 
-def by_class(result: Mapping[str, Any]) -> dict[str, Any]:
-  """Cosines with action units by expression: classes, and rows of name, trivial and cells; empty where there are none.
-  """
-  table = {name: row['action_unit_cosine_by_class'] for name, row in (result.get('alignment') or {}).items()
-           if row.get('action_unit_cosine_by_class')}
-  classes = [name for name in result.get('classes', ()) if any(name in means for means in table.values())]
-  return {'classes': classes, 'rows': [
-      {'name': name.replace('_', ' '), 'trivial': name in (*TRIVIAL, CLASS_FREE),
-       'cells': [_text(means.get(key), False) for key in classes]} for name, means in table.items()]} if table else {}
+def by_class(result: Mapping[str, Any]) -> Table | None:
+  """Cosines with action units by expression; None where there are none."""
+  rows = {name: row['action_unit_cosine_by_class'] for name, row in (result.get('alignment') or {}).items()
+          if row.get('action_unit_cosine_by_class')}
+  classes = [name for name in result.get('classes', ()) if any(name in means for means in rows.values())]
+  lines = [_line(name, result, {key: _text(means.get(key), False) for key in classes}) for name, means in rows.items()]
+  return Table('Cosine with action units by expression', (Column('map', 'l'), *map(Column, classes)),
+               tuple(lines)) if rows else None
 
 
-def _cell(table: Mapping[str, Any], name: str, key: str, title: str, share: bool) -> dict[str, Any]:
-  value = table[name].get(key)
-  bars = [table[other][key] for other in TRIVIAL if table.get(other, {}).get(key) is not None]
-  beats = None if name in (*TRIVIAL, CLASS_FREE) or value is None or not bars else value > max(bars)
-  return {'text': _text(value, share), 'width': 100 * min(max(value or 0, 0), 1), 'beats': beats}
+def _line(name: str, result: Mapping[str, Any], cells: Mapping[str, str]) -> Line:
+  return Line({'map': name.replace('_', ' ') + mark(result), **cells},
+              style='trivial' if name in (*TRIVIAL, CLASS_FREE) else '')
+
+
+def _cell(rows: Mapping[str, Any], name: str, key: str, share: bool) -> str:
+  value = rows[name].get(key)
+  bars = [rows[other][key] for other in TRIVIAL if rows.get(other, {}).get(key) is not None]
+  if name in (*TRIVIAL, CLASS_FREE) or value is None or not bars:
+    return _text(value, share)
+  return _text(value, share) + (' ▲' if value > max(bars) else ' ▽')
 
 
 def _text(value: float | None, share: bool) -> str:
   return '–' if value is None else f'{100 * value:.1f} %' if share else f'{value:.3f}'
 
 
-def _remark(count: str, row: Mapping[str, Any]) -> str:
-  """Says which faces a row leaves out, beside those without landmarks or action units."""
+def _remarks(count: str, row: Mapping[str, Any]) -> Iterator[str]:
+  """Which faces a row leaves out, beside those without landmarks or action units."""
   faces = lambda count: f"{count:,} face{'s' * (count != 1)}"
   if count == 'action_unit_count' and (left := row.get('action_unit_predicted_left_out')):
-    return f"'cosine, predicted' is without {faces(left)} predicted as a class that has no action units."
+    yield f"'cosine, predicted' is without {faces(left)} predicted as a class that has no action units."
   if count == 'causal_count' and (left := row.get('causal_left_out')):
-    return f'The causal mask is empty or full on {faces(left)} more.'
-  return ''
+    yield f'The causal mask is empty or full on {faces(left)} more.'

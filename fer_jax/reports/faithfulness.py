@@ -1,15 +1,14 @@
-"""Faithfulness of a run's maps: the console tables, and what the page says and draws."""
+"""Faithfulness of a run's maps: the tables, and what the page says and draws."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from rich.markup import escape
 
 from fer_jax.reports import figures
-from fer_jax.reports.console import LEAKY, console, table, warn
-from fer_jax.reports.words import leaks, remarks
+from fer_jax.reports.formats import Column, Line, Table, show
+from fer_jax.reports.words import leaks, mark, remarks, warnings
 
 # Said wherever the numbers are shown.
 CURVES_CAVEAT = (
@@ -30,23 +29,10 @@ _KINDS = (('deletion', 'less', 'whole', 'deleted'), ('insertion', 'more', 'blurr
 
 def print_faithfulness(result: Mapping[str, Any]) -> None:
   """Prints the content of explanations/SPLIT.json: the areas of every map, and what random parameters change."""
-  out, protocol, reasons, ends = console(), result['protocol'], leaks(result), result['ends']
-  mark = LEAKY if reasons else ''
-  out.print(f"\n[bold]{protocol['dataset']}[/] {escape(protocol['split'])}: are the maps faithful?{mark}")
-  out.print(escape(_words(result)))
-  warn(out, reasons, _remarks(result))
-  for kind, better, start, end in _KINDS:
-    rows = area_rows(result, kind)
-    out.print(table((kind + mark, 'area', '95 %', *(f'better than {name} by' for name in rows[0]['gains'])), (
-        ((row['name'], row['area'], row['interval'], *row['gains'].values()), row['trivial']) for row in rows)))
-    out.print(f'{kind}: {better} is better; the mean probability goes from {ends[start]:.3f} to {ends[end]:.3f}.')
-  out.print(CURVES_CAVEAT)
-  names, rows = random_rows(result)
-  cells = lambda row: (f"{cell['pearson']} {cell['range']}\n{cell['spearman']}" for cell in row['cells'])
-  out.print(table(('random parameters' + mark, *map(escape, names)), (
-      ((row['name'], *cells(row)), row['trivial']) for row in rows)))
-  out.print("Pearson's correlation with the trained network's map of the same face (from, to: draws of random "
-            f"parameters), below it Spearman's. {RANDOM_CAVEAT}")
+  protocol = result['protocol']
+  show(f"\n{protocol['dataset']} {protocol['split']}: are the maps faithful?{mark(result)}", _words(result),
+       *warnings(leaks(result), _remarks(result)), *(area_table(result, *kind) for kind in _KINDS), CURVES_CAVEAT,
+       random_table(result), RANDOM_CAVEAT)
 
 
 def _words(result: Mapping[str, Any]) -> str:
@@ -66,62 +52,54 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
           bool(without)]
 
 
-def area_rows(result: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
-  """The table of 'deletion' or 'insertion': maps, then baselines.
-
-  Returns:
-    Rows of name, trivial, value (the area), area and interval as text, gains {baseline: text} and beats {baseline: True
-    or False where the interval of the gain lies above or below 0, None where it does not}.
-  """
+def area_table(result: Mapping[str, Any], kind: str, better: str, start: str, end: str) -> Table:
+  """The areas of one of ``_KINDS``: maps, then baselines; ▲ and ▽ where a gain's interval leaves out 0."""
   ends = lambda interval, sign='': '–' if interval is None else f'{interval[0]:{sign}.3f} to {interval[1]:{sign}.3f}'
-  bars = list(next(iter(result['maps'].values()))[kind]['gain'])
-  rows = []
+  bars = {bar: f'better than {_name(bar)} by (95 %)' for bar in next(iter(result['maps'].values()))[kind]['gain']}
+  lines = []
   for group in ('maps', 'baselines'):
     for name, measured in result[group].items():
-      curve, gains, beats = measured[kind], {}, {}
-      for bar in bars:
-        gain = curve['gain'].get(bar)
-        gains[_name(bar)] = '' if gain is None else f"{gain['value']:+.3f} ({ends(gain['interval'], '+')})"
-        low, high = (gain and gain['interval']) or (0, 0)
-        beats[_name(bar)] = True if low > 0 else False if high < 0 else None
-      rows.append({'name': _name(name), 'trivial': group == 'baselines', 'value': curve['area'],
-                   'area': f"{curve['area']:.3f}", 'interval': ends(curve['interval']), 'gains': gains, 'beats': beats})
-  return rows
+      curve, cells = measured[kind], {}
+      for bar, gain in curve['gain'].items():
+        low, high = gain['interval'] or (0, 0)
+        beats = ' ▲' if low > 0 else ' ▽' if high < 0 else ''
+        cells[bars[bar]] = f"{gain['value']:+.3f} ({ends(gain['interval'], '+')}){beats}"
+      lines.append(Line({'map': _name(name) + mark(result), 'area': f"{curve['area']:.3f}",
+                         '95 %': ends(curve['interval']), **cells}, style='trivial' if group == 'baselines' else ''))
+  note = (f"The mean probability goes from {result['ends'][start]:.3f} to {result['ends'][end]:.3f}. ▲, ▽: the "
+          'interval of the difference lies above, below 0.')
+  return Table(f'{kind}, {better} is better', (Column('map', 'l'), Column('area', bar=True), Column('95 %'),
+                                               *map(Column, bars.values())), tuple(lines), (note,))
 
 
-def random_rows(result: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
-  """The table of random parameters: names of its columns, and a row for each depth.
-
-  Returns:
-    The maps; and rows of name, trivial (no parameter is random) and cells of text: pearson, range (of Pearson over
-    draws, '' where they are one), spearman, and value, Pearson's or 0.
-  """
+def random_table(result: Mapping[str, Any]) -> Table:
+  """What random parameters change, a line for each depth; those without a random parameter are trivial."""
   signed = lambda value: '–' if value is None else f'{value:.2f}'
-  rows = []
+  lines = []
   for row in result['randomised']:
     name = row['random'] if row['depth'] < 2 else f"and {row['random']}"
-    cells = []
-    for found in map(row['maps'].get, result['maps']):
+    cells = {'random': name.replace('another face', 'nothing, map of another face')}
+    for which in result['maps']:
+      found = row['maps'][which]
       low, high = found['pearson_range'] or (None, None)
-      cells.append({'pearson': signed(found['pearson']), 'spearman': signed(found['spearman']),
-                    'range': '' if low == high else f'({low:.2f} to {high:.2f})', 'value': found['pearson'] or 0.0})
-    rows.append({'name': name.replace('another face', 'nothing, map of another face'), 'trivial': not row['depth'],
-                 'cells': cells})
-  return list(map(_name, result['maps'])), rows
+      draws = '' if low == high else f' ({low:.2f} to {high:.2f})'
+      cells[_name(which)] = f"{signed(found['pearson'])}{draws}\nSpearman {signed(found['spearman'])}"
+    lines.append(Line(cells, style='' if row['depth'] else 'trivial'))
+  note = (f"Pearson's correlation with the trained network's map of the same face, over the pixels of a map, mean "
+          f"over faces and {len(result['protocol']['seeds_of_random_parameters'])} draws (in brackets the lowest and "
+          "the highest of them), below it Spearman's.")
+  return Table('random parameters' + mark(result), (Column('random', 'l'), *(
+      Column(_name(which), bar=True) for which in result['maps'])), tuple(lines), (note,))
 
 
 def sections(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
   """What the page says and draws of the contents of explanations/SPLIT.json, by the stem of their files."""
-  made = []
-  for stem, result in results.items():
-    names, rows = random_rows(result)
-    made.append(result | {
-        'split': result['protocol']['split'], 'leaks': leaks(result), 'words': _words(result),
-        'remarks': _remarks(result), 'map_names': names, 'random_rows': rows,
-        'charts': [{'kind': kind, 'better': better, 'rows': area_rows(result, kind),
-                    'drawing': _curves(f'{kind} {stem}', result, kind)}
-                   for kind, better, *_ in _KINDS]})
-  return made
+  return [result | {
+      'split': result['protocol']['split'], 'leaks': leaks(result), 'words': _words(result),
+      'remarks': _remarks(result), 'random': random_table(result),
+      'charts': [{'kind': kind, 'better': better, 'table': area_table(result, kind, better, *ends),
+                  'drawing': _curves(f'{kind} {stem}', result, kind)} for kind, better, *ends in _KINDS]}
+          for stem, result in results.items()]
 
 
 def _curves(name: str, result: Mapping[str, Any], kind: str) -> Markup:

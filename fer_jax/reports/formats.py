@@ -1,4 +1,7 @@
-"""A table of text cells with notes, and its forms: text for the console, and Markdown, csv and LaTeX for files."""
+"""A table of text cells with notes, and its forms: text for the console, and Markdown, csv and LaTeX for files.
+
+Pages draw the same tables, with the macros of ``macros.html``.
+"""
 
 import csv
 import dataclasses
@@ -12,13 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.highlighter import RegexHighlighter
 from rich.markup import escape
 from rich.table import Column as RichColumn
 from rich.table import Table as RichTable
+from rich.theme import Theme
 
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import t_interval
-from fer_jax.runtime import storage
+from fer_jax.runtime import cluster, storage
 
 # How csv takes cells apart: what separates the two numbers, and what is added to the column's name for each.
 SPREAD = (' ± ', ('', ' sd'))
@@ -26,18 +31,22 @@ ENDS = (' to ', (' from', ' to'))
 
 
 class Column(NamedTuple):
-  """A column: its heading, how LaTeX sets it, and ``SPREAD`` or ``ENDS`` where csv has two columns in its place."""
+  """A column: its heading, how LaTeX sets it, and ``SPREAD`` or ``ENDS`` where csv has two columns in its place.
+
+  With ``bar`` a page draws a bar below each number, of the share that it is: '81.2 %', or '0.812'.
+  """
 
   name: str
   latex: str = 'r'
   apart: tuple[str, tuple[str, str]] | None = None
+  bar: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
   """A line: the texts of the columns that have one, and whole sentences about it.
 
-  ``style`` is 'leaky' for a number that must not be compared, 'control' for one that owes nothing to training.
+  ``style`` is 'leaky' for a number that must not be compared, 'trivial' for one that owes nothing to training.
   """
 
   cells: Mapping[str, str]
@@ -58,15 +67,19 @@ class Table:
   notes: tuple[str, ...] = ()
 
   @property
-  def header(self) -> list[str]:
-    """Names of all columns that are printed."""
-    return [*(column.name for column in self.columns), 'notes']
+  def header(self) -> list[Column]:
+    """All columns that are printed."""
+    return [*self.columns, *[Column('notes', 'l')] * any(line.notes for line in self.lines)]
+
+  @property
+  def names(self) -> list[str]:
+    return [column.name for column in self.header]
 
   def numbered(self) -> tuple[list[list[str]], list[str]]:
     """The cells below ``header``, with numbers for notes, and the notes from 1, those about the table last."""
     notes = list(dict.fromkeys(note for line in self.lines for note in line.notes))
-    cells = [[*(line[column.name] for column in self.columns),
-              ', '.join(str(notes.index(note) + 1) for note in line.notes)] for line in self.lines]
+    numbers = lambda line: [', '.join(str(notes.index(note) + 1) for note in line.notes)] * bool(notes)
+    cells = [[*(line[column.name] for column in self.columns), *numbers(line)] for line in self.lines]
     return cells, [*notes, *self.notes]
 
 
@@ -126,20 +139,45 @@ def render(tables: Sequence[Table], form: str) -> str:
   return FORMS[form](tables)
 
 
+class _Warnings(RegexHighlighter):
+  highlights = (r'(?P<leaky>LEAKY|^Leaky: [^\n]*)', r'(?P<note>^Note: [^\n]*)')
+
+
+_THEME = Theme({'leaky': 'bold red', 'note': 'yellow', 'leaky_line': 'red', 'trivial_line': 'dim'})
+
+
+def _console() -> Console:
+  return Console(width=None if sys.stdout.isatty() else int(os.environ.get('COLUMNS', 200)), highlighter=_Warnings(),
+                 quiet=not cluster.is_main(), theme=_THEME)
+
+
+def show(*parts: str | Table) -> None:
+  """Prints sentences and tables on the console of process 0."""
+  out = _console()
+  for part in parts:
+    if isinstance(part, Table):
+      _draw(out, part)
+    else:
+      out.print(part, markup=False)
+
+
+def _draw(out: Console, table: Table) -> None:
+  cells, notes = table.numbered()
+  columns = (RichColumn(escape(name), overflow='fold') for name in table.names)
+  drawn = RichTable(*columns, title=escape(table.title), title_justify='left', box=box.SIMPLE, highlight=True)
+  for row, line in zip(cells, table.lines, strict=True):
+    drawn.add_row(*map(escape, row), style=f'{line.style}_line' if line.style else None)
+  out.print(drawn)
+  for number, note in enumerate(notes, 1):
+    out.print(f'{number}. {note}', markup=False)
+  out.print()
+
+
 def _text(tables: Sequence[Table]) -> str:
-  console = Console(width=None if sys.stdout.isatty() else int(os.environ.get('COLUMNS', 200)), highlight=False)
-  styles = {'leaky': 'red', 'control': 'dim'}
+  console = _console()
   with console.capture() as captured:
     for table in tables:
-      cells, notes = table.numbered()
-      columns = (RichColumn(name, overflow='fold') for name in table.header)
-      drawn = RichTable(*columns, title=escape(table.title), title_justify='left', box=box.SIMPLE)
-      for row, line in zip(cells, table.lines, strict=True):
-        drawn.add_row(*map(escape, row), style=styles.get(line.style))
-      console.print(drawn)
-      for number, note in enumerate(notes, 1):
-        console.print(f'{number}. {note}', markup=False)
-      console.print()
+      _draw(console, table)
   return captured.get()
 
 
@@ -149,8 +187,9 @@ def _markdown(tables: Sequence[Table]) -> str:
   parts = []
   for table in tables:
     cells, notes = table.numbered()
-    parts += [f'## {plain(table.title)}', '', row(table.header), '|' + ' --- |' * len(table.header), *map(row, cells),
-              '', *(f'{number}. {plain(note)}' for number, note in enumerate(notes, 1)), '']
+    parts += [f'## {plain(table.title)}', '', row(table.names),
+              '|' + ' --- |' * len(table.header), *map(row, cells), '',
+              *(f'{number}. {plain(note)}' for number, note in enumerate(notes, 1)), '']
   return '\n'.join(parts)
 
 
@@ -163,9 +202,9 @@ def _latex(tables: Sequence[Table]) -> str:
   parts = ['% Needs the packages booktabs and longtable.']
   for table in tables:
     cells, notes = table.numbered()
-    layout = ''.join(column.latex for column in table.columns) + 'l'
+    layout = ''.join(column.latex for column in table.header)
     parts += [rf'\begin{{longtable}}{{{layout}}}', rf'\caption{{{table.title.translate(_LATEX)}}} \\', r'\toprule',
-              row(table.header), r'\midrule', r'\endhead', *map(row, cells), r'\bottomrule', r'\end{longtable}',
+              row(table.names), r'\midrule', r'\endhead', *map(row, cells), r'\bottomrule', r'\end{longtable}',
               *(rf'\noindent {number}. {note.translate(_LATEX)}\par' for number, note in enumerate(notes, 1)), '']
   return '\n'.join(parts)
 
@@ -175,7 +214,7 @@ def _csv(tables: Sequence[Table]) -> str:
   for table in tables:
     for line in table.lines:
       rows.append(row := {'table': table.title})
-      for name, _, apart in table.columns:
+      for name, _, apart, _ in table.columns:
         separator, endings = apart or ('\n', ('',))
         row |= dict(zip((name + ending for ending in endings), [*line[name].split(separator), ''], strict=False))
       row['notes'] = ' '.join(line.notes)

@@ -10,8 +10,8 @@ import numpy as np
 from etils import epath
 
 from fer_jax.reports import alignment, faithfulness, figures, pictures, robustness, template, transfer
-from fer_jax.reports.table import subset_rows, triplet_rows
-from fer_jax.reports.words import SELECT, brief, evaluations, leaks, measures, named, other_data, title
+from fer_jax.reports.table import subset_table, triplet_table
+from fer_jax.reports.words import SELECT, brief, evaluations, leaks, mark, measures, named, other_data, title
 from fer_jax.runtime import storage
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
@@ -73,7 +73,7 @@ def _contents(workdir: epath.Path) -> dict[str, Any]:
       'faces': pictures.faces(panel, classes) if 'images' in panel else [],
       'confusion': figures.confusion_matrix(main['confusion'], main['classes']) if main else '',
       'recall': figures.class_recall(main['confusion'], main['classes']) if main else '',
-      'alignment': alignment.alignment_groups(main or {}),
+      'alignment': alignment.alignment_tables(main or {}),
       'by_class': alignment.by_class(main or {}),
       'neighbours': pictures.neighbours(neighbours, classes) if neighbours else [],
       'transfers': transfer.sections(read_folder('transfer')),
@@ -105,8 +105,9 @@ def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
     words.append(f'but {changed}')
   return {'mean_class_interval': None, **result} | {
       'stem': stem, 'title': title(result, stem), 'leaky': bool(reasons), 'leaks': reasons,
-      'measures': measures(result), 'subset_rows': subset_rows(result), 'untrained': result.get('step') == 0,
-      'comparisons': [comparison | {'name': name, 'rows': triplet_rows(comparison)}
+      'measures': measures(result), 'subsets': subset_table(result, title(result, stem)),
+      'untrained': result.get('step') == 0,
+      'comparisons': [triplet_table(name, comparison, mark(result))
                       for name, comparison in (result.get('triplets') or {}).items()],
       'evaluated_times': evaluations(result), 'words': ', '.join(words) + '.'}
 

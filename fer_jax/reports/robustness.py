@@ -1,4 +1,4 @@
-"""Accuracy under drawn corruptions: the console table of one or several runs, and what a run's page says and draws."""
+"""Accuracy under drawn corruptions: the table of one or several runs, and what a run's page says and draws."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,62 +6,65 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from rich.markup import escape
 
 from fer_jax.reports import figures
-from fer_jax.reports.console import console, table, warn
-from fer_jax.reports.words import every_leak, interval, leaks, percent, remarks
+from fer_jax.reports.formats import Column, Line, Table, show
+from fer_jax.reports.words import every_leak, interval, leaks, percent, remarks, warnings
 
 # Said wherever the numbers are shown.
 CAVEAT = ('The corruptions are drawn, and drawn corruptions are not real occlusion, blur or light: they rank networks '
           "under a known change and do not tell how a network does on such photographs. RAN's lists of truly occluded "
           'and turned faces do (evaluate --subset).')
 
+_SPREAD = 'sd over seeds, or 95 %'
+
 
 def print_robustness(groups: Mapping[str, Sequence[Mapping[str, Any]]], kinds: Sequence[str] = ()) -> None:
-  """Prints the curves of runs in one table, severity by severity.
+  """Prints the curves of runs in one table, and what to beware of; arguments as those of ``make_table``."""
+  beware = []
+  for name, results in groups.items():
+    for result in results:
+      beware += warnings((), _remarks(result), f"{name}, seed {result['seed']}: ")
+    beware += warnings(every_leak(results), about=f'{name}: ')
+  show('', make_table(groups, kinds), *beware, CAVEAT)
+
+
+def make_table(groups: Mapping[str, Sequence[Mapping[str, Any]]], kinds: Sequence[str] = ()) -> Table:
+  """Makes one table of the curves of runs, severity by severity.
 
   Args:
-    groups: {name of a row: contents of robustness/SPLIT.json of the runs that differ in their seed alone}. The means of
-      several are printed with their standard deviation; of a single run the Wilson interval over its faces.
+    groups: {name of a row: contents of robustness/SPLIT.json of the runs that differ in their seed alone}. Of several
+      seeds it has means with their standard deviation, of a single run the Wilson interval over its faces.
     kinds: of corruptions; none for all that every run has been through.
   """
-  out, several = console(), len(groups) > 1
+  several = len(groups) > 1
   everything = [result for results in groups.values() for result in results]
   first, majority = everything[0], everything[0]['majority']
-  reasons = {name: every_leak(results) for name, results in groups.items()}
+  levels = [('none', 'clean', lambda result: result['clean'])]
   shown = [kind for kind in kinds or first['kinds'] if all(kind in result['kinds'] for result in everything)]
-  rows: list[Any] = []
-
-  def add(kind: str, label: str, levels: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    for i, (name, over_seeds) in enumerate(levels.items()):
-      mark = ' LEAKY' * bool(reasons[name])
-      rows.append((('' if i else kind, '' if i else label, *[name + mark] * several,
-                    percent(_mean(over_seeds, 'accuracy')) + mark * (not several), _spread(over_seeds),
-                    percent(_mean(over_seeds, 'relative_drop')), percent(_mean(over_seeds, 'mean_class_accuracy'))),
-                   False))
-
-  add('none', 'clean', {name: [result['clean'] for result in results] for name, results in groups.items()})
   for kind in shown:
-    rows.append(None)
-    for i, level in enumerate(first['kinds'][kind]['levels']):
-      add('' if i else kind, level['label'], {name: [result['kinds'][kind]['levels'][i] for result in results]
-                                              for name, results in groups.items()})
-  rows += [None, (('largest class', majority['class'], *[''] * several, percent(majority['share']), '', '',
-                   percent(1 / len(first['classes']))), True)]
-  out.print(f"\n[bold]{first['protocol']['dataset']}[/] {escape(first['protocol']['split'])} under drawn corruptions: "
-            f"{first['protocol']['n']:,} faces, {len(first['classes'])} classes")
-  out.print(table(('corruption', 'severity', *['run'] * several, 'accuracy', 'sd over seeds, or 95 %',
-                   'relative drop', 'mean class'), rows))
-  for kind in shown:
-    out.print(f"{kind}: {first['kinds'][kind]['what']}.")
-  for name, results in groups.items():
-    if several and len(results) > 1:
-      out.print(escape(f"{name}: mean of {len(results)} seeds ({', '.join(str(r['seed']) for r in results)})."))
-    for result in results:
-      warn(out, (), _remarks(result), f"{name}, seed {result['seed']}: ")
-    warn(out, reasons[name], about=f'{name}: ')
-  out.print(CAVEAT)
+    levels += [('' if i else kind, level['label'], lambda result, kind=kind, i=i: result['kinds'][kind]['levels'][i])
+               for i, level in enumerate(first['kinds'][kind]['levels'])]
+  lines = []
+  for kind, label, level in levels:
+    for i, (name, results) in enumerate(groups.items()):
+      mark, seeds = ' LEAKY' * bool(every_leak(results)), list(map(level, results))
+      lines.append(Line({
+          'corruption': '' if i else kind, 'severity': '' if i else label, 'run': name + mark,
+          'accuracy': percent(_mean(seeds, 'accuracy')) + mark * (not several), _SPREAD: _spread(seeds),
+          'relative drop': percent(_mean(seeds, 'relative_drop')),
+          'mean class accuracy': percent(_mean(seeds, 'mean_class_accuracy'))}))
+  lines.append(Line({'corruption': 'largest class', 'severity': majority['class'],
+                     'accuracy': percent(majority['share']),
+                     'mean class accuracy': percent(1 / len(first['classes']))}, style='trivial'))
+  columns = (Column('corruption', 'l'), Column('severity'), *[Column('run', 'l')] * several,
+             Column('accuracy', bar=True), Column(_SPREAD), Column('relative drop'), Column('mean class accuracy'))
+  notes = [f"{kind}: {first['kinds'][kind]['what']}." for kind in shown]
+  notes += [f"{name}: mean of {len(results)} seeds ({', '.join(str(result['seed']) for result in results)})."
+            for name, results in groups.items() if several and len(results) > 1]
+  protocol = first['protocol']
+  return Table(f"{protocol['dataset']} {protocol['split']} under drawn corruptions: {protocol['n']:,} faces, "
+               f"{len(first['classes'])} classes", columns, tuple(lines), tuple(notes))
 
 
 def sections(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -73,8 +76,8 @@ def sections(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
       'remarks': _remarks(result),
       'shown': ', '.join(f'{name.replace("_", " ")} {option(value)}' for name, value in result['augment'].items()
                          if value and not name.startswith('erasing_')) or 'nothing',
-      'charts': [{'kind': kind, 'what': measured['what'], 'levels': measured['levels'],
-                  'drawing': _curves(f'robustness {stem} {kind}', result, kind)}
+      'table': make_table({'': [result]}),
+      'charts': [{'kind': kind, 'what': measured['what'], 'drawing': _curves(f'robustness {stem} {kind}', result, kind)}
                  for kind, measured in result['kinds'].items()],
   } for stem, result in results.items()]
 

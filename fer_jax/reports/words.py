@@ -65,6 +65,11 @@ def leaks(result: Mapping[str, Any]) -> list[str]:
   return reasons
 
 
+def mark(result: Mapping[str, Any]) -> str:
+  """What stands behind the name of a row whose numbers leak; '' of one that is honest."""
+  return ' LEAKY' * bool(leaks(result))
+
+
 def every_leak(results: Iterable[Mapping[str, Any]]) -> list[str]:
   """The different ``leaks`` of several results."""
   return list(dict.fromkeys(reason for result in results for reason in leaks(result)))
@@ -80,6 +85,12 @@ def remarks(result: Mapping[str, Any], *first: str) -> list[str]:
   """What else a reader of a result should know of it, as clauses; ``first`` those that are not ''."""
   untrained = 'the network is untrained' if result.get('step') == 0 else ''
   return list(filter(None, (*first, other_data(result), untrained)))
+
+
+def warnings(leaks: Sequence[str], remarks: Iterable[str] = (), about: str = '') -> list[str]:
+  """Sentences on how numbers leak, if they do, and on what else to know of them; ``about`` names whose they are."""
+  leaky = [f"Leaky: {about}{'; '.join(leaks)}. Compare this with no honest result."] * bool(leaks)
+  return leaky + [f'Note: {about}{words}.' for words in remarks]
 
 
 def evaluations(result: Mapping[str, Any]) -> int:

@@ -220,7 +220,7 @@ def test_alignment_stands_above_maps_that_know_nothing(tmp_path):
   assert cells['cam', 'pal']['action units: cosine'] == '' == cells['attention', 'plain']['landmarks: Pearson']
   assert cells['attention', 'pal']['seeds'] == '0 of 2'
   assert cells['centred gaussian', 'no network']['action units: cosine'] == '0.600'  # Once, without a spread.
-  assert [line.style for line in table.lines[-3:]] == ['control'] * 3
+  assert [line.style for line in table.lines[-3:]] == ['trivial'] * 3
   assert any('CAM-COS' in note for note in table.notes)
   assert any('Uniform, centred gaussian: the same picture for every face' in note for note in table.notes)
 

@@ -115,7 +115,8 @@ def test_published_numbers_stand_beside_their_system_or_alone(tmp_path):
     ({'protocol': {'evaluations': 3}}, 'the test split was evaluated 3 times'),
     ({'protocol': {'other_data': ['a', 'b']}}, 'the data are not those of the training'),
     ({'step': 0}, 'UNTRAINED')])
-def test_marks_stand_beside_every_number(tmp_path, changes, mark):
+def test_marks_stand_beside_every_number(tmp_path, monkeypatch, changes, mark):
+  monkeypatch.setenv('COLUMNS', '200')  # So that no word is folded.
   write_run(tmp_path / 'marked', name='marked', **changes)
   write_run(tmp_path / 'fine', name='fine')
   (table,), _ = tables_of(tmp_path, 'ferplus')
