@@ -55,9 +55,7 @@ def measure(maps: Mapping[str, np.ndarray], unit_maps: Callable[[int], np.ndarra
     unit_maps: row -> uint8 (K, S, S), the action-unit maps of all classes drawn from the landmarks of that one face;
       zeros for a class without action units.
     faces: the rows whose landmarks are to be trusted.
-    label: (N,) int, -1 unknown.
-    prediction: (N,) int.
-    classes: the K class names.
+    label, prediction: (N,) int, a label -1 unknown.
     constants: {name: (h, w) in [0, 1]}, pictures that are the same for all faces and compared as they are.
     attention: names of ``maps`` that are attention, see ``comparable``.
 
@@ -106,14 +104,10 @@ def measure(maps: Mapping[str, np.ndarray], unit_maps: Callable[[int], np.ndarra
 
 
 def similarities(pictures: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Cosine, with the paper's epsilon, and Pearson correlation of R maps with K others of P pixels, from their sums.
+  """Cosine, with the paper's epsilon, and Pearson correlation of maps with others, from their sums.
 
-  Args:
-    pictures: (R, P) float64 in [0, 1].
-    units: (K, P) float64, non-negative.
-
-  Returns:
-    Twice (R, K) float64 in [-1, 1]. The correlation is 0 where either map is constant.
+  Of ``pictures`` (R, P) float64 in [0, 1] with ``units`` (K, P) float64, non-negative, twice (R, K) float64 in [-1, 1].
+  The correlation is 0 where either map is constant.
   """
   products = pictures @ units.T
   squares = [np.einsum('ip,ip->i', maps, maps) for maps in (pictures, units)]
@@ -132,14 +126,11 @@ def training_mean(unit_map: Callable[[int, int], np.ndarray], rows: np.ndarray, 
                   ) -> np.ndarray | None:
   """The constant picture that knows where action units lie in a data set, and neither a face nor a class.
 
-  Args:
-    unit_map: (row, label) -> uint8 (S, S), the action-unit map of the class, zeros where there is none.
-    rows: (N,) rows of the training split.
-    labels: (N,) their labels, -1 unknown.
+  ``unit_map`` gives of a row and a label the action-unit map uint8 (S, S) of the class, zeros where there is none; of
+  the ``rows`` (N,) of the training split ``labels`` (N,) are known, or -1.
 
-  Returns:
-    float64 (S, S) in [0, 1]: the unweighted mean over classes of the mean map of a class, over up to
-    ``FACES_OF_A_CLASS`` of its rows, evenly spaced; None where no class has a map.
+  Returns float64 (S, S) in [0, 1]: the unweighted mean over classes of the mean map of a class, over up to
+  ``FACES_OF_A_CLASS`` of its rows, evenly spaced; None where no class has a map.
   """
   means = []
   for label in np.unique(labels[labels >= 0]):

@@ -15,10 +15,8 @@ _TIE = 1e-6
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Bilinear resize of one map (h, w) to ``size`` = (H, W), half-pixel centres, edges repeated, not antialiased.
-
-  Returns:
-    (H, W) float64.
+  """Bilinear resize of one map (h, w) to ``size`` = (H, W), float64: half-pixel centres, edges repeated, not
+  antialiased.
   """
   height, width = size
   return cv2.resize(np.asarray(image, np.float64), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -27,12 +25,8 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def cosine(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
   """Cosine similarity of each map with its prior, <m, p> / (|m| |p|) (AU cues, arXiv 2402.00281, CAM-COS and ATT-COS).
 
-  Args:
-    maps: (N, h, w) real, of any scale and sign.
-    priors: (N, H, W) non-negative; the map is resized bilinearly to H x W.
-
-  Returns:
-    (N,) float64 in [-1, 1]; 0 where either is all zero, or the map is not finite.
+  Maps (N, h, w) are real, of any scale and sign, and are resized bilinearly to the priors (N, H, W), which are not
+  negative. Returns (N,) float64 in [-1, 1]; 0 where either is all zero, or the map is not finite.
   """
   return np.array([_similarity(*pair, centre=False) for pair in zip(maps, priors, strict=True)], np.float64)
 
@@ -67,15 +61,11 @@ def min_max(image: np.ndarray) -> np.ndarray:
 
 
 def pointing(image: np.ndarray, inside: np.ndarray) -> float:
-  """The pointing game (arXiv 1608.00507): whether the maximum of a map lies inside a region.
+  """The pointing game (arXiv 1608.00507): 1 where the maximum of a map lies inside a region, or else 0.
 
-  Args:
-    image: real, finite, of any shape.
-    inside: bool, of that shape.
-
-  Returns:
-    1 or 0; where several pixels share the maximum, the share of them that lies inside. So a constant map scores the
-    share of the image that the region covers, which is what pointing blindly scores on average.
+  The map is real and finite, of any shape, the region bool of that shape. Where several pixels share the maximum it is
+  the share of them that lies inside. So a constant map scores the share of the image that the region covers, which is
+  what pointing blindly scores on average.
   """
   top = image >= image.max() - _TIE * np.ptp(image)
   return np.count_nonzero(top & inside) / np.count_nonzero(top)

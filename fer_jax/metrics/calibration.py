@@ -14,23 +14,17 @@ def top_probability(logits: np.ndarray) -> np.ndarray:
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
-  """Expected calibration error of the top class (Guo et al., 2017, arXiv 1706.04599, section 2).
+  """Expected calibration error of the top class (Guo et al., 2017, arXiv 1706.04599, section 2), in [0, 1].
 
-  The examples are sorted by confidence into ``bins`` intervals of equal width, bin m being ((m - 1) / bins, m / bins];
-  sum_m n_m / N |accuracy_m - mean confidence_m| is the error. It sees only the probability of the class put first.
+  The examples are sorted by ``confidence`` (N,), the probability in [0, 1] of the predicted class, into ``bins``
+  intervals of equal width, bin m being ((m - 1) / bins, m / bins]; with ``correct`` (N,) bool, sum_m n_m / N
+  |accuracy_m - mean confidence_m| is the error. It sees only the probability of the class put first. It is NaN where
+  there are no examples or a confidence is NaN.
 
-  This plug-in estimate is biased. Upwards by chance: a perfectly calibrated network gets, in expectation, about
-  sqrt(2 / pi) / N sum_m sqrt(n_m v_m) with v_m the mean of confidence (1 - confidence) in the bin, so more on a small
-  split than on a large one. Downwards by binning: what is over- and underconfident within one bin cancels (Kumar et
-  al., 2019, arXiv 1909.10155). Compare networks on the same split only.
-
-  Args:
-    confidence: (N,) probabilities in [0, 1] of the predicted classes.
-    correct: (N,) bool.
-    bins: number of bins.
-
-  Returns:
-    A number in [0, 1]; NaN where there are no examples or a confidence is NaN.
+  This plug-in estimate is biased. Upwards by chance: a perfectly calibrated network gets, in expectation, about sqrt(2
+  / pi) / N sum_m sqrt(n_m v_m) with v_m the mean of confidence (1 - confidence) in the bin, so more on a small split
+  than on a large one. Downwards by binning: what is over- and underconfident within one bin cancels (Kumar et al.,
+  2019, arXiv 1909.10155). Compare networks on the same split only.
 
   Raises:
     ValueError: shapes differ, or a confidence lies outside [0, 1].

@@ -21,15 +21,11 @@ def usable(masks: np.ndarray) -> np.ndarray:
 
 
 def mass_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-  """Share of each map's positive mass that lies inside its mask.
+  """Share of each map's positive mass that lies inside its mask, (N,) float64 in [0, 1].
 
-  Args:
-    maps: (N, h, w) real; resized bilinearly to the mask, then clipped at 0.
-    masks: (N, H, W) bool, or uint8 whose pixels are inside from 128 up.
-
-  Returns:
-    (N,) float64 in [0, 1]; 0 for a map without positive mass or not finite, which explains nothing. A uniform map
-    scores the share of the image that the mask covers.
+  Maps (N, h, w) are real, resized bilinearly to the mask, then clipped at 0; masks (N, H, W) are bool, or uint8 whose
+  pixels are inside from 128 up. It is 0 for a map without positive mass or not finite, which explains nothing. A
+  uniform map scores the share of the image that the mask covers.
   """
   def share(image: np.ndarray, inside: np.ndarray) -> float:
     positive = np.maximum(resize(image, inside.shape), 0)
@@ -45,14 +41,9 @@ def mass_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 def area_under_curve(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
   """ROC AUC of map values as a detector of mask pixels, per image: the chance that a pixel inside outranks one outside.
 
-  By ranks, as scikit-learn's ``roc_auc_score`` takes eight times as long for the same number.
-
-  Args:
-    maps: (N, h, w) real; resized bilinearly to the mask. Ties count half, so a constant map scores 0.5.
-    masks: (N, H, W) as in ``mass_inside``.
-
-  Returns:
-    (N,) float64 in [0, 1]; NaN where the mask is empty or full (see ``usable``) or the map is not finite.
+  By ranks, as scikit-learn's ``roc_auc_score`` takes eight times as long for the same number. Maps and masks are those
+  of ``mass_inside``; ties count half, so a constant map scores 0.5. Returns (N,) float64 in [0, 1]; NaN where the mask
+  is empty or full (see ``usable``) or the map is not finite.
   """
   def area(image: np.ndarray, inside: np.ndarray) -> float:
     positives = int(inside.sum())
@@ -67,15 +58,11 @@ def area_under_curve(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def pointing(maps: np.ndarray, masks: np.ndarray, size: int = 224) -> np.ndarray:
-  """The pointing game of each map with its mask, see ``alignment.pointing``.
+  """The pointing game of each map with its mask, see ``alignment.pointing``, (N,) float64 in [0, 1].
 
-  Args:
-    maps: (N, h, w) real; scaled to minimum and maximum, then resized bilinearly to the size, as for action units.
-    masks: (N, H, W) as in ``mass_inside``; resized to the nearest pixel.
-    size: side in pixels at which the maximum is looked for.
-
-  Returns:
-    (N,) float64 in [0, 1]; a map that is constant or not finite points everywhere and scores the mask's share.
+  Maps and masks are those of ``mass_inside``. The maximum is looked for in ``size`` x ``size`` pixels: maps are scaled
+  to minimum and maximum, then resized bilinearly, as for action units, masks to the nearest pixel. A map that is
+  constant or not finite points everywhere and scores the mask's share.
   """
   rows, columns = (np.arange(size) * side // size for side in masks.shape[1:])
   return _each(lambda image, inside: alignment.pointing(

@@ -26,14 +26,9 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> McNemar:
   """Exact two-sided McNemar test that two classifiers are equally accurate (Q. McNemar, 1947).
 
   Only the faces that one of them alone got right say which is better: were they equally good, each would have got half
-  of these, as coins fall. The test never rejects more often than it says, and with few such faces less often.
-
-  Args:
-    ours: (N,) bool, whether each face was recognised. Leave out faces without a label.
-    theirs: (N,) bool, the same faces in the same order.
-
-  Returns:
-    The counts and the p-value; 1 where the two are right on the same faces.
+  of these, as coins fall. The test never rejects more often than it says, and with few such faces less often. ``ours``
+  and ``theirs`` (N,) bool say whether each face, the same in both, was recognised; leave out faces without a label. The
+  p-value is 1 where the two are right on the same faces.
 
   Raises:
     ValueError: the shapes differ, or are no vectors.
@@ -57,12 +52,8 @@ class Welch(NamedTuple):
 def welch(ours: Sequence[float], theirs: Sequence[float]) -> Welch:
   """Welch's t test that two recipes have the same mean over seeds, whose spreads may differ (B. L. Welch, 1947).
 
-  Args:
-    ours: (N,) one number for each seed, assumed roughly normal.
-    theirs: (M,) the other recipe's. Its seeds need not be the same: nothing is paired.
-
-  Returns:
-    ours - theirs of the means, with interval and p-value where both have two seeds or more and not all are equal.
+  Each has one number for each of its seeds, assumed roughly normal; nothing is paired. Returns ours - theirs of the
+  means, with interval and p-value where both have two seeds or more and not all are equal.
 
   Raises:
     ValueError: one of them is empty.

@@ -4,15 +4,9 @@ import numpy as np
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-  """Counts (true class, predicted class) pairs.
+  """Counts pairs of true class (row) and predicted class (column): (K, K) int64.
 
-  Args:
-    labels: (N,) int, true classes; examples labelled -1 (unknown) are left out.
-    predictions: (N,) int in [0, num_classes).
-    num_classes: K.
-
-  Returns:
-    (K, K) int64; row = true class, column = predicted class.
+  Labels (N,) int that are -1 (unknown) are left out; predictions (N,) int lie in [0, K).
 
   Raises:
     ValueError: shapes differ, or a class is outside its range.
@@ -47,13 +41,10 @@ def mean_class_accuracy(confusion: np.ndarray) -> float:
 
 
 def macro_f1(confusion: np.ndarray) -> float:
-  """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall.
+  """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall, in [0, 1].
 
   A class with neither examples nor predictions has no F1 and is left out. One without examples that was predicted
-  counts as 0, where ``mean_class_accuracy`` leaves it out.
-
-  Returns:
-    A number in [0, 1]; NaN where there are no examples.
+  counts as 0, where ``mean_class_accuracy`` leaves it out. NaN where there are no examples.
   """
   marginals = confusion.sum(axis=0) + confusion.sum(axis=1)
   there = marginals > 0

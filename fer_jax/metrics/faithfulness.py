@@ -31,14 +31,9 @@ def portions(pixels: int, steps: int) -> np.ndarray:
 
 
 def area(shares: np.ndarray, curves: np.ndarray) -> np.ndarray:
-  """Area under each curve by the trapezoidal rule.
+  """Area under curves of probabilities (..., S) by the trapezoidal rule, over shares (S,) of the pixels from 0 to 1.
 
-  Args:
-    shares: (S,) of the pixels, rising from 0 to 1.
-    curves: (..., S) probabilities.
-
-  Returns:
-    (...,) float64: the mean probability over shares, in [0, 1].
+  Returns (...,) float64: the mean probability over shares, in [0, 1].
   """
   return np.trapezoid(np.asarray(curves, np.float64), shares, axis=-1)
 
@@ -75,14 +70,10 @@ def summarise_curves(shares: np.ndarray, curves: Mapping[str, Mapping[str, np.nd
 
 
 def correlations(maps: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
-  """Correlation over pixels of each map with another of the same face.
+  """Correlation over pixels of each map (N, h, w), real and of any scale, with another (N, h, w) of the same face.
 
-  Args:
-    maps: (N, h, w) real, of any scale.
-    others: (N, h, w).
-
-  Returns:
-    'pearson' and 'spearman', (N,) float64 in [-1, 1]; NaN where either map is constant up to rounding or not finite.
+  Returns 'pearson' and 'spearman', (N,) float64 in [-1, 1]; NaN where either map is constant up to rounding or not
+  finite.
   """
   pair = [np.asarray(values, np.float64).reshape(len(maps), -1) for values in (maps, others)]
   defined = np.logical_and(*map(_varies, pair))

@@ -19,17 +19,11 @@ class Estimate(NamedTuple):
 
 
 def wilson(successes: float, count: float) -> tuple[float, float]:
-  """Wilson score 95 % interval of a proportion (E. B. Wilson, 1927).
+  """Wilson score 95 % interval (low, high) in [0, 1] of a proportion (E. B. Wilson, 1927).
 
   It stays inside [0, 1] and keeps its coverage for few examples and for rates near 0 or 1, where mean +- 1.96 sd fails.
-
-  Args:
-    successes: number of correct examples, 0 <= successes <= count.
-    count: number of examples; 0 gives (0, 1), for nothing is known. Of examples that depend on each other, as many as
-      would tell as much if they did not: neither needs to be whole (SciPy's ``proportion_ci`` takes whole ones alone).
-
-  Returns:
-    (low, high), both in [0, 1].
+  No examples give (0, 1), for nothing is known. Of examples that depend on each other, count as many as would tell as
+  much if they did not: neither number needs to be whole (SciPy's ``proportion_ci`` takes whole ones alone).
   """
   if not 0 <= successes <= count:
     raise ValueError(f'{successes} successes of {count}')
@@ -46,18 +40,12 @@ def wilson(successes: float, count: float) -> tuple[float, float]:
 
 
 def mean_rate(hits: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-  """95 % interval of the unweighted mean of independent proportions, such as the recalls of classes.
+  """95 % interval (low, high) of the unweighted mean of independent proportions, such as the recalls of classes.
 
   The Wilson intervals of the proportions are put together as their distances from them would add up were they standard
   errors (MOVER; G. Y. Zou and A. Donner, 2008). It stays inside [0, 1] and has a width where all are 0 or 1, which a
-  bootstrap has not; of one proportion it is Wilson's.
-
-  Args:
-    hits: (K,) int.
-    counts: (K,) int; those without examples are left out, and where none has any the interval is (0, 1).
-
-  Returns:
-    (low, high).
+  bootstrap has not; of one proportion it is Wilson's. Of ``hits`` and ``counts`` (K,) int those without examples are
+  left out, and where none has any the interval is (0, 1).
   """
   if not counts.any():
     return 0.0, 1.0

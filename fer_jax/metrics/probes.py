@@ -44,8 +44,7 @@ def probe(method: str, train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndar
 
   Args:
     method: one of ``METHODS``.
-    train_x: (N, D) real, finite features.
-    train_y: (N,) int, at least two classes.
+    train_x, train_y: (N, D) real, finite features; (N,) int, at least two classes.
     test_x: (M, D).
     seed: decides folds and sample.
 
@@ -71,12 +70,9 @@ def few_shot(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_
   fewer than n examples gives all it has.
 
   Args:
-    train_x: (N, D) real, finite features.
-    train_y: (N,) int, at least two classes.
-    test_x: (M, D).
-    test_y: (M,) int.
-    shots: numbers n of examples of each class, >= 1.
-    draws: how many draws for each n, >= 1.
+    train_x, train_y: (N, D) real, finite features; (N,) int, at least two classes.
+    test_x, test_y: (M, D); (M,) int.
+    shots, draws: numbers n of examples of each class, and how many draws for each; all >= 1.
     seed: decides draws and folds, >= 0.
 
   Returns:

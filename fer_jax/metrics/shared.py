@@ -24,20 +24,13 @@ def shared_classes(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, ...
 
 def restrict(label: np.ndarray, logits: np.ndarray, network_classes: Sequence[str], classes: Sequence[str],
              shared: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-  """Labels and predictions among shared classes.
+  """Labels and predictions among the S shared classes, see ``shared_classes``.
 
   Faces of other classes are left out, and the network answers with the largest of the logits of the shared ones: an
-  answer outside is impossible, as if it had never learned the others.
+  answer outside is impossible, as if it had never learned the others. Labels (N,) int are indices into ``classes``, -1
+  unknown; the K columns of the logits (N, K) mean ``network_classes``.
 
-  Args:
-    label: (N,) int, indices into ``classes``, -1 unknown.
-    logits: (N, K) of the network.
-    network_classes: what its K logits mean.
-    classes: what the labels mean.
-    shared: S names from ``shared_classes``.
-
-  Returns:
-    Labels (N,) int in [0, S), -1 for faces that are left out; predictions (N,) int in [0, S).
+  Returns labels (N,) int in [0, S), -1 for faces that are left out, and predictions (N,) int in [0, S).
   """
   names, columns = _named(classes), [_named(network_classes).index(name) for name in shared]
   place = np.array([shared.index(name) if name in shared else -1 for name in names] + [-1])  # -1 finds the last.

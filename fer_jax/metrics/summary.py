@@ -19,7 +19,6 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
       optionally ``logits`` (N, K); optionally ``maps`` {name: (N, h, w) float} with ``prior`` (N, H, W),
       ``landmarks_valid`` (N,) bool, and ``causal_mask`` (N, H, W) bool or uint8 where the data set knows it; with maps
       optionally ``unit_maps`` and ``attention`` as in ``action_units.measure``, and ``training_mean`` (S, S) or None.
-    classes: the K class names.
 
   Returns:
     A dict that JSON can hold; undefined numbers are None, never NaN. Rates are in [0, 1].
@@ -62,9 +61,7 @@ def summarise_subsets(label: np.ndarray, prediction: np.ndarray, num_classes: in
   """Summarises parts of an evaluated split.
 
   Args:
-    label: (N,) int, -1 unknown.
-    prediction: (N,) int.
-    num_classes: K.
+    label, prediction: (N,) int, a label -1 unknown.
     subsets: {name: ``data.subsets.Subset``}.
     without_duplicates: (N,) bool, False for images that the training split has too; None where nobody asked.
 
