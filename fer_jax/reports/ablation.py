@@ -34,13 +34,7 @@ _ROW, _SEEDS, _MARKS = Column('row', 'l'), Column('seeds'), Column('marks', 'p{.
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A row of an ablation.
-
-  Attributes:
-    name: as in the config's ROWS.
-    runs: one finished run a seed, in order of seed; may be empty.
-    wanted: how many seeds were asked for.
-  """
+  """A row of an ablation: its name in the config's ROWS, one finished run a seed, in order, and how many are wanted."""
 
   name: str
   runs: tuple[Run, ...]
@@ -48,18 +42,10 @@ class Row:
 
 
 def collect(workdir: str | os.PathLike[str], names: Sequence[str], seeds: int) -> tuple[list[Row], list[str]]:
-  """Reads the runs of seeds 0 to ``seeds`` - 1, WORKDIR/NAME-SEED.
+  """Reads the runs of seeds 0 to ``seeds`` - 1 of the rows ``names``: WORKDIR/NAME-SEED, local or on gs://.
 
-  Args:
-    workdir: of the ablation, local or on gs://.
-    names: of its rows.
-    seeds: how many were asked for.
-
-  Returns:
-    The rows in order, and a sentence about every run that is there and is not used.
-
-  Raises:
-    UserError: there is no such folder.
+  Returns the rows in order, and a sentence about every run that is there and is not used. Raises a UserError where
+  there is no such folder.
   """
   folder = storage.as_path(workdir)
   if not folder.is_dir():
@@ -85,15 +71,11 @@ def collect(workdir: str | os.PathLike[str], names: Sequence[str], seeds: int) -
 
 
 def make_tables(rows: Sequence[Row], command: str) -> list[Table]:
-  """Makes the tables of an ablation.
+  """Makes the tables of an ablation from the rows of ``collect``, of which the others are compared with the first.
 
-  Args:
-    rows: from ``collect``; the others are compared with the first.
-    command: what makes the tables, printed below the first.
-
-  Returns:
-    Scores; differences to the first row, if there are others; cost; and, where attribution maps were evaluated, their
-    alignment. Numbers are means over seeds, with ± their standard deviation.
+  They are scores, with the command that makes them in a note; differences to the first row, if there are others; cost;
+  and, where attribution maps were evaluated, their alignment. Numbers are means over seeds, with ± their standard
+  deviation.
   """
   tables = [_scores(rows, command)]
   if rows[1:]:

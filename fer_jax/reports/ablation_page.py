@@ -31,18 +31,9 @@ _MEASURES = (
 
 
 def write_page(workdir: str | os.PathLike[str], rows: Sequence[Row], tables: Sequence[Table]) -> epath.Path:
-  """Writes ``workdir/report.html``; what is missing becomes a sentence on the page.
+  """Writes ``workdir/report.html`` and returns its path; what is missing becomes a sentence on the page.
 
-  Args:
-    workdir: of the ablation.
-    rows: in the order of the page; differences are to the first.
-    tables: printed in full.
-
-  Returns:
-    The page's path.
-
-  Raises:
-    UserError: it cannot be written.
+  Differences are to the first of the rows. Raises a UserError where the page cannot be written.
   """
   workdir = storage.as_path(workdir)
   return template.write(workdir / 'report.html', 'ablation.html', lambda: _contents(workdir, rows, tables))

@@ -125,28 +125,20 @@ BENCHMARKS = {
 def published() -> list[dict[str, Any]]:
   """The published numbers, in the order of the tables.
 
-  Returns:
-    Entries of table (a key of ``BENCHMARKS``), system (the name of our config, with the row of an ablation), row (what
-    the paper calls it), metric, value (per cent, or a cosine), reference, mark ('read': in a text, code or figure
-    of the authors or of who reports it; 'recalled': from memory or a listing; 'recomputed': from their figures;
-    'computed': no result of theirs), caveat.
+  Each has table (a key of ``BENCHMARKS``), system (the name of our config, with the row of an ablation), row (what the
+  paper calls it), metric, value (per cent, or a cosine), reference, mark ('read': in a text, code or figure of the
+  authors or of who reports it; 'recalled': from memory or a listing; 'recomputed': from their figures; 'computed': no
+  result of theirs), caveat.
   """
   return json.loads(Path(__file__).with_name('published.json').read_text(encoding='utf-8'))
 
 
 def make_tables(runs: Sequence[Run], keys: Sequence[str] = ()) -> tuple[list[Table], list[str]]:
-  """Makes the benchmark tables.
+  """Makes the benchmark tables ``keys``, all of ``BENCHMARKS`` by default, from the runs of ``runs.collect``.
 
-  Args:
-    runs: from ``runs.collect``.
-    keys: of ``BENCHMARKS``; none for all.
-
-  Returns:
-    The tables, one for each benchmark and rule (a label rule, a choice of classes, another split), and a sentence for
-    each run that is in none of them or repeats a seed. Published numbers are in the table of their own rule.
-
-  Raises:
-    UserError: an unknown key.
+  Returns the tables, one for each benchmark and rule (a label rule, a choice of classes, another split), and a sentence
+  for each run that is in none of them or repeats a seed. Published numbers are in the table of their own rule. Raises a
+  UserError for an unknown key.
   """
   for key in keys:
     if key not in BENCHMARKS:

@@ -12,10 +12,9 @@ from fer_jax.runtime import storage
 def cost(run: Run) -> dict[str, float] | None:
   """What a run took; None where its log is missing, cut off or of another version.
 
-  Returns:
-    images_per_second: the median over the lines of metrics.jsonl, so that compiling and pauses do not count.
-    device_hours: devices x time of all steps, with compiling and without evaluations. A step that had to be taken again
-      after an interruption counts once.
+  ``images_per_second`` is the median over the lines of metrics.jsonl, so that compiling and pauses do not count;
+  ``device_hours`` are devices x time of all steps, with compiling and without evaluations. A step that had to be taken
+  again after an interruption counts once.
   """
   try:
     text = storage.read_text(storage.as_path(run.workdir) / 'metrics.jsonl')

@@ -44,12 +44,10 @@ _STYLE = {
 
 def curve(name: str, train: tuple[Sequence[float], Sequence[float]],
           valid: tuple[Sequence[float], Sequence[float]]) -> Markup:
-  """Draws one scalar against the step.
+  """Draws one scalar against the step, under the name that it has in the metrics file.
 
-  Args:
-    name: what it is called in the metrics file.
-    train: (steps, values) as a line, averaged in blocks where there are many, with the blocks' range behind it.
-    valid: (steps, values) as points joined by a line; either may be empty.
+  ``train`` (steps, values) is a line, averaged in blocks where there are many, with the blocks' range behind it;
+  ``valid`` (steps, values) are points joined by a line. Either may be empty.
   """
   with canvas(4.2, 2.3) as (figure, axes):
     steps, values = (np.asarray(a, np.float64) for a in train)
@@ -123,11 +121,8 @@ def class_recall(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
 def few_shot(name: str, points: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) -> Markup:
   """Draws accuracy against the number of labelled examples of each class, one line for each kind of features.
 
-  Args:
-    name: of the picture.
-    points: rows with features, shots >= 1, accuracy in [0, 1] and sd, the half width of the band behind the line (None:
-      no band).
-    levels: accuracies to compare with, by name, as dashed lines from side to side.
+  ``points`` have features, shots >= 1, accuracy in [0, 1] and sd, the half width of the band behind the line, or None;
+  ``levels`` are accuracies to compare with, by name, as dashed lines from side to side.
   """
   colours = {'this network': THEME['accent'], 'untrained network': THEME['muted'], 'majority class': THEME['muted']}
   spare = itertools.cycle((THEME['warm'], THEME['ink']))

@@ -117,8 +117,7 @@ def check_out(path: str | None) -> None:
 def deliver(tables: Sequence[Table], path: str | os.PathLike[str] | None) -> str:
   """What a command prints: the tables, as wide as the terminal if there is one, or that they are written to ``path``.
 
-  Raises:
-    UserError: the file has an ending of no form, or cannot be written.
+  Raises a UserError where the file has an ending of no form, or cannot be written.
   """
   if not path:
     return render(tables, '').removesuffix('\n')
@@ -129,12 +128,11 @@ def deliver(tables: Sequence[Table], path: str | os.PathLike[str] | None) -> str
 
 
 def render(tables: Sequence[Table], form: str) -> str:
-  """Tables as text.
+  """Tables as text, one below the other.
 
-  Args:
-    tables: one below the other; in csv under one header that has the columns of all, with the title in front and the
-      notes of the line in full. In the other forms notes are numbered below each table.
-    form: a key of ``FORMS``: the ending of a file, or '' for the console.
+  In csv they have one header with the columns of all, the title in front and the notes of the line in full; in the
+  other forms notes are numbered below each table. ``form`` is a key of ``FORMS``: the ending of a file, or '' for the
+  console.
   """
   return FORMS[form](tables)
 

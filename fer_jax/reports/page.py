@@ -20,17 +20,10 @@ _CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate
 
 
 def write_report(workdir: str | os.PathLike[str]) -> epath.Path:
-  """Writes ``workdir/report.html``; what is missing or unreadable becomes a sentence on the page.
+  """Writes ``workdir/report.html`` and returns its path; what is missing or unreadable becomes a sentence on the page.
 
-  Args:
-    workdir: holds any of config.json, run.json, metrics.jsonl, evaluation/SPLIT.json, transfer/TARGET.json, panel.npz
-      and neighbours.npz.
-
-  Returns:
-    The page's path.
-
-  Raises:
-    UserError: it cannot be written.
+  Read are config.json, run.json, metrics.jsonl, panel.npz, neighbours.npz, and what lies in evaluation, transfer,
+  robustness and explanations. Raises a UserError where the page cannot be written.
   """
   workdir = storage.as_path(workdir)
   return template.write(workdir / 'report.html', 'page.html', lambda: _contents(workdir))

@@ -45,15 +45,10 @@ def data_uri(image: np.ndarray) -> str:
 
 
 def faces(panel: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str, Any]]:
-  """Makes the rows of the face grid.
+  """Makes the rows of the face grid: of each face what ``answer`` says, and cells [{title, group, uri}].
 
-  Args:
-    panel: images (n, H, W, C) uint8 and, each where there is one, labels and predictions (n,) int, priors and
-      causal_masks (n, h, w) uint8, before/NAME and after/NAME (n, h, w) float32 for any names of maps.
-    classes: names, see ``answer``.
-
-  Returns:
-    Per face what ``answer`` says, and cells [{title, group, uri}].
+  ``panel`` has images (n, H, W, C) uint8 and, each where there is one, labels and predictions (n,) int, priors and
+  causal_masks (n, h, w) uint8, before/NAME and after/NAME (n, h, w) float32 for any names of maps.
   """
   maps = list(dict.fromkeys(key.split('/', 1)[1] for key in panel if key.startswith(('before/', 'after/'))))
   rows = []
@@ -80,13 +75,9 @@ def answer(panel: Mapping[str, np.ndarray], i: int, classes: list[str]) -> dict[
 def neighbours(found: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str, Any]]:
   """Makes the rows of the retrieval picture.
 
-  Args:
-    found: images (Q, 1 + k, H, W, C) uint8, the query first, then its neighbours from near to far; labels (Q, 1 + k)
-      int, -1 if unknown; distances (Q, 1 + k) real.
-    classes: names, see ``class_name``.
-
-  Returns:
-    Per query: query {label, uri} and cells [{label ('' if unknown), same (None if unknown), distance, uri}].
+  ``found`` has images (Q, 1 + k, H, W, C) uint8, the query first, then its neighbours from near to far; labels (Q, 1 +
+  k) int, -1 if unknown; distances (Q, 1 + k) real. Returns per query: query {label, uri} and cells [{label ('' if
+  unknown), same (None if unknown), distance, uri}].
   """
   rows = []
   for images, labels, distances in zip(found['images'], found['labels'], found['distances'], strict=True):

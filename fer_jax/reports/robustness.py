@@ -32,10 +32,9 @@ def print_robustness(groups: Mapping[str, Sequence[Mapping[str, Any]]], kinds: S
 def make_table(groups: Mapping[str, Sequence[Mapping[str, Any]]], kinds: Sequence[str] = ()) -> Table:
   """Makes one table of the curves of runs, severity by severity.
 
-  Args:
-    groups: {name of a row: contents of robustness/SPLIT.json of the runs that differ in their seed alone}. Of several
-      seeds it has means with their standard deviation, of a single run the Wilson interval over its faces.
-    kinds: of corruptions; none for all that every run has been through.
+  ``groups`` are {name of a row: contents of robustness/SPLIT.json of the runs that differ in their seed alone}: of
+  several seeds it has means with their standard deviation, of a single run the Wilson interval over its faces.
+  ``kinds`` are of corruptions; none for all that every run has been through.
   """
   several = len(groups) > 1
   everything = [result for results in groups.values() for result in results]

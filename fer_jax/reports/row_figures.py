@@ -121,11 +121,8 @@ def scatter(name: str, rows: Sequence[tuple[Dots, Sequence[float]]], constants: 
             ) -> Markup:
   """Draws a point per seed and a larger one for each row's mean, and a vertical line for each constant map.
 
-  Args:
-    name: of the picture.
-    rows: each with the x of every seed, in the order of its ``values``, which are the y.
-    constants: x of what knows nothing of the image, by name.
-    x, y: names of the axes.
+  Each of ``rows`` comes with the x of every seed, in the order of its ``values``, which are the y; ``constants`` are
+  the x of what knows nothing of the image, by name; ``x`` and ``y`` name the axes.
   """
   with canvas(3.1, 3.1) as (figure, axes):
     for at in constants.values():

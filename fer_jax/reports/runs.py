@@ -23,16 +23,10 @@ class Run:
 
 
 def collect(patterns: Sequence[str]) -> tuple[list[Run], list[str]]:
-  """Reads finished runs.
+  """Reads finished runs, of workdirs local or on gs:// in which '*', '?' and '[...]' stand for several.
 
-  Args:
-    patterns: workdirs, local or on gs://, in which '*', '?' and '[...]' stand for several.
-
-  Returns:
-    The evaluations of test splits, and a sentence for each workdir that could not be used.
-
-  Raises:
-    UserError: there is no such folder.
+  Returns the evaluations of test splits, and a sentence for each workdir that could not be used. Raises a UserError
+  where there is no such folder.
   """
   return read(dict.fromkeys(path for pattern in patterns for path in expand(pattern)))
 
@@ -53,11 +47,7 @@ def read(workdirs: Iterable[str]) -> tuple[list[Run], list[str]]:
 
 
 def expand(pattern: str) -> list[str]:
-  """The folders that a pattern of ``collect`` stands for.
-
-  Raises:
-    UserError: there is none.
-  """
+  """The folders that a pattern of ``collect`` stands for; raises a UserError where there is none."""
   head, wild = re.fullmatch(r'((?:[^*?\[]*/)?)(.*)', pattern.rstrip('/')).groups()
   paths = storage.as_path(head or '.').glob(wild) if re.search(r'[*?\[]', wild) else [storage.as_path(pattern)]
   folders = sorted(str(path) for path in paths if path.is_dir())
@@ -88,8 +78,7 @@ def _read(workdir: str) -> list[Run]:
 def grouped(runs: Iterable[Run]) -> tuple[dict[str, list[Run]], list[str]]:
   """Runs by the names of their rows: those that differ in their seed alone are one row, with each seed once.
 
-  Returns:
-    The rows, and which runs are left out as they repeat a seed, without the end of a sentence.
+  Also says which runs are left out as they repeat a seed, without the end of a sentence.
   """
   groups: dict[str, dict[int, Run]] = {}
   repeated = []
@@ -102,11 +91,7 @@ def grouped(runs: Iterable[Run]) -> tuple[dict[str, list[Run]], list[str]]:
 
 
 def by_config(runs: Iterable[Run]) -> dict[str, list[Run]]:
-  """The rows of ``grouped``.
-
-  Raises:
-    UserError: two runs of a row have the same seed.
-  """
+  """The rows of ``grouped``; raises a UserError where two runs of a row have the same seed."""
   rows, repeated = grouped(runs)
   if repeated:
     raise UserError(f'{repeated[0]}; name one of the two.')

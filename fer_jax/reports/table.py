@@ -61,12 +61,10 @@ def triplet_table(name: str, comparison: Mapping[str, Any], leaky: str = '') -> 
 
 def print_evaluation(result: Mapping[str, Any], report: str | os.PathLike[str] | None = None, verbose: bool = False
                      ) -> None:
-  """Prints an evaluation on the console of process 0.
+  """Prints an evaluation, what ``summarise`` returns, on the console of process 0; its ``report`` is named in the end.
 
-  Args:
-    result: what ``summarise`` returns; with ``protocol`` it says what was measured and warns of a leak.
-    report: the page, which is named in the end.
-    verbose: all classes, maps, subsets and triplets as tables; otherwise the worst classes, and a line for each other.
+  ``verbose``: all classes, maps, subsets and triplets as tables; otherwise the worst classes, and a line for each
+  other. With ``protocol`` it says what was measured and warns of a leak.
   """
   protocol, leaky = result.get('protocol') or {}, mark(result)
   words = [f"{result['count']:,} faces, {len(result['classes'])} classes"]

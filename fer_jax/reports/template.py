@@ -39,8 +39,7 @@ ENVIRONMENT.filters |= {'percent': percent, 'interval': interval, 'brief': brief
 def write(path: epath.Path, template: str, contents: Callable[[], Mapping[str, Any]]) -> epath.Path:
   """Writes a page, on process 0: the file ``template`` of this folder filled with ``contents``; returns its path.
 
-  Raises:
-    UserError: it cannot be written.
+  Raises a UserError where it cannot be written.
   """
   if cluster.is_main():
     written = datetime.now().strftime('%Y-%m-%d %H:%M')

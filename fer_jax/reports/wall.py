@@ -13,14 +13,10 @@ _PREFERRED = ('cam', 'logit_sum', 'attention', 'predicted')
 
 
 def walls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Makes the walls from the panel of the first run of each row.
+  """Makes the walls from the panel of the first run of each of the rows, which have name and runs.
 
-  Args:
-    rows: each with name and runs, of which each has workdir, config, record and result.
-
-  Returns:
-    columns (a row each), seeds (in words), walls [{map, faces}], remarks (sentences on what is missing). A face is
-    label, photo, prior ('' where there is none) and cells {uri, label, prediction, correct}, one for each column.
+  Returns columns (a row each), seeds (in words), walls [{map, faces}], remarks (sentences on what is missing). A face
+  is label, photo, prior ('' where there is none) and cells {uri, label, prediction, correct}, one for each column.
   """
   remarks, columns = [], []
   for row in rows:
