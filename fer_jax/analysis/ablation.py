@@ -13,7 +13,7 @@ from fer_jax.training import config_files
 
 
 def choose_rows(config: str, rows: Sequence[str] = ()) -> list[str]:
-  """Names of the rows of an ablation config, 'PATH:DATASET'; of those in ``rows``, if there are any.
+  """Names of the rows of an ablation config, 'PATH:DATASET' or 'NAME:DATASET'; of those in ``rows``, if there are any.
 
   Raises:
     UserError: no such config, one without rows or data set, or an unknown row.
@@ -33,9 +33,7 @@ def choose_rows(config: str, rows: Sequence[str] = ()) -> list[str]:
 def list_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, more: Sequence[str] = ()) -> list[queue.Job]:
   """All rows with the seeds 0 to ``seeds`` - 1, seed by seed, so that what is cut off has whole rounds.
 
-  Args:
-    config: 'PATH:DATASET', or a name in place of the path.
-    more: further arguments of every training.
+  ``more`` are further arguments of every training.
 
   Raises:
     UserError: no seeds.

@@ -120,10 +120,9 @@ def check_kinds(kinds: tuple[str, ...]) -> None:
 
 
 def corrupt_images(kind: str, images: jax.Array, keys: jax.Array, severity: jax.Array | float) -> jax.Array:
-  """Corrupts images.
+  """Corrupts images by a kind of ``KINDS``.
 
   Args:
-    kind: a name in ``KINDS``.
     images: (b, H, H, C) float32 in [0, 1].
     keys: (b,) typed PRNG keys.
     severity: one number for all of them, which may be traced; of a blur at most ``MAX_BLUR``.

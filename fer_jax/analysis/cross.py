@@ -127,15 +127,13 @@ def measure(workdirs: Sequence[Path], more: Sequence[Test] = ()) -> dict[str, An
     # Runs are told apart by their configs alone.
     found.append(Run(str(workdir), config.to_dict(), record, {'name': config.name, 'protocol': {'fingerprint': ''}}))
     tests.append(own_test(config.data))
-  tests = list(dict.fromkeys([*tests, *more]))
-  if len(tests) < 2:
-    raise UserError(f"there is one test split only, {_names(tests)[tests[0]]}: a matrix needs two data sets.")
-  names = _names(tests)
-  cells = []
+  names, cells = _names(list(dict.fromkeys([*tests, *more]))), []
+  if len(names) < 2:
+    raise UserError(f"there is one test split only, {', '.join(names.values())}: a matrix needs two data sets.")
   for label, runs in _rows(found, names).items():
     row: dict[Test, dict[str, Any]] = {}
     for one in runs:
-      for test, (facts, result) in _test(storage.as_path(one.workdir), tests, mesh).items():
+      for test, (facts, result) in _test(storage.as_path(one.workdir), list(names), mesh).items():
         cell = row.setdefault(test, {'row': label, 'tested_on': names[test], **facts, 'runs': []})
         if differing := [key for key in facts if facts[key] != cell[key]]:
           raise UserError(f"{one.workdir} and {runs[0].workdir} differ in {', '.join(differing)} on {names[test]}: "
@@ -156,11 +154,9 @@ def _names(tests: Sequence[Test]) -> dict[Test, str]:
 
 def _rows(runs: Sequence[Run], names: Mapping[Test, str]) -> dict[str, list[Run]]:
   """Runs by the name of their row: the data set, the config's name where there are several, and else what differs."""
-  groups = by_config(runs)
-  trained_on = [names[own_test(ConfigDict(group[0].config).data)].partition(':')[0] for group in groups.values()]
-  configs = {run.config['name'] for run in runs}
-  labels = trained_on if len(configs) == 1 else [
-      f'{group[0].config["name"]} on {data}' for group, data in zip(groups.values(), trained_on, strict=True)]
+  groups, several = by_config(runs), len({run.config['name'] for run in runs}) > 1
+  labels = [f'{group[0].config["name"]} on ' * several
+            + names[own_test(ConfigDict(group[0].config).data)].partition(':')[0] for group in groups.values()]
   return dict(zip(labels if len(set(labels)) == len(labels) else groups, groups.values(), strict=True))
 
 

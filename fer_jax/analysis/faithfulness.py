@@ -6,7 +6,7 @@ face.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -46,11 +46,9 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
   face's row in the split.
 
   Args:
-    split: of its data set; None: its test split.
-    faces: how many; they are evenly spaced over the split, whatever the network makes of them. More than there are:
-      all.
+    split: as in ``evaluation.evaluate_run``, and so is ``data_dir``.
+    faces: how many at most; they are evenly spaced over the split, whatever the network makes of them.
     steps: portions in which the pixels of a face go and come.
-    data_dir: where prepared data sets lie, if not where the run's config says.
 
   Returns:
     The content of the JSON file.
@@ -73,7 +71,7 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
   split = split or protocol.data.test
   source = evaluation.open_split(trained, split)
   chosen = action_units.evenly(len(source), faces)
-  picked = dataclasses.replace(source, records=_Rows(source.records, chosen))
+  picked = dataclasses.replace(source, records=[source.records[row] for row in chosen.tolist()])  # Still encoded.
   # Each face is two images: so no pass holds more of them than one of an evaluation.
   rows = min(max(protocol.eval_batch_size // 2 // mesh.size, 1), -(-len(chosen) // mesh.size)) * mesh.size
   cluster.say(f'{len(chosen):,} of {len(source):,} faces of {split}, {steps} steps, {rows} faces at a time.')
@@ -102,19 +100,6 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
   storage.write_npz(path.with_suffix('.npz'), maps=np.array([name for name, _ in every]), shares=shares, row=chosen,
                     **{kind: np.stack([curve[kind] for _, curve in every]) for kind in metrics.SIGNS})
   return result
-
-
-class _Rows:
-  """Some records of a split, read when asked for."""
-
-  def __init__(self, records: Sequence[Any], rows: np.ndarray):
-    self._records, self._rows = records, rows
-
-  def __len__(self) -> int:
-    return len(self._rows)
-
-  def __getitem__(self, row: int) -> Any:
-    return self._records[int(self._rows[row])]
 
 
 def make_evaluator(system: setup.System, steps: int, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
@@ -157,10 +142,8 @@ def curves(recipe: step.Recipe, explain: Mapping[str, Mapping[str, Any]], steps:
     count = images.shape[1]
     images = images.reshape(-1, *images.shape[2:])  # Neighbours, so that a face's images stay on its device.
     if recipe.regions:
-      moved = {'image': images}
-      if 'landmarks' in batch:
-        moved['landmarks'] = jnp.repeat(batch['landmarks'], count, axis=0)
-      images = augment.resize(moved, recipe.image_size, recipe.regions)['image']
+      points = {name: jnp.repeat(batch[name], count, axis=0) for name in ('landmarks',) if name in batch}
+      images = augment.resize({'image': images, **points}, recipe.image_size, recipe.regions)['image']
     images = augment.normalise(images, **recipe.normalise)
     logits = recipe.model.apply({name: variables[name] for name in ('params', 'batch_stats')}, images, False).logits
     likely = jax.nn.softmax(logits, axis=-1).reshape(rows, count, -1)

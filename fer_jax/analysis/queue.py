@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import functools
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from fer_jax.errors import UserError
 
 PREEMPTED = 75  # As in cluster.py, which would load JAX.
 
+_say = functools.partial(print, flush=True)
 _PAUSE = 0.1  # Seconds between looks at the trainings.
 _LONGEST_PAUSE = 5.0  # Between looks at what other workers hold.
 
@@ -214,7 +216,3 @@ def _write_note(lock: TextIO, words: str) -> None:
   lock.seek(0)
   lock.truncate()
   print(f'{words}, {socket.gethostname()} process {os.getpid()}, {now}', file=lock, flush=True)
-
-
-def _say(line: str) -> None:
-  print(line, flush=True)

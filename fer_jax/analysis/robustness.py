@@ -30,9 +30,8 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
   has of this very network and data are kept; where all are there, nothing is computed. Else it is a look at the split.
 
   Args:
-    split: of its data set; None: its test split.
+    split: as in ``evaluation.evaluate_run``, and so is ``data_dir``.
     kinds: names in ``corruptions.KINDS``; none for all.
-    data_dir: where prepared data sets lie, if not where the run's config says.
 
   Returns:
     The content of the file. Rates are count, accuracy, accuracy_interval (Wilson, 95 %) and mean_class_accuracy.

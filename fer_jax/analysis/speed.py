@@ -138,12 +138,9 @@ def preparation_table(workers: Sequence[int], rounds: int, faces: int = 2_000) -
 
 
 def compile_step(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[jax.stages.Compiled, int]:
-  """Compiles the training step of ``config`` for ``mesh`` from shapes alone, without data.
+  """Compiles the training step of ``config`` for ``mesh`` from shapes alone; returns it and the number of parameters.
 
   A teacher that the config does not name is of the student's own form.
-
-  Returns:
-    The compiled step, and the number of parameters.
   """
   cluster.check_batch(config.batch_size, mesh)
   classes = tuple(config.data.classes) or registry.find('data.builders', config.data.dataset).CLASSES
@@ -171,9 +168,7 @@ def compile_step(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[jax.stage
 def scaling_tables(configs: Mapping[str, ConfigDict], utilisation: float) -> list[Table]:
   """What the steps of configs send between devices, counted, and their efficiency on ``DEVICES``, modelled.
 
-  Args:
-    configs: by name.
-    utilisation: the share of its peak that a device is taken to attain, in (0, 1].
+  A device is taken to attain the share ``utilisation`` of its peak, in (0, 1].
   """
   mesh = cluster.make_mesh()
   counted = Table('config', 'parameters', 'rows/device', 'GFLOP/device', 'all-reduces', 'MB', 'other collectives',

@@ -85,8 +85,7 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
     layer: 'pooled', the backbone's features, or 'embedding', the head's.
     shots: numbers of labelled faces of each class for the few-shot curve, with ``draws`` draws each; empty for none.
     finetune_epochs: passes over the train split of end-to-end training from the run's backbone, at a tenth of its
-      learning rate, with a new linear head, in batches of at most an eighth of the split (but 8 faces); 0 for none. It
-      is a run of its own, in ``WORKDIR/transfer/``.
+      learning rate, with a new linear head, in batches of at most an eighth of the split (but 8 faces); 0 for none.
 
   Raises:
     UserError: a bad target or layer, splits of different classes, or a split without labels.
@@ -115,8 +114,7 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
   name = '_'.join(filter(None, (target.name, target.variant, target.train, target.test, '-'.join(target.classes))))
   name = re.sub(r'[^\w.+-]+', '_', name)
   whole = [_finetuned(trained, target, train, finetune_epochs, name)] if finetune_epochs else []
-  untrained = cluster.replicate(trained.system.initial().variables(), mesh)
-  (blind_x, _), (blind_test_x, _) = labelled(untrained)
+  (blind_x, _), (blind_test_x, _) = labelled(cluster.replicate(trained.system.initial().variables(), mesh))
 
   def row(name: str, method: str, predictions: np.ndarray, chosen: dict[str, Any]) -> dict[str, Any]:
     rates = overall(confusion_matrix(test_y, predictions, len(test.classes)))
@@ -125,9 +123,9 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
   rows = [*(row('this network', method, *probes.probe(method, x, y, test_x)) for method in probes.METHODS),
           row('untrained network', probes.METHODS[0], *probes.probe(probes.METHODS[0], blind_x, y, blind_test_x)),
           row('majority class', '-', np.full(len(test_y), np.bincount(y).argmax()), {}), *whole]
-  curve = [{'features': who, **point} for who, inputs in (('this network', (x, y, test_x, test_y)),
-                                                          ('untrained network', (blind_x, y, blind_test_x, test_y)))
-           for point in probes.few_shot(*inputs, shots, draws)] if shots else []
+  inputs = {'this network': (x, test_x), 'untrained network': (blind_x, blind_test_x)}
+  curve = [{'features': who, **point} for who, (theirs, tested) in inputs.items()
+           for point in probes.few_shot(theirs, y, tested, test_y, shots, draws)]
   known = {*trained.record['classes'], *trained.record.get('teacher', {}).get('classes', ())}
   result = evaluation.stamp(trained) | {
       'target': {'dataset': target.name, 'variant': target.variant, 'train': target.train, 'test': target.test,
@@ -146,9 +144,8 @@ def _leaks(trained: setup.Trained, target: Target) -> list[str]:
   return reasons + ['the classifiers were trained on these images'] * both
 
 
-def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epochs: float, name: str
-               ) -> dict[str, Any]:
-  """Trains the whole network on the target, from the run's backbone; the row of its result."""
+def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epochs: float, name: str) -> dict[str, Any]:
+  """Trains the whole network on the target in a workdir of its own; the row of its result."""
   config, devices = read_config(trained.workdir), jax.device_count()
   batch_size = min(config.batch_size, max(len(train) // 8, 8))  # A few dozen faces are more than one step an epoch.
   with config.unlocked():
@@ -167,7 +164,6 @@ def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epoc
     config.optimizer.learning_rate, config.optimizer.rules = config.optimizer.learning_rate / 10, ()
     config.epochs, config.batch_size = float(epochs), batch_size // devices * devices or devices
   result = loop.train(config, trained.workdir / 'transfer' / f'{name}_finetuned_{epochs:g}')
-  return {'features': 'fine-tuned end to end', 'method': '-',
-          **{rate: result[rate] for rate in _RATES},
-          'chosen': {'epochs': float(epochs), 'learning_rate': config.optimizer.learning_rate,
-                     'batch_size': config.batch_size}}
+  return {'features': 'fine-tuned end to end', 'method': '-', **{rate: result[rate] for rate in _RATES},
+          'chosen': {'epochs': config.epochs, 'batch_size': config.batch_size,
+                     'learning_rate': config.optimizer.learning_rate}}

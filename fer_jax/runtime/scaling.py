@@ -106,11 +106,7 @@ class Step:
 
 
 def collectives(hlo: str) -> dict[str, Total]:
-  """Counts the collectives of a compiled program by kind.
-
-  Args:
-    hlo: ``compiled.as_text()``. What lies in a loop counts once.
-  """
+  """Counts the collectives of a program, ``compiled.as_text()``, by kind; what lies in a loop counts once."""
   sizes: dict[str, list[int]] = {}
   for shapes, kind in _COLLECTIVE.findall(hlo):
     sizes.setdefault(kind, []).append(sum(math.prod(int(n) for n in shape.split(',') if n) * int(bits or 8) // 8
@@ -132,14 +128,12 @@ def all_reduce_seconds(reduced: Total, devices: int, hardware: Hardware) -> floa
 def efficiency(step: Step, devices: int, hardware: Hardware, utilisation: float, overlap: bool) -> float:
   """The share of a step's time that computes: speed on so many devices over so many times the speed of one.
 
-  Args:
-    utilisation: share of the peak that computing attains, in (0, 1].
-    overlap: whether gradients travel during the backward pass.
+  Computing attains the share ``utilisation`` of the peak, in (0, 1]; with ``overlap`` gradients travel during the
+  backward pass.
   """
   computing = step.flops / (utilisation * hardware.peak[step.dtype])
   gradients = Total(1, min(4 * step.parameters, step.reduced.size))
   others = Total(step.reduced.count - 1, step.reduced.size - gradients.size)
-  waiting = all_reduce_seconds(gradients, devices, hardware)
-  if overlap:
-    waiting = max(0.0, waiting - BACKWARD * computing)
+  hidden = BACKWARD * computing if overlap else 0.0
+  waiting = max(0.0, all_reduce_seconds(gradients, devices, hardware) - hidden)
   return computing / (computing + waiting + all_reduce_seconds(others, devices, hardware))

@@ -26,8 +26,9 @@ BACKBONES = {
         'stage4': {'layer4_0'}, 'stage3': {'layer3_0'}, 'stage1': {'layer1_0'}, 'stem': {'conv1', 'bn1'}}),
     'vgg': ({'width': 2, 'batch_norm': True}, 32, {
         'stage1': {'features_7', 'features_8', 'features_10', 'features_11'}}),
-    'ir': ({'units': (1, 2, 1, 1), 'width': 4, 'embedding': True}, 16, {
-        'above stage4': {'output_layer_0', 'output_layer_3', 'output_layer_4'}, 'stage2': {'body_1', 'body_2'}}),
+    'ir': ({'width': 4, 'embedding': True}, 16, {
+        'above stage4': {'output_layer_0', 'output_layer_3', 'output_layer_4'},
+        'stage2': {f'body_{i}' for i in range(3, 7)}}),
     'mobilenet_v2': ({'width': 0.25}, 32, {
         'stage1': {'features_1', 'features_2', 'features_3'}, 'stage4': {f'features_{i}' for i in range(14, 18)} | {
             'features_18_0', 'features_18_1'}}),
