@@ -32,19 +32,12 @@ COLUMNS = ('first', 'second', 'odd', 'type', 'votes', 'raters')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Triplets:
-  """Triplets of one split.
+  """Triplets of one split."""
 
-  Attributes:
-    rows: int32 (M, 3), rows of the split; the last is the odd one.
-    types: int32 (M,), indices into ``TYPES``.
-    listed: by type, how many triplets there were before an agreement rule or missing faces took some away.
-    truth: in words, what decided which face is the odd one.
-  """
-
-  rows: np.ndarray
-  types: np.ndarray
-  listed: tuple[int, int, int]
-  truth: str
+  rows: np.ndarray  # int32 (M, 3), rows of the split; the last is the odd one.
+  types: np.ndarray  # int32 (M,), indices into ``TYPES``.
+  listed: tuple[int, int, int]  # By type, how many there were before an agreement rule or missing faces took some away.
+  truth: str  # In words, what decided which face is the odd one.
 
   def __len__(self) -> int:
     return len(self.rows)

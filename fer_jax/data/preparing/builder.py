@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,30 +45,31 @@ def features(classes: Sequence[str], extra: Mapping[str, Any] | None = None) -> 
   })
 
 
+def variants(module: str) -> tuple[list[tfds.core.BuilderConfig], dict[str, dict[str, tuple[int, ...]]]]:
+  """``BUILDER_CONFIGS`` and ``COUNTS`` of a builder, from variants.toml beside its ``module``'s file."""
+  configs, counts = [], {}
+  for name, splits in tomllib.loads(Path(module).with_name('variants.toml').read_text(encoding='utf-8')).items():
+    configs.append(tfds.core.BuilderConfig(name=name, description=splits.pop('description')))
+    counts[name] = {split: tuple(faces) for split, faces in splits.items()}
+  return configs, counts
+
+
 class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """A builder of faces that are listed in files; a subclass says in ``faces`` which there are.
-
-  Class attributes of a subclass, besides those of TFDS:
-    CLASSES: its classes, canonical names where there are such, in the data set's official order.
-    EXTRA: its extra features by name.
-    COUNTS: {variant: {split: faces of each class}} of the official data; what is not in it is not checked.
-    RECALLED: whether the counts are from memory: then others are told and accepted.
-    HOMEPAGE: where the data set is described.
-    HOW_TO: how to obtain it and how its files must lie.
-    DISJOINT: whether a face is in one split at most.
-    ALIGNABLE: whether its faces can be aligned.
 
   A variant's name may end in ``-similarityN``: the same, aligned to N pixels.
   """
 
-  CLASSES: tuple[str, ...] = ()
-  EXTRA: Mapping[str, Any] = {}
+  # What a subclass says, besides TFDS's attributes.
+  CLASSES: tuple[str, ...] = ()  # Canonical names where there are such, in the data set's official order.
+  EXTRA: Mapping[str, Any] = {}  # Extra features by name.
+  # {variant: {split: faces of each class}} of the official data; what is not in it is not checked.
   COUNTS: Mapping[str, Mapping[str, tuple[int, ...]]] = {}
-  RECALLED = False
-  HOMEPAGE = ''
-  HOW_TO = ''
-  DISJOINT = True
-  ALIGNABLE = True
+  RECALLED = False  # Whether the counts are from memory: then others are told and accepted.
+  HOMEPAGE = ''  # Where the data set is described.
+  HOW_TO = ''  # How to obtain it and how its files must lie.
+  DISJOINT = True  # Whether a face is in one split at most.
+  ALIGNABLE = True  # Whether its faces can be aligned.
   VERSION = tfds.core.Version('1.0.0')
 
   def __init__(self, *, config: Any = None, source: str | None = None, strict: bool = True,

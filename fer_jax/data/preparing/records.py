@@ -30,26 +30,17 @@ class Content(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Listed:
-  """One face as its data set lists it.
+  """One face as its data set lists it."""
 
-  Attributes:
-    name: the data set's own file name; unique within its split, and no other split has it.
-    file: where the image is.
-    label: index into the builder's classes, -1 if unknown.
-    box: the face's box, where the image is more than the face; it may leave the image. The record's image is cut to it.
-    landmarks: (68, 2) in pixels of the image as distributed, iBUG order, where the data set has them; they are taken
-      instead of looking for some.
-    points: (5, 2) likewise, the points of ``align.TEMPLATE``; they are aligned by instead of points of the 68.
-    extra: values of the builder's extra features.
-  """
-
-  name: str
-  file: Content
-  label: int
+  name: str  # The data set's own file name; unique within its split, and no other split has it.
+  file: Content  # Where the image is.
+  label: int  # Index into the builder's classes, -1 if unknown.
+  # The face's box, where the image is more than the face; it may leave the image. The record's image is cut to it.
   box: Box | None = None
+  # (68, 2) in pixels of the image as distributed, iBUG order, where the data set has them: no others are looked for.
   landmarks: np.ndarray | None = None
-  points: np.ndarray | None = None
-  extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  points: np.ndarray | None = None  # (5, 2) likewise, those of ``align.TEMPLATE``, to align by instead of the 68.
+  extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Values of the builder's extra features.
 
 
 def make_record(listed: Listed, *, expressions: Sequence[str | None], align_size: int = 0,

@@ -26,22 +26,14 @@ SUPERVISIONS = ('labels', 'triplets', 'none')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-  """A source and its share of a batch.
+  """A source and its share of a batch."""
 
-  Attributes:
-    source: the split its faces come from, a ``splits.Split``.
-    parts: items in each group of rows; an item is a face or, three rows, a triplet. 0 leaves the source out.
-    supervision: what its rows carry: 'labels', 'triplets' or 'none'.
-    triplets: rows of the source, where ``supervision`` is 'triplets' and nowhere else.
-    order: of the items, see ``order.training_order``; of triplets 'shuffle'.
-    name: with the run's seed it decides the order; '' for the training split itself, whose seed is the run's.
-  """
-  source: Any
-  parts: int = 1
-  supervision: str = 'labels'
-  triplets: Triplets | None = None
-  order: str = 'shuffle'
-  name: str = ''
+  source: Any  # The split its faces come from, a ``splits.Split``.
+  parts: int = 1  # Items in each group of rows; an item is a face or, three rows, a triplet. 0 leaves the source out.
+  supervision: str = 'labels'  # What its rows carry, one of ``SUPERVISIONS``.
+  triplets: Triplets | None = None  # Rows of the source, where ``supervision`` is 'triplets' and nowhere else.
+  order: str = 'shuffle'  # Of the items, see ``order.training_order``; of triplets 'shuffle'.
+  name: str = ''  # With the run's seed it decides the order; '': the training split itself, whose seed is the run's.
 
   def __post_init__(self):
     if self.supervision not in SUPERVISIONS:

@@ -29,33 +29,23 @@ _MAPS = ('landmark_heatmap', 'action_unit_map', 'causal_mask')
 
 @dataclasses.dataclass(eq=False)
 class Split:
-  """A split, decoded on demand.
+  """A split, decoded on demand."""
 
-  Attributes:
-    records: the split's records (``data/face.py``), images and maps encoded.
-    classes: names of the classes, in the order of the labels.
-    size: side in pixels of the images of a batch; stored images of another side are resized. 0: the first record's
-      side, and all must have it.
-    channels: 1 or 3, for every image of a batch; 0: as the first record has.
-    target: what becomes of ``target``. 'label': one-hot, zeros where unknown. 'target': the builder's own distribution.
-      'votes': the votes for the K classes, single votes removed, divided by their sum (zeros where none is left).
-    cache: keep decoded examples in memory, so that only the first epoch reads and decodes. Grey faces of 48 px take
-      about 11 kB each, RGB of 224 px 160 kB.
-    fingerprint: sha256 of what the split consists of; '' where nobody knows.
-    digest: sha256 of the prepared data set with all its splits and settings; '' where there is none.
-    folder: where the data set lies, with what its builder wrote beside the records; '' where nobody knows.
-    maps: how maps are drawn, see ``redraw.redrawn``; empty: as the builders drew them.
-  """
-  records: Sequence[Mapping[str, Any]]
-  classes: tuple[str, ...]
+  records: Sequence[Mapping[str, Any]]  # As ``data/face.py`` makes them, images and maps encoded.
+  classes: tuple[str, ...]  # Names, in the order of the labels.
+  # Side in pixels of a batch's images; stored ones of another side are resized. 0: the first record's, which all have.
   size: int = 0
-  channels: int = 0
+  channels: int = 0  # 1 or 3, for every image of a batch; 0: as the first record has.
+  # What becomes of ``target``. 'label': one-hot, zeros where unknown. 'target': the builder's own distribution.
+  # 'votes': the votes for the K classes, single votes removed, divided by their sum (zeros where none is left).
   target: str = 'label'
+  # Keep decoded examples in memory, so that only the first epoch reads and decodes: about 11 kB for a grey face of
+  # 48 px, 160 kB for RGB of 224 px.
   cache: bool = False
-  fingerprint: str = ''
-  digest: str = ''
-  folder: str = ''
-  maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  fingerprint: str = ''  # sha256 of what the split consists of; '' where nobody knows.
+  digest: str = ''  # sha256 of the prepared data set with all its splits and settings; '' where there is none.
+  folder: str = ''  # Where the data set lies, with what its builder wrote beside the records; '' where nobody knows.
+  maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # As ``redraw.redrawn`` takes them.
 
   def __post_init__(self):
     if self.target not in TARGETS:

@@ -37,21 +37,13 @@ _FORMS = tuple(map(re.compile, (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subset:
-  """Which examples of a split a list names.
+  """Which examples of a split a list names."""
 
-  Attributes:
-    mask: bool (N,), the examples that are in the list.
-    listed: lines of the list.
-    duplicates: lines whose name an earlier line has.
-    unmatched: names that no example of the split has, or several.
-    disagreeing: examples whose label is another one in the list; they are in ``mask`` and keep the split's label.
-  """
-
-  mask: np.ndarray
-  listed: int
-  duplicates: int
-  unmatched: int
-  disagreeing: int
+  mask: np.ndarray  # bool (N,), the examples that are in the list.
+  listed: int  # Lines of the list.
+  duplicates: int  # Lines whose name an earlier line has.
+  unmatched: int  # Names that no example of the split has, or several.
+  disagreeing: int  # Examples whose label is another one in the list; they are in ``mask`` and keep the split's label.
 
 
 def read_list(path: str | Path) -> list[Entry]:

@@ -305,8 +305,8 @@ def test_an_unknown_class_folder_is_told(tmp_path):
 
 
 def test_counts_are_those_of_the_official_data(tmp_path):
-  assert [sum(reader.COUNTS[split]) for split in ('train', 'valid', 'test')] == [28709, 3589, 3589]
-  assert sum(reader.MERGED_COUNTS['test']) == 7178
+  assert [sum(fer2013.COUNTS['default'][split]) for split in ('train', 'valid', 'test')] == [28709, 3589, 3589]
+  assert sum(fer2013.COUNTS['folder']['test']) == 7178
   with pytest.raises(UserError) as e:
     build(tmp_path, {'fer2013.csv': table()}, check_counts=True)
   for text in ('train: found 5, expected 28,709', 'valid: found 2, expected 3,589', 'test: found 1', 'anger'):
@@ -403,7 +403,7 @@ def test_real_votes(tmp_path):
   with zipfile.ZipFile(REAL) as archive:
     (tmp_path / 'fer2013new.csv').write_bytes(archive.read('fer2013new.csv'))
   # Images are none of the votes' business: one stands for all.
-  usages = [usage for usage, split in reader.SPLITS.items() for _ in range(sum(reader.COUNTS[split]))]
+  usages = [usage for usage, split in reader.SPLITS.items() for _ in range(sum(fer2013.COUNTS['votes'][split]))]
   (tmp_path / 'fer2013.csv').write_text('emotion,pixels,Usage\n' + ''.join(f'0,1 2,{usage}\n' for usage in usages))
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(reader, '_pixels', lambda text: b'')

@@ -359,10 +359,10 @@ def test_fingerprints_of_the_real_labels(real, rule, split):
   assert hashlib.sha256(text.encode()).hexdigest() == FINGERPRINTS[rule, split]
 
 
-@pytest.mark.parametrize('variant', list(labels.COUNTS))
+@pytest.mark.parametrize('variant', list(ferplus.COUNTS))
 def test_counts_of_the_real_labels(real, variant):
-  assert set(labels.COUNTS) == {*labels.RULES, labels.UNLABELLED}
-  for split, expected in labels.COUNTS[variant].items():
+  assert set(ferplus.COUNTS) == {*labels.RULES, labels.UNLABELLED}
+  for split, expected in ferplus.COUNTS[variant].items():
     rule = 'majority' if variant == labels.UNLABELLED else labels.rule_of_split(variant, split)
     targets = [labels.target(row.votes, rule) for row in real[split].rows]
     counts = collections.Counter(int(np.argmax(target)) for target in targets if target is not None)

@@ -9,18 +9,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fer_jax.data.builders.affectnet import files
-from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.builder import FaceBuilder, variants
 from fer_jax.data.preparing.records import Listed
 from fer_jax.errors import UserError
-
-_DESCRIPTIONS = {
-    'csv8': 'First release (csv lists), cut to the face box; 8 classes.',
-    'csv7': 'First release, without contempt.',
-    'npy8': 'Second release (npy annotations), 224x224 as distributed; 8 classes.',
-    'npy7': 'Second release, without contempt.',
-}
-_TRAIN = (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750)
-_SEVEN = {'train': _TRAIN[:7], 'valid': (500,) * 7}
 
 
 class Builder(FaceBuilder):
@@ -29,15 +20,9 @@ class Builder(FaceBuilder):
   Extra features: ``valence`` and ``arousal`` float32 in [-1, 1], NaN where there is none.
   """
 
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name, description=text) for name, text in _DESCRIPTIONS.items()]
+  BUILDER_CONFIGS, COUNTS = variants(__file__)
   CLASSES = files.CLASSES
   EXTRA = {name: tfds.features.Scalar(dtype=np.float32) for name in ('valence', 'arousal')}
-  COUNTS = {
-      'csv8': {'train': _TRAIN, 'valid': (500,) * 8},
-      'csv7': _SEVEN,
-      'npy8': {'train': _TRAIN, 'valid': (*(500,) * 7, 499)},
-      'npy7': _SEVEN,
-  }
   HOMEPAGE = 'http://mohammadmahoor.com/affectnet/'
   HOW_TO = files.HOW_TO
 

@@ -57,25 +57,16 @@ class Face(NamedTuple):
 
 @dataclasses.dataclass
 class Split:
-  """One of the two splits, and what is wrong with it.
+  """One of the two splits, and what is wrong with it."""
 
-  Attributes:
-    where: its csv file or its folder.
-    images: by path.
-    faces: those of the wanted classes whose image is there.
-    dropped: how many faces have another expression, by its name.
-    problems: lines or annotations that cannot be used.
-    missing: lines or annotations without an image, and images without annotations.
-    extra: images that no line of a csv file names.
-  """
-
-  where: str
-  images: Mapping[str, File]
-  faces: list[Face] = dataclasses.field(default_factory=list)
+  where: str  # Its csv file or its folder.
+  images: Mapping[str, File]  # By path.
+  faces: list[Face] = dataclasses.field(default_factory=list)  # Those of the wanted classes whose image is there.
+  # How many faces have another expression, by its name.
   dropped: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-  problems: list[str] = dataclasses.field(default_factory=list)
-  missing: list[str] = dataclasses.field(default_factory=list)
-  extra: list[str] = dataclasses.field(default_factory=list)
+  problems: list[str] = dataclasses.field(default_factory=list)  # Lines or annotations that cannot be used.
+  missing: list[str] = dataclasses.field(default_factory=list)  # Those without image; images without annotations.
+  extra: list[str] = dataclasses.field(default_factory=list)  # Images that no line of a csv file names.
 
   def add(self, face: Face, classes: int) -> None:
     """Takes a face, if its expression is among the first ``classes``."""

@@ -9,14 +9,8 @@ import tensorflow_datasets as tfds
 from fer_jax.data import face
 from fer_jax.data.builders.faces_folder import files as faces_folder
 from fer_jax.data.builders.fer2013 import files
-from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.builder import FaceBuilder, variants
 from fer_jax.data.preparing.records import Listed
-
-_DESCRIPTIONS = {
-    'default': 'fer2013.csv or icml_face_data.csv.',
-    'votes': 'The same with the ten votes of FERPlus, from fer2013new.csv; the labels are those of FER2013.',
-    'folder': 'A copy as JPG files in train/CLASS/ and test/CLASS/; without valid where the names do not tell it.',
-}
 
 
 class Builder(FaceBuilder):
@@ -25,9 +19,8 @@ class Builder(FaceBuilder):
   Extra feature of the variant 'votes': ``votes`` int32 (10,) in the order of ``files.VOTES``, the seven classes first.
   """
 
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name, description=text) for name, text in _DESCRIPTIONS.items()]
+  BUILDER_CONFIGS, COUNTS = variants(__file__)
   CLASSES = files.CLASSES
-  COUNTS = {'default': files.COUNTS, 'votes': files.COUNTS, 'folder': files.MERGED_COUNTS}
   HOMEPAGE = 'https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge'
   HOW_TO = files.HOW_TO
 
@@ -58,7 +51,7 @@ class Builder(FaceBuilder):
   def _in_folders(self, path: str | None) -> dict[str, list[Listed]]:
     faces = files.open_folders(path)
     if 'valid' in faces.splits:
-      self.COUNTS = {'folder': files.COUNTS}
+      self.COUNTS = {'folder': self.COUNTS['default']}
     else:
       self.note('test is PublicTest and PrivateTest together: the names of the files do not tell them apart')
     self.note(*faces.notes)

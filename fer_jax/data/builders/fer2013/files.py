@@ -16,17 +16,6 @@ VOTES = (*CLASSES, 'contempt', 'unknown', 'NF')
 SPLITS = {'Training': 'train', 'PublicTest': 'valid', 'PrivateTest': 'test'}
 SIDE = 48  # Of the images, in pixels.
 
-# Faces of each split and class. In the folders of images valid and test may be one.
-COUNTS = {
-    'train': (3995, 436, 4097, 7215, 4830, 3171, 4965),
-    'valid': (467, 56, 496, 895, 653, 415, 607),
-    'test': (491, 55, 528, 879, 594, 416, 626),
-}
-MERGED_COUNTS = {
-    'train': COUNTS['train'],
-    'test': tuple(public + private for public, private in zip(COUNTS['valid'], COUNTS['test'], strict=True)),
-}
-
 _TABLES = ('fer2013.csv', 'icml_face_data.csv')
 _POOR_TABLES = ('train.csv', 'test.csv')  # Kaggle's, without Usage.
 _VOTES_TABLE = 'fer2013new.csv'

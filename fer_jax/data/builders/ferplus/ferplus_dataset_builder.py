@@ -6,16 +6,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fer_jax.data.builders.ferplus import files, labels
-from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.builder import FaceBuilder, variants
 from fer_jax.data.preparing.records import Listed
-
-_DESCRIPTIONS = {
-    'majority': 'One class has more than half of the votes; other images are dropped. The default of the literature.',
-    'crossentropy': 'Training targets are distributions over up to three classes; valid and test by majority.',
-    'probability': 'As crossentropy, but training draws one class from the target; valid and test by majority.',
-    'argmax': 'The class with the most votes, in every split; not an official rule.',
-    'unlabelled': 'The images that majority drops (no majority, unknown, not a face), without a label.',
-}
 
 
 class Builder(FaceBuilder):
@@ -25,14 +17,12 @@ class Builder(FaceBuilder):
   ``labels.VOTES``, and ``target`` float32 (8,), the class distribution of the rule.
   """
 
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=rule, description=text)
-                     for rule, text in _DESCRIPTIONS.items()]
+  BUILDER_CONFIGS, COUNTS = variants(__file__)
   CLASSES = labels.CLASSES
   EXTRA = {
       'votes': tfds.features.Tensor(shape=(len(labels.VOTES),), dtype=np.int32),
       'target': tfds.features.Tensor(shape=(len(labels.CLASSES),), dtype=np.float32),
   }
-  COUNTS = labels.COUNTS
   HOMEPAGE = 'https://github.com/microsoft/FERPlus'
   HOW_TO = files.HOW_TO
 

@@ -1,4 +1,4 @@
-"""From ten votes to a label: the rules of FERPlus and the counts they must give on the official label files.
+"""From ten votes to a label: the rules of FERPlus.
 
 The three official rules are those of microsoft/FERPlus (`src/ferplus.py`, `src/train.py`; Barsoum et al., ICMI 2016).
 'argmax' is not official, but much used since.
@@ -14,26 +14,6 @@ VOTES = (*CLASSES, 'unknown', 'NF')
 
 RULES = ('majority', 'crossentropy', 'probability', 'argmax')
 UNLABELLED = 'unlabelled'  # No rule: the images that 'majority' drops, without a label.
-
-# Images kept, by variant, split and class, measured on the official label.csv files; validation and test images are
-# chosen by majority, whatever the rule of the training split.
-_MAJORITY = {
-    'train': (8733, 7284, 3136, 3022, 2098, 116, 536, 120),
-    'valid': (1180, 862, 411, 348, 289, 25, 60, 16),
-    'test': (1083, 892, 394, 382, 269, 16, 86, 15),
-}
-_CROSSENTROPY = _MAJORITY | {'train': (10107, 7501, 3517, 3445, 2401, 170, 643, 163)}
-COUNTS = {
-    'majority': _MAJORITY,
-    'crossentropy': _CROSSENTROPY,
-    'probability': _CROSSENTROPY,
-    'argmax': {
-        'train': (10295, 7526, 3557, 3530, 2463, 191, 655, 168),
-        'valid': (1329, 899, 458, 415, 325, 32, 71, 26),
-        'test': (1258, 928, 447, 446, 321, 20, 97, 28),
-    },
-    UNLABELLED: {'train': (3513,), 'valid': (388,), 'test': (436,)},
-}
 
 
 def rule_of_split(rule: str, split: str) -> str:

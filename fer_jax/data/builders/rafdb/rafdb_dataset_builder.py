@@ -6,10 +6,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fer_jax.data.builders.rafdb import files
-from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.builder import FaceBuilder, variants
 from fer_jax.data.preparing.records import Listed
-
-_COUNTS = {'train': (1290, 281, 717, 4772, 1982, 705, 2524), 'test': (329, 74, 160, 1185, 478, 162, 680)}
 
 
 class Builder(FaceBuilder):
@@ -19,13 +17,9 @@ class Builder(FaceBuilder):
   and ``age``, int32 codes of the README, -1 where unknown.
   """
 
-  BUILDER_CONFIGS = [
-      tfds.core.BuilderConfig(name='aligned', description='The aligned 100 x 100 faces as distributed.'),
-      tfds.core.BuilderConfig(name='original', description='The original photos, cut to the box of the face.'),
-  ]
+  BUILDER_CONFIGS, COUNTS = variants(__file__)
   CLASSES = files.CLASSES
   EXTRA = {name: tfds.features.Scalar(dtype=np.int32) for name in files.CODES}
-  COUNTS = dict.fromkeys(files.VARIANTS, _COUNTS)
   HOMEPAGE = 'http://www.whdeng.cn/RAF/model1.html'
   HOW_TO = files.HOW_TO
 

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-import tensorflow_datasets as tfds
-
 from fer_jax.data.builders.sfew import files
-from fer_jax.data.preparing.builder import FaceBuilder
+from fer_jax.data.preparing.builder import FaceBuilder, variants
 from fer_jax.data.preparing.records import Listed
 
 
@@ -15,9 +13,8 @@ class Builder(FaceBuilder):
   Names are ``<class folder>/<file>``, because file names may come twice; in test ``<file>``.
   """
 
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='aligned', description='The aligned faces as distributed.')]
+  BUILDER_CONFIGS, COUNTS = variants(__file__)
   CLASSES = files.CLASSES
-  COUNTS = {'aligned': {'train': (891,), 'valid': (431,), 'test': (372,)}}
   RECALLED = True
   HOMEPAGE = 'https://cs.anu.edu.au/few/AFEW.html'
   HOW_TO = files.HOW_TO

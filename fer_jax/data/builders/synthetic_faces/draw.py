@@ -25,20 +25,13 @@ _EYES = np.array([(36, 37, 38, 39, 40, 41), (45, 44, 43, 42, 47, 46)])  # outer 
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-  """A drawn face.
+  """A drawn face."""
 
-  Attributes:
-    image: uint8 (size, size, 3), RGB.
-    landmarks: float32 (68, 2), x and y in pixels in the order of iBUG-68; 0 is the left (top) edge of the image.
-    causal_mask: uint8 (size, size), 255 where the image differs from that of the same face at neutral, else 0.
-    action_units: strength in (0, 1] by number of the unit.
-    intensity: of the expression, in [0.5, 1]; 0 for neutral.
-  """
-  image: np.ndarray
-  landmarks: np.ndarray
-  causal_mask: np.ndarray
-  action_units: dict[int, float]
-  intensity: float
+  image: np.ndarray  # uint8 (size, size, 3), RGB.
+  landmarks: np.ndarray  # float32 (68, 2), x, y in pixels, iBUG-68 order; 0 is the left (top) edge of the image.
+  causal_mask: np.ndarray  # uint8 (size, size), 255 where the image differs from that of the same face at neutral.
+  action_units: dict[int, float]  # Strength in (0, 1] by number of the unit.
+  intensity: float  # Of the expression, in [0.5, 1]; 0 for neutral.
 
 
 def draw_face(rng: np.random.Generator, expression: str, size: int = 64) -> Face:

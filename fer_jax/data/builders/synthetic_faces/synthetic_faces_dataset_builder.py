@@ -21,17 +21,13 @@ _SPLITS = ('train', 'valid', 'test')
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class SyntheticFacesConfig(tfds.core.BuilderConfig):
-  """What to draw. TFDS stores data under ``name``, so another choice needs another name.
+  """What to draw. TFDS stores data under ``name``, so another choice needs another name."""
 
-  Attributes:
-    image_size: side of the images in pixels.
-    seed: faces of two seeds have nothing in common.
-  """
   train: int = 8000
   valid: int = 1000
   test: int = 1000
-  image_size: int = 64
-  seed: int = 0
+  image_size: int = 64  # Side of the images in pixels.
+  seed: int = 0  # Faces of two seeds have nothing in common.
 
   def __post_init__(self):
     if min(self.train, self.valid, self.test) < 1 or self.image_size < 16 or self.seed < 0:
