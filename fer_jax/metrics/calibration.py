@@ -19,15 +19,13 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
   The examples are sorted by ``confidence`` (N,), the probability in [0, 1] of the predicted class, into ``bins``
   intervals of equal width, bin m being ((m - 1) / bins, m / bins]; with ``correct`` (N,) bool, sum_m n_m / N
   |accuracy_m - mean confidence_m| is the error. It sees only the probability of the class put first. It is NaN where
-  there are no examples or a confidence is NaN.
+  there are no examples or a confidence is NaN; a ValueError says that shapes differ, or that a confidence lies outside
+  [0, 1].
 
   This plug-in estimate is biased. Upwards by chance: a perfectly calibrated network gets, in expectation, about sqrt(2
   / pi) / N sum_m sqrt(n_m v_m) with v_m the mean of confidence (1 - confidence) in the bin, so more on a small split
   than on a large one. Downwards by binning: what is over- and underconfident within one bin cancels (Kumar et al.,
   2019, arXiv 1909.10155). Compare networks on the same split only.
-
-  Raises:
-    ValueError: shapes differ, or a confidence lies outside [0, 1].
   """
   confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, bool)
   if confidence.shape != correct.shape or confidence.ndim != 1:

@@ -28,10 +28,7 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> McNemar:
   Only the faces that one of them alone got right say which is better: were they equally good, each would have got half
   of these, as coins fall. The test never rejects more often than it says, and with few such faces less often. ``ours``
   and ``theirs`` (N,) bool say whether each face, the same in both, was recognised; leave out faces without a label. The
-  p-value is 1 where the two are right on the same faces.
-
-  Raises:
-    ValueError: the shapes differ, or are no vectors.
+  p-value is 1 where the two are right on the same faces. Raises a ValueError where these are not vectors of one length.
   """
   ours, theirs = np.asarray(ours, bool), np.asarray(theirs, bool)
   if ours.shape != theirs.shape or ours.ndim != 1:
@@ -53,10 +50,8 @@ def welch(ours: Sequence[float], theirs: Sequence[float]) -> Welch:
   """Welch's t test that two recipes have the same mean over seeds, whose spreads may differ (B. L. Welch, 1947).
 
   Each has one number for each of its seeds, assumed roughly normal; nothing is paired. Returns ours - theirs of the
-  means, with interval and p-value where both have two seeds or more and not all are equal.
-
-  Raises:
-    ValueError: one of them is empty.
+  means, with interval and p-value where both have two seeds or more and not all are equal. Raises a ValueError where
+  one has no values.
   """
   if not len(ours) or not len(theirs):
     raise ValueError('no values')

@@ -6,10 +6,8 @@ import numpy as np
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
   """Counts pairs of true class (row) and predicted class (column): (K, K) int64.
 
-  Labels (N,) int that are -1 (unknown) are left out; predictions (N,) int lie in [0, K).
-
-  Raises:
-    ValueError: shapes differ, or a class is outside its range.
+  Labels (N,) int that are -1 (unknown) are left out; predictions (N,) int lie in [0, K). Raises a ValueError where the
+  shapes differ, or a class is outside its range.
   """
   labels, predictions = np.asarray(labels), np.asarray(predictions)
   if labels.shape != predictions.shape or labels.ndim != 1:

@@ -22,8 +22,7 @@ SIGNS = {'deletion': -1, 'insertion': 1}
 def portions(pixels: int, steps: int) -> np.ndarray:
   """How many pixels are gone after 0, 1, ..., ``steps`` portions, int (steps + 1,): from 0 to all, to one pixel even.
 
-  Raises:
-    ValueError: fewer than two portions, which leave nothing between the ends that all maps share.
+  Raises a ValueError for fewer than two portions, which leave nothing between the ends that all maps share.
   """
   if steps < 2:
     raise ValueError(f'{steps} portions')

@@ -58,10 +58,7 @@ def mean_rate(hits: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
 def t_interval(values: Sequence[float]) -> Estimate:
   """The mean over seeds of one number each, roughly normal, with Student's t 95 % interval.
 
-  A single seed, which says nothing about the spread, has no interval.
-
-  Raises:
-    ValueError: there are no values.
+  A single seed, which says nothing about the spread, has no interval. Raises a ValueError without values.
   """
   mean, n = _mean(values)
   if n == 1:
@@ -75,10 +72,7 @@ def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 9999) -> Estim
   """The mean over independent examples (N,) with its percentile bootstrap 95 % interval (B. Efron, 1979).
 
   Its coverage is right for many examples only: of a handful of seeds it is too short, so take ``t_interval`` there. The
-  same seed of the resampling gives the same interval; a single example has none.
-
-  Raises:
-    ValueError: there are no values.
+  same seed of the resampling gives the same interval; a single example has none. Raises a ValueError without values.
   """
   mean, n = _mean(values := np.asarray(values, np.float64))
   if n == 1:

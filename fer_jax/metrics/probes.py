@@ -31,29 +31,22 @@ _SVM_TOLERANCE = 0.01  # liblinear's own; scikit-learn's, 1e-4, takes up to thre
 
 def probe(method: str, train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray,
           seed: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
-  """Fits a classifier on the features of one split and predicts another.
+  """Fits a classifier, one of ``METHODS``, on the features of one split and predicts another.
 
   All methods standardise each feature by its mean and standard deviation in the training split. 'linear probe' is
   multinomial logistic regression and 'linear SVM' one-vs-rest with squared hinge loss, both with an L2 penalty of
   inverse strength C in (0.001, 0.01, 0.1, 1, 10); 'k-NN' is a vote of the k in (1, 5, 15, 45) nearest rows by Euclidean
-  distance. C or k is the one with the highest mean accuracy in stratified cross-validation within the training split
-  (5 folds, or as many as the smallest class has rows), of equals the most regularised: the smallest C, the largest k.
-  Of a training split of more than 4,000 rows, cross-validation sees a stratified sample of 4,000, and five rows of
-  each class however small. The classifier is then fitted on all rows. If a class has a single row, there is no
-  cross-validation: C and k are 1.
+  distance. C or k is the one with the highest mean accuracy in stratified cross-validation within the training split (5
+  folds, or as many as the smallest class has rows), of equals the most regularised: the smallest C, the largest k. Of a
+  training split of more than 4,000 rows, cross-validation sees a stratified sample of 4,000, and five rows of each
+  class however small; ``seed`` decides folds and sample. The classifier is then fitted on all rows. If a class has a
+  single row, there is no cross-validation: C and k are 1.
 
-  Args:
-    method: one of ``METHODS``.
-    train_x, train_y: (N, D) real, finite features; (N,) int, at least two classes.
-    test_x: (M, D).
-    seed: decides folds and sample.
+  The features (N, D) and (M, D) are real and finite, the labels (N,) int of two classes at least. Returns (M,) int64
+  predictions, and what was chosen, which JSON can hold: 'C' or 'k', 'cross-validated' bool and, but for k-NN,
+  'converged' bool.
 
-  Returns:
-    (M,) int64 predictions, and what was chosen, which JSON can hold: 'C' or 'k', 'cross-validated' bool and, but for
-    k-NN, 'converged' bool.
-
-  Raises:
-    UserError: an unknown method, or a training split with fewer than two classes.
+  Raises a UserError for an unknown method, or a training split with fewer than two classes.
   """
   if method not in METHODS:
     raise UserError(f"unknown probe '{method}'{nearest(str(method), METHODS)}")
@@ -63,26 +56,21 @@ def probe(method: str, train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndar
 
 def few_shot(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray, shots: Sequence[int],
              draws: int, seed: int = 0) -> list[dict[str, Any]]:
-  """Accuracy of the linear probe, as in ``probe``, that learns from n examples of each class.
+  """Accuracy of the linear probe, as in ``probe``, that learns from n of ``shots`` examples of each class.
 
-  Draw i takes the first n of a permutation of each class that depends on ``seed`` and i alone. So more shots of a draw
-  contain its fewer shots, and the curves of different features, and the points of one curve, are paired. A class with
-  fewer than n examples gives all it has.
+  Draw i takes the first n of a permutation of each class that depends on ``seed`` >= 0 and i alone. So more shots of a
+  draw contain its fewer shots, and the curves of different features, and the points of one curve, are paired. A class
+  with fewer than n examples gives all it has.
 
-  Args:
-    train_x, train_y: (N, D) real, finite features; (N,) int, at least two classes.
-    test_x, test_y: (M, D); (M,) int.
-    shots, draws: numbers n of examples of each class, and how many draws for each; all >= 1.
-    seed: decides draws and folds, >= 0.
+  The features (N, D) and (M, D) are real and finite, the labels (N,) and (M,) int; in training there are two classes or
+  more.
 
-  Returns:
-    For each n a dict that JSON can hold: shots, draws, accuracy (mean over draws, of the whole test split), sd (over
-    draws, ddof 1; None for one draw), accuracies (of the draws), short_classes (how many classes of the training split
-    have fewer than n examples), skipped_classes (how many classes of the test split have none; their rows count as
-    wrong).
+  Returns for each n a dict that JSON can hold: shots, draws, accuracy (mean over draws, of the whole test split), sd
+  (over draws, ddof 1; None for one draw), accuracies (of the draws), short_classes (how many classes of the training
+  split have fewer than n examples), skipped_classes (how many classes of the test split have none; their rows count as
+  wrong).
 
-  Raises:
-    UserError: shots or draws below 1, or a training split with fewer than two classes.
+  Raises a UserError for shots or draws below 1, or a training split with fewer than two classes.
   """
   if draws < 1 or any(n < 1 for n in shots):
     raise UserError(f'few_shot: shots={list(shots)}, draws={draws}: give numbers from 1 up.')

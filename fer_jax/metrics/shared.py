@@ -11,8 +11,7 @@ from fer_jax.errors import UserError
 def shared_classes(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, ...]:
   """The classes that both lists have, under their canonical names where they have one, in the order of ``ours``.
 
-  Raises:
-    UserError: a list names a class twice, or fewer than two are shared.
+  Raises a UserError where a list names a class twice, or fewer than two are shared.
   """
   names, others = _named(ours), _named(theirs)
   shared = tuple(name for name in names if name in others)

@@ -18,10 +18,8 @@ def correct(embedding: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
   Of ``embedding`` (N, D) real, a row for each face, and ``rows`` (M, 3) int, the last the odd one. A triplet (a, b, o)
   is right where |a - b|^2 < |a - o|^2 and |a - b|^2 < |b - o|^2, in float64. A tie is wrong, so an embedding that has
-  collapsed to a point scores 0. Chance is 1/3.
-
-  Raises:
-    ValueError: the shapes are not those, a row does not exist, or the embedding of a face in a triplet is not finite.
+  collapsed to a point scores 0. Chance is 1/3. Raises a ValueError where the shapes are not those, a row does not
+  exist, or the embedding of a face in a triplet is not finite.
   """
   embedding, rows = np.asarray(embedding), np.asarray(rows)
   if embedding.ndim != 2 or rows.ndim != 2 or rows.shape[1] != 3:
@@ -51,10 +49,8 @@ def summarise_triplets(embedding: np.ndarray, rows: np.ndarray, types: np.ndarra
   6,000 triplets: 95 %, where Wilson's for 6,000 has 88 %), and in 85 to 92 % where a few dozen faces make it up.
 
   Returns a dict that JSON can hold: count, listed, accuracy in [0, 1], accuracy_interval [low, high], and types {name:
-  the same four}. Without triplets, accuracy and interval are None.
-
-  Raises:
-    ValueError: as ``correct``, or types and names do not fit.
+  the same four}. Without triplets, accuracy and interval are None. Raises a ValueError as ``correct``, or where types
+  and names do not fit.
   """
   rows, types, kinds = np.asarray(rows), np.asarray(types, np.int64), len(type_names)
   if types.shape != (len(rows),) or len(listed) != kinds or not np.isin(types, range(kinds)).all():

@@ -178,8 +178,8 @@ def _alignments(rows: Sequence[Row]) -> list[Table]:
   measured = {row.name: [run.result.get('alignment') or {} for run in row.runs] for row in rows}
   everything = [alignment for row in rows for alignment in measured[row.name]]
   maps = dict.fromkeys(name for alignment in everything for name in alignment)
-  shown = [(key, f'{group.title}: {title}' + ', %' * share, 100 if share else 1, 2 if share else 3)
-           for group in GROUPS for key, title, share in group.columns
+  shown = [(key, f'{group}: {title}' + ', %' * share, 100 if share else 1, 2 if share else 3)
+           for group, _, columns in GROUPS for key, title, share in columns
            if any(entry.get(key) is not None for alignment in everything for entry in alignment.values())]
   if not shown:
     return []

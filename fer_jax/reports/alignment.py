@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from fer_jax.metrics.action_units import CLASS_FREE
 from fer_jax.reports.formats import Column, Line, Table
@@ -12,21 +12,14 @@ from fer_jax.reports.words import mark
 TRIVIAL = ('uniform', 'centred_gaussian', 'training_mean')
 
 
-class Group(NamedTuple):
-  """What maps are compared with: a title, the key of the number of faces, and columns: key, title, whether per cent."""
-
-  title: str
-  count: str
-  columns: tuple[tuple[str, str, bool], ...]
-
-
+# What maps are compared with: a title, the key of the number of faces, and columns: key, title, whether per cent.
 GROUPS = (
-    Group('landmarks', 'count', (('cosine', 'cosine', False), ('pearson', 'Pearson', False))),
-    Group('action units', 'action_unit_count', (
+    ('landmarks', 'count', (('cosine', 'cosine', False), ('pearson', 'Pearson', False))),
+    ('action units', 'action_unit_count', (
         ('action_unit_cosine', 'cosine', False), ('action_unit_pearson', 'Pearson', False),
         ('action_unit_contrast', 'contrast', False), ('action_unit_predicted_cosine', 'cosine, predicted', False),
         ('action_unit_pointing', 'pointing', True))),
-    Group('causal mask', 'causal_count', (
+    ('causal mask', 'causal_count', (
         ('mass_inside_causal_mask', 'mass', True), ('causal_auc', 'AUC', False),
         ('causal_pointing', 'pointing', True))))
 
@@ -38,16 +31,16 @@ def alignment_tables(result: Mapping[str, Any]) -> list[Table]:
   """
   rows = result.get('alignment') or {}
   tables = []
-  for group in GROUPS:
-    columns = [column for column in group.columns if any(row.get(column[0]) is not None for row in rows.values())]
+  for group, count, possible in GROUPS:
+    columns = [column for column in possible if any(row.get(column[0]) is not None for row in rows.values())]
     if columns:
       first = next(row for row in rows.values() if row.get(columns[0][0]) is not None)
-      faces = f', {first[group.count]:,} faces' if first.get(group.count) is not None else ''
+      faces = f', {first[count]:,} faces' if first.get(count) is not None else ''
       lines = [_line(name, result, {title: _cell(rows, name, key, share) for key, title, share in columns})
                for name in rows]
-      tables.append(Table(f'maps and {group.title}{faces}',
+      tables.append(Table(f'maps and {group}{faces}',
                           (Column('map', 'l'), *(Column(title, bar=True) for _, title, _ in columns)), tuple(lines),
-                          tuple(_remarks(group.count, first))))
+                          tuple(_remarks(count, first))))
   if tables:
     constant = ', '.join(name.replace('_', ' ') for name in rows if name in TRIVIAL)
     legend = f'▲ above, ▽ not above the same picture for every face ({constant}).'

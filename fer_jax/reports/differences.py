@@ -16,11 +16,9 @@ from fer_jax.runtime import storage
 class Difference(NamedTuple):
   """A difference in accuracy, in percentage points, and how far chance explains it.
 
-  Attributes:
-    over_seeds: of the mean accuracies; None where the faces are not the same.
-    over_faces: the interval of the paired bootstrap over faces, of the share of seeds that were right on each face.
-    mcnemar: where both are a single run.
-    problem: why something is None, in a whole sentence, or ''.
+  ``over_seeds`` is of the mean accuracies, ``over_faces`` the interval of the paired bootstrap over faces, of the share
+  of seeds that were right on each face, ``mcnemar`` where both are a single run; ``problem`` is a whole sentence on why
+  something is None, or ''.
   """
 
   over_seeds: Welch | None = None

@@ -149,33 +149,27 @@ def _console() -> Console:
                  quiet=not cluster.is_main(), theme=_THEME)
 
 
-def show(*parts: str | Table) -> None:
+def show(*parts: str | Table, out: Console | None = None) -> None:
   """Prints sentences and tables on the console of process 0."""
-  out = _console()
+  out = out or _console()
   for part in parts:
-    if isinstance(part, Table):
-      _draw(out, part)
-    else:
+    if isinstance(part, str):
       out.print(part, markup=False)
-
-
-def _draw(out: Console, table: Table) -> None:
-  cells, notes = table.numbered()
-  columns = (RichColumn(escape(name), overflow='fold') for name in table.names)
-  drawn = RichTable(*columns, title=escape(table.title), title_justify='left', box=box.SIMPLE, highlight=True)
-  for row, line in zip(cells, table.lines, strict=True):
-    drawn.add_row(*map(escape, row), style=f'{line.style}_line' if line.style else None)
-  out.print(drawn)
-  for number, note in enumerate(notes, 1):
-    out.print(f'{number}. {note}', markup=False)
-  out.print()
+      continue
+    cells, notes = part.numbered()
+    columns = (RichColumn(escape(name), overflow='fold') for name in part.names)
+    drawn = RichTable(*columns, title=escape(part.title), title_justify='left', box=box.SIMPLE, highlight=True)
+    for row, line in zip(cells, part.lines, strict=True):
+      drawn.add_row(*map(escape, row), style=f'{line.style}_line' if line.style else None)
+    out.print(drawn)
+    for number, note in enumerate(notes, 1):
+      out.print(f'{number}. {note}', markup=False)
+    out.print()
 
 
 def _text(tables: Sequence[Table]) -> str:
-  console = _console()
-  with console.capture() as captured:
-    for table in tables:
-      _draw(console, table)
+  with (out := _console()).capture() as captured:
+    show(*tables, out=out)
   return captured.get()
 
 

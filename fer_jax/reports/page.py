@@ -76,7 +76,8 @@ def _contents(workdir: epath.Path) -> dict[str, Any]:
       'curves_caveat': faithfulness.CURVES_CAVEAT,
       'random_caveat': faithfulness.RANDOM_CAVEAT,
       'curves': [(key, figures.curve(key, *scalars[key])) for key in _ordered(scalars)],
-      'losses': _losses(config, scalars),
+      'losses': [(name, term, storage.flat(term), scalars.get(f'loss/{name}', [([], [])])[0][1])
+                 for name, term in config.get('losses', {}).items()],
       'config': storage.flat(config),
       'run_rows': storage.flat(run),
   }
@@ -127,18 +128,6 @@ def _ordered(scalars: Mapping[str, Any]) -> list[str]:
   group = lambda key: 'loss/...' if key.startswith('loss/') else key
   drawn = [key for key, series in scalars.items() if max(len(steps) for steps, _ in series) > 1]
   return sorted(drawn, key=lambda key: (*_CURVES, group(key)).index(group(key)))
-
-
-def _losses(config: Mapping[str, Any], scalars: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """One row per loss term of the config: weight, options, and its first and last value in training."""
-  rows = []
-  for name, term in config.get('losses', {}).items():
-    options = {key: value for key, value in storage.flat(term).items() if key != 'weight'}
-    values = scalars.get(f'loss/{name}', (([], []), None))[0][1]
-    rows.append({'name': name, 'weight': brief(term.get('weight', 1)),
-                 'options': ', '.join(f'{key} = {brief(value)}' for key, value in options.items()),
-                 'values': f'{values[0]:.4g} → {values[-1]:.4g}' if values else '–'})
-  return rows
 
 
 def _took(run: Mapping[str, Any]) -> str:

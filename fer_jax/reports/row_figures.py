@@ -20,17 +20,11 @@ _MARKERS = 'oDs^vPX*p'  # One more than colours: only from the 73rd row on do bo
 
 
 class Dots(NamedTuple):
-  """A row as it is drawn.
+  """A row as it is drawn: its name, its place in the ablation from 0, and a number for each seed, if there are runs.
 
-  Attributes:
-    label: its name.
-    place: its place in the ablation, from 0, which gives it its colour and marker.
-    values: a number for each seed; none where there are no runs.
-    low, high: the 95 % interval over seeds; None where nothing is known of it, as of a single seed.
-    text: what is printed of the mean.
-    mark: what to beware of, such as 'LEAKY'.
-    faces: (low, high) of the interval over faces, which is drawn thinner, below that over seeds; None where unknown.
-    hollow: whether the mean's marker is drawn empty.
+  ``low`` and ``high`` are the 95 % interval over seeds, None where nothing is known of it, as of a single seed;
+  ``faces`` is that over faces, drawn thinner and below, or None. ``text`` is printed of the mean, ``mark`` is what to
+  beware of, such as 'LEAKY', and the mean's marker may be ``hollow``.
   """
 
   label: str
