@@ -22,14 +22,12 @@ _MEANS = ('cosine', 'pearson', 'predicted_cosine', 'contrast', 'pointing')
 
 
 def comparable(image: np.ndarray, size: int, attention: bool = False) -> np.ndarray:
-  """Brings a map (h, w) to the range and size at which it is compared.
+  """Brings a map (h, w) to the range and size at which it is compared: float64 (size, size) in [0, 1].
 
   A map of the CAM family is scaled to its own minimum 0 and maximum 1 at native size. An attention map, which is the
   channel mean of a layer, is only shifted where it has negative values, for two reasons: the paper shifts it, which
-  would be idle after scaling, and its cosine is the one that the loss of AU cues raises.
-
-  Returns:
-    float64 (size, size) in [0, 1]; zeros for a map that is not finite, or that is constant and no attention.
+  would be idle after scaling, and its cosine is the one that the loss of AU cues raises. Zeros come of a map that is
+  not finite, or that is constant and no attention.
   """
   if attention and np.isfinite(image).all():
     image = np.asarray(image, np.float64)

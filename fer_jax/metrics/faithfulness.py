@@ -41,16 +41,13 @@ def summarise_curves(shares: np.ndarray, curves: Mapping[str, Mapping[str, np.nd
                      baselines: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, Any]]:
   """Areas of maps over faces, and how much better they are than baselines on the same faces.
 
-  Args:
-    shares: (S,), see ``area``.
-    curves: {map: {'deletion', 'insertion': (N, S)}}, row i the same face everywhere.
-    baselines: curves of maps to compare these with; what is among ``curves`` itself is not compared with itself.
+  Of ``shares`` (S,), see ``area``, and ``curves`` {map: {'deletion', 'insertion': (N, S)}}, row i the same face
+  everywhere; ``baselines`` are curves to compare these with, but not with themselves.
 
-  Returns:
-    {map: {'deletion', 'insertion': {'area', 'interval', 'curve', 'gain': {baseline: {'value', 'interval'}}}}}. 'area'
-    is the mean over faces, 'interval' its bootstrap 95 % interval over faces (None of a single face), 'curve' the mean
-    curve. A gain is the mean difference of a face's areas under the two maps, above 0 where the map is better; its
-    interval knows that the faces are the same, so it tells two maps apart where those of their areas overlap.
+  Returns {map: {'deletion', 'insertion': {'area', 'interval', 'curve', 'gain': {baseline: {'value', 'interval'}}}}}.
+  'area' is the mean over faces, 'interval' its bootstrap 95 % interval over faces (None of a single face), 'curve' the
+  mean curve. A gain is the mean difference of a face's areas under the two maps, above 0 where the map is better; its
+  interval knows that the faces are the same, so it tells two maps apart where those of their areas overlap.
   """
   def estimate(name: str, values: np.ndarray) -> dict[str, Any]:
     value, low, high, _ = bootstrap(values)
@@ -85,9 +82,8 @@ def correlations(maps: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
 def summarise_correlations(draws: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
   """Means over faces of ``correlations``, and how they differ from one draw of random parameters to the next.
 
-  Returns:
-    'pearson' and 'spearman', the mean over faces and draws, 'pearson_range' and 'spearman_range', the smallest and
-    largest mean over faces of a draw, and 'faces', the fewest that had a correlation in a draw. None where no face had.
+  'pearson' and 'spearman' are the mean over faces and draws, 'pearson_range' and 'spearman_range' the smallest and
+  largest mean over faces of a draw, 'faces' the fewest that had a correlation in a draw. None where no face had.
   """
   summary: dict[str, Any] = {}
   for kind in ('pearson', 'spearman'):

@@ -58,17 +58,15 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
 
 def summarise_subsets(label: np.ndarray, prediction: np.ndarray, num_classes: int, subsets: Mapping[str, Any],
                       without_duplicates: np.ndarray | None = None) -> dict[str, Any]:
-  """Summarises parts of an evaluated split.
+  """Summarises parts of an evaluated split: what to add to the result of ``summarise``.
 
-  Args:
-    label, prediction: (N,) int, a label -1 unknown.
-    subsets: {name: ``data.subsets.Subset``}.
-    without_duplicates: (N,) bool, False for images that the training split has too; None where nobody asked.
+  Of ``label`` and ``prediction`` (N,) int, a label -1 unknown, it takes the ``subsets`` {name:
+  ``data.subsets.Subset``}, and the rows of ``without_duplicates`` (N,) bool, False for images that the training split
+  has too; None where nobody asked.
 
-  Returns:
-    What to add to the result of ``summarise``. Rates are dicts of what ``overall`` returns.
-      subsets {name: rates, listed, duplicates, unmatched, disagreeing, without_duplicates: rates}, where there are any;
-      without_duplicates: rates of the whole split without them. Both without_duplicates only where known.
+  Returns, in rates as ``overall`` returns them, subsets {name: rates, listed, duplicates, unmatched, disagreeing,
+  without_duplicates: rates}, where there are any, and without_duplicates: rates of the whole split without them. Both
+  without_duplicates only where known.
   """
   def of(rows: np.ndarray) -> dict[str, Any]:
     return overall(rates.confusion_matrix(label[rows], prediction[rows], num_classes))

@@ -89,8 +89,7 @@ def _described(workdir: epath.Path, place: int, row: Row) -> dict[str, Any]:
     sd = f', sd {np.std(values, ddof=1):.2f}' if len(values) > 1 else ''
     of = f' of {row.wanted}' if len(values) < row.wanted else ''
     text = f"{np.mean(values):.2f} %{sd}, {len(values)}{of} seed{'s' if of or len(values) > 1 else ''}"
-  if len(values) == 1:
-    faces = [100 * end for end in row.runs[0].result['accuracy_interval']]
+    faces = [100 * end for end in row.runs[0].result['accuracy_interval']] if len(values) == 1 else None
   return described | {'dots': _dots(described, values, text, faces)}
 
 

@@ -50,12 +50,11 @@ def make_table(groups: Mapping[str, Sequence[Mapping[str, Any]]], kinds: Sequenc
       mark, seeds = ' LEAKY' * bool(every_leak(results)), list(map(level, results))
       lines.append(Line({
           'corruption': '' if i else kind, 'severity': '' if i else label, 'run': name + mark,
-          'accuracy': percent(_mean(seeds, 'accuracy')) + mark * (not several), _SPREAD: _spread(seeds),
-          'relative drop': percent(_mean(seeds, 'relative_drop')),
-          'mean class accuracy': percent(_mean(seeds, 'mean_class_accuracy'))}))
-  lines.append(Line({'corruption': 'largest class', 'severity': majority['class'],
-                     'accuracy': percent(majority['share']),
-                     'mean class accuracy': percent(1 / len(first['classes']))}, style='trivial'))
+          'accuracy': _mean(seeds, 'accuracy') + mark * (not several), _SPREAD: _spread(seeds),
+          'relative drop': _mean(seeds, 'relative_drop'), 'mean class accuracy': _mean(seeds, 'mean_class_accuracy')}))
+  lines.append(Line({
+      'corruption': 'largest class', 'severity': majority['class'], 'accuracy': percent(majority['share']),
+      'mean class accuracy': percent(1 / len(first['classes']))}, style='trivial'))
   columns = (Column('corruption', 'l'), Column('severity'), *[Column('run', 'l')] * several,
              Column('accuracy', bar=True), Column(_SPREAD), Column('relative drop'), Column('mean class accuracy'))
   notes = [f"{kind}: {first['kinds'][kind]['what']}." for kind in shown]
@@ -111,10 +110,10 @@ def _curves(name: str, result: Mapping[str, Any], kind: str) -> Markup:
     return figures.svg(figure, name)
 
 
-def _mean(levels: Sequence[Mapping[str, Any]], key: str) -> float | None:
-  """The mean over seeds; None where it is not known of all."""
+def _mean(levels: Sequence[Mapping[str, Any]], key: str) -> str:
+  """The mean over seeds; a dash where it is not known of all."""
   values = [level.get(key) for level in levels]
-  return None if None in values else float(np.mean(values))
+  return percent(None if None in values else float(np.mean(values)))
 
 
 def _spread(levels: Sequence[Mapping[str, Any]]) -> str:

@@ -25,8 +25,8 @@ def marked(text: str) -> Markup:
 
 
 def share(text: str) -> float:
-  """How long the bar of a cell is, in per cent: of '81.2 %', or of '0.812'; without sign, and 0 of no number."""
-  found = re.match(r'[-+]?([\d.]+)( %)?', text)
+  """How long the bar of a cell is, in per cent: of '81.2 %', or of '0.812'; 0 of what is below 0 or no number."""
+  found = re.match(r'([\d.]+)( %)?', text)
   return min(float(found[1]) * (1 if found[2] else 100), 100) if found else 0.0
 
 
