@@ -43,22 +43,8 @@ class File(NamedTuple):
     except _UNREADABLE as e:
       raise ValueError(f'unreadable ({e})') from e
 
-  def text(self) -> str:
-    """The content as UTF-8 text, without a byte-order mark and with line ends as they are.
-
-    Raises:
-      UserError: it cannot be read, or is no such text.
-    """
-    try:
-      return self.read().decode('utf-8-sig')
-    except ValueError as e:
-      raise UserError(f'{self} cannot be read as UTF-8 text: {e}. Obtain the file anew.') from e
-
-  def rows(self) -> Iterator[tuple[int, list[str], str]]:
-    """Reads the content as a csv table, line by line: a lost quote spoils its own line alone.
-
-    Yields:
-      For each line that is not blank its number from 1, its fields, and what is wrong with its quotes, '' if nothing.
+  def lines(self) -> Iterator[tuple[int, str]]:
+    """Yields the number, from 1, and the text of each line of the content that is not blank.
 
     Raises:
       UserError: it cannot be read, or is no UTF-8 text.
@@ -66,12 +52,8 @@ class File(NamedTuple):
     try:
       # Decoded line by line: as one text a large file would be in memory twice.
       for number, line in enumerate(io.TextIOWrapper(io.BytesIO(self.read()), 'utf-8-sig'), 1):
-        if not line.strip():
-          continue
-        try:
-          yield number, next(csv.reader([line.rstrip('\n')], strict=True, skipinitialspace=True)), ''
-        except csv.Error as e:
-          yield number, [], str(e)
+        if line.strip():
+          yield number, line.rstrip('\n')
     except ValueError as e:
       raise UserError(f'{self} cannot be read as UTF-8 text: {e}. Obtain the file anew.') from e
 
@@ -88,24 +70,24 @@ class File(NamedTuple):
 
 
 class Tree:
-  """The files below a folder, on disk or in a zip; hidden ones are left out.
+  """The files below a folder, on disk or in a zip; hidden ones are left out."""
 
-  Attributes:
-    root: the folder, as messages call it.
-    files: by their path from the root, with '/' on every machine, in ascending order.
-  """
-
-  def __init__(self, root: str, files: Mapping[str, File]):
+  def __init__(self, root: str, files: Mapping[str, File], how_to: str):
     """Makes a tree of files by path, in any order."""
-    self.root = root
-    self.files = dict(sorted(files.items()))
+    self.root = root  # The folder, as messages call it.
+    self.files = dict(sorted(files.items()))  # By their path from the root, with '/' on every machine, ascending.
+    self.how_to = how_to  # How the data set is obtained and laid out; ends the messages.
+
+  def lacks(self, what: str, hint: str = '') -> UserError:
+    """The error that ``what`` is wrong with the tree; it says what lies there instead. ``hint`` is a whole line."""
+    return UserError(f'{self.root} {what}; found there: {self.listing()}.\n{hint}{self.how_to}')
 
   def below(self, folder: str) -> 'Tree':
     """The files in ``folder``, which ends in '/' unless it is ''; there may be none."""
     if not folder:
       return self
     files = {path.removeprefix(folder): file for path, file in self.files.items() if path.startswith(folder)}
-    return Tree(f'{self.root}/{folder.rstrip("/")}', files)
+    return Tree(f'{self.root}/{folder.rstrip("/")}', files, self.how_to)
 
   def level_of(self, pattern: str) -> 'Tree':
     """The part of the tree in which files match ``pattern``, a regex on paths, perhaps some levels down.
@@ -147,35 +129,39 @@ def open_tree(path: str | None, how_to: str) -> Tree:
     raise UserError(how_to)
   path = os.path.expanduser(path)
   if os.path.isdir(path):
-    return Tree(path, {name: File(os.path.join(path, name)) for name in _walk(path)})
+    return Tree(path, {name: File(os.path.join(path, name)) for name in _walk(path)}, how_to)
   if not os.path.exists(path):
     raise UserError(f'--source: {path} does not exist.\n{how_to}')
   try:
     names = _archive(path).namelist()
   except _UNREADABLE as e:
     raise UserError(f'--source: {path} is neither a folder nor a zip file, or a damaged one ({e}).\n{how_to}') from e
-  return Tree(path, {name: File(path, name) for name in names if not name.endswith('/') and not _hidden(name)})
+  files = {name: File(path, name) for name in names if not name.endswith('/') and not _hidden(name)}
+  return Tree(path, files, how_to)
 
 
-def read_lines(lines: Iterable[tuple[int, Any, str]], read: Callable[[Any], Any],
+def fields_of(line: str, strict: bool = True) -> list[str]:
+  """The fields of a line of a csv table; csv.Error where a quote is lost, which so spoils its own line alone."""
+  return next(csv.reader([line], strict=strict, skipinitialspace=True), [])
+
+
+def read_lines(lines: Iterable[tuple[int, str]], read: Callable[[str], Any],
                key: Callable[[Any], str] | None = None) -> tuple[list[tuple[int, Any]], list[str]]:
   """Makes something of every line of a table.
 
   Args:
-    lines: as ``File.rows`` yields them.
-    read: makes it of the fields of a line; ValueError or csv.Error says what is wrong with them.
+    lines: as ``File.lines`` yields them.
+    read: makes it of a line; ValueError or csv.Error says what is wrong with it.
     key: a name of what was made; no two lines may have the same.
 
   Returns:
     The number of each line and what was made of it, None where nothing could be; and why, as 'line 3: ...'.
   """
   made, problems, known = [], [], {}
-  for number, fields, problem in lines:
+  for number, line in lines:
     made.append((number, None))
     try:
-      if problem:
-        raise ValueError(problem)
-      one = read(fields)
+      one = read(line)
       if key and (before := known.setdefault(key(one), number)) != number:
         raise ValueError(f'{key(one)} is already in line {before}')
       made[-1] = number, one

@@ -36,7 +36,7 @@ def test_a_tree_lists_what_is_not_hidden(path):
   assert str(tree.files['b/2.png']) == f'{path}/b/2.png'
   inner = tree.below('b/')
   assert list(inner.files) == ['2.png', 'c/1.jpeg', 'é 漢.PNG'] and inner.root == f'{path}/b'
-  assert tree.files['a.csv'].text() == 'Ä\r\n'
+  assert list(tree.files['a.csv'].lines()) == [(1, 'Ä')]
 
 
 def test_the_level_of_a_data_set(path):
@@ -59,12 +59,12 @@ def test_stamps_change_with_the_content(tmp_path):
 
 def test_a_lost_quote_spoils_its_own_line_alone(tmp_path):
   (tmp_path / 'a.csv').write_bytes('\ufeffa, "b, c"\r\n\r\n"d\ne"f,"g\n h ,i'.encode())
-  rows = list(files.File(str(tmp_path / 'a.csv')).rows())
-  assert [(number, fields) for number, fields, problem in rows if not problem] == [(1, ['a', 'b, c']), (5, ['h ', 'i'])]
-  assert [number for number, fields, problem in rows if problem] == [3, 4] and not rows[1][1]
+  rows, problems = files.read_lines(files.File(str(tmp_path / 'a.csv')).lines(), files.fields_of)
+  assert rows == [(1, ['a', 'b, c']), (3, None), (4, None), (5, ['h ', 'i'])]
+  assert [problem.partition(':')[0] for problem in problems] == ['line 3', 'line 4']
   (tmp_path / 'a.csv').write_bytes(b'a\n\xe9\n')
   with pytest.raises(UserError, match='a.csv cannot be read as UTF-8 text'):
-    list(files.File(str(tmp_path / 'a.csv')).rows())
+    list(files.File(str(tmp_path / 'a.csv')).lines())
 
 
 def test_what_cannot_be_read(tmp_path):
@@ -72,7 +72,7 @@ def test_what_cannot_be_read(tmp_path):
     files.File(str(tmp_path / 'none')).read()
   (tmp_path / 'latin').write_bytes(b'caf\xe9')
   with pytest.raises(UserError, match='latin cannot be read as UTF-8 text'):
-    files.File(str(tmp_path / 'latin')).text()
+    list(files.File(str(tmp_path / 'latin')).lines())
   with zipfile.ZipFile(tmp_path / 'cut.zip', 'w') as archive:
     archive.writestr('a', b'a' * 1000)
   whole = (tmp_path / 'cut.zip').read_bytes()

@@ -100,7 +100,7 @@ def open_files(path: str | None, release: str, classes: int) -> dict[str, Split]
       named = ','.join(f'{i}:{name}' for i, name in enumerate(CLASSES))
       raise UserError(f'{tree.root} is a copy of AffectNet in folders of images, not a release. Prepare it with '
                       f'--dataset=faces_folder --classes={named}')
-    raise UserError(f'{tree.root} is not AffectNet; found there: {tree.listing()}.\n{HOW_TO}')
+    raise tree.lacks('is not AffectNet')
   if release == 'csv':
     return _first_release(tree, classes)
   root = tree.level_of(pattern)
@@ -114,7 +114,7 @@ def _has(tree: Tree, pattern: str) -> bool:
 def _first_release(tree: Tree, classes: int) -> dict[str, Split]:
   images = tree.level_of(f'{IMAGES}/[^/]+/[^/]+').below(f'{IMAGES}/').images()
   if not images:
-    raise UserError(f'{tree.root} has no images in a folder {IMAGES}; found there: {tree.listing()}.\n{HOW_TO}')
+    raise tree.lacks(f'has no images in a folder {IMAGES}')
   lists = tree.level_of(rf'{LISTS}/[^/]+\.csv').below(f'{LISTS}/')
   unlisted, splits = dict(images), {}
   for split, name in TABLES.items():
@@ -140,11 +140,10 @@ def _read_table(table: File, images: Mapping[str, File], unlisted: dict[str, Fil
   return split
 
 
-def _lines(table: File) -> list[tuple[int, str, str]]:
+def _lines(table: File) -> list[tuple[int, str]]:
   """The number and text of each line that is neither blank nor the header; UserError where there is none."""
-  # Line by line, because a lost quote would swallow the lines that follow.
-  lines = [(number, line, '') for number, line in enumerate(table.text().split('\n'), 1)
-           if line.strip() and not (number == 1 and line.lstrip('"').startswith(COLUMNS[0]))]
+  lines = [(number, line) for number, line in table.lines()
+           if not (number == 1 and line.lstrip('"').startswith(COLUMNS[0]))]
   if not lines:
     raise UserError(f'{table} is empty. Obtain the file anew.')
   return lines
@@ -205,7 +204,7 @@ def _read_folder(folder: Tree, classes: int) -> Split:
   annotations, images = folder.below('annotations/'), folder.below('images/').images()
   for name, files in (('annotations', annotations.files), ('images', images)):
     if not files:
-      raise UserError(f'{folder.root} has no {name}; found there: {folder.listing()}.\n{HOW_TO}')
+      raise folder.lacks(f'has no {name}')
   split, by_id = Split(folder.root, images), {}
   for path in images:
     if (other := by_id.setdefault(path.rpartition('.')[0], path)) != path:
@@ -260,7 +259,7 @@ def names_in_first_release(path: str, faces: Sequence[Face]) -> dict[str, str]:
   names, problems = {}, []
   for face in faces:
     try:
-      number, line, _ = rows[int(face.path.partition('.')[0])]
+      number, line = rows[int(face.path.partition('.')[0])]
       first = read_line(line, classes=0)
       if first.label != face.label:
         raise ValueError(f'{EXPRESSIONS[face.label]}, but {EXPRESSIONS[first.label]} in line {number}')

@@ -45,8 +45,7 @@ def open_files(path: str | None, how_to: str = HOW_TO) -> Faces:
             if split in folders}
   images = {split: files for split, files in images.items() if files}
   if not images:
-    raise UserError(f'{tree.root} has no folder train, val or test with images; found there: {tree.listing()}.\n'
-                    f'{how_to}')
+    raise tree.lacks('has no folder train, val or test with images')
   stray = [f'{folders[split]}/{name}' for split, files in images.items() for name in files if '/' not in name]
   raise_if(stray, f'{tree.root}: each image belongs in SPLIT/CLASS/, where CLASS is its expression; these are in no '
            'class')

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from fer_jax.data import triplets
-from fer_jax.data.preparing.files import File, how_to, open_tree, read_lines
+from fer_jax.data.preparing.files import File, fields_of, how_to, open_tree, read_lines
 from fer_jax.errors import UserError, raise_if
 
 FILES = {
@@ -73,12 +73,12 @@ class Split:
     self.table, self.root = table, root
     known = {}
 
-    def read(fields: list[str]) -> Triplet:
-      triplet = read_row(fields)
+    def read(line: str) -> Triplet:
+      triplet = read_row(fields_of(line))
       # Equal faces become one object, which saves memory: a face is in ten triplets or so.
       return triplet._replace(faces=tuple(known.setdefault(face, face) for face in triplet.faces))
 
-    rows, problems = read_lines(File(str(table)).rows(), read)
+    rows, problems = read_lines(File(str(table)).lines(), read)
     if not rows:
       raise UserError(f'{table} is empty. Obtain the file anew.\n{HOW_TO}')
     self._triplets = [triplet for _, triplet in rows if triplet]
@@ -150,8 +150,7 @@ def open_files(path: str | None) -> dict[str, Split]:
   folder = inner if any((inner / name).is_file() for name in FILES.values()) else root
   needed = [folder / name for name in FILES.values()] + [root / INDEX]
   if missing := [file.relative_to(root).as_posix() for file in needed if not file.is_file()]:
-    listing = open_tree(path, HOW_TO).listing()
-    raise UserError(f'{root} has no {" and no ".join(missing)}; found there: {listing}.\n{HOW_TO}')
+    raise open_tree(path, HOW_TO).lacks(f'has no {" and no ".join(missing)}')
   index = _read_index(root / INDEX)
   return {split: Split(folder / name, root, index) for split, name in FILES.items()}
 
@@ -196,15 +195,15 @@ def _face(fields: list[str]) -> Face:
 def _read_index(path: pathlib.Path) -> dict[Face, str]:
   """The image of each face."""
   files, faces, lines = {}, {}, {}
-  table = File(str(path)).rows()
-  first, header, _ = next(table, (0, (), ''))
+  table = File(str(path)).lines()
+  first, header = next(table, (0, ''))
   if not first:
     raise UserError(f'{path} is empty. Write the file anew.\n{HOW_TO}')
-  if tuple(header) != COLUMNS:
-    raise UserError(f'{path}, line {first}: the header should be {",".join(COLUMNS)}, found {",".join(header)!r}.\n'
-                    f'{HOW_TO}')
+  if tuple(fields_of(header, strict=False)) != COLUMNS:
+    raise UserError(f'{path}, line {first}: the header should be {",".join(COLUMNS)}, found {header!r}.\n{HOW_TO}')
 
-  def read(fields: list[str]) -> tuple[Face, str]:
+  def read(line: str) -> tuple[Face, str]:
+    fields = fields_of(line)
     if len(fields) != len(COLUMNS):
       raise ValueError(f'expected {len(COLUMNS)} fields ({", ".join(COLUMNS)}), found {len(fields)}')
     file = pathlib.PurePosixPath(fields[5])

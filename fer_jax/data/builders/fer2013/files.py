@@ -8,7 +8,7 @@ import numpy as np
 
 from fer_jax.data import face
 from fer_jax.data.builders.faces_folder import files as faces_folder
-from fer_jax.data.preparing.files import File, Tree, how_to, open_tree, read_lines
+from fer_jax.data.preparing.files import File, Tree, fields_of, how_to, open_tree, read_lines
 from fer_jax.errors import UserError
 
 CLASSES = ('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise', 'neutral')
@@ -65,13 +65,12 @@ def open_table(path: str | None, votes: bool = False) -> tuple[list[Row], list[s
   tree, file = _open(path)
   if not file:
     hint = _hint(tree) or ('For images in folders choose --variant=folder.\n' if tree.images() else '')
-    raise UserError(f'{tree.root} has no {" or ".join(_TABLES)}; found there: {tree.listing()}.\n{hint}{HOW_TO}')
+    raise tree.lacks(f'has no {" or ".join(_TABLES)}', hint)
   rows, problems = _read(file, ('emotion', 'pixels', 'usage'), _row)
   others = [(0, ('', ()))] * len(rows)
   if votes:
     if not (beside := _find(tree, _VOTES_TABLE)):
-      raise UserError(f'{tree.root} has no {_VOTES_TABLE}, the votes of FERPlus; found there: {tree.listing()}.\n'
-                      f'{HOW_TO}')
+      raise tree.lacks(f'has no {_VOTES_TABLE}, the votes of FERPlus')
     others, more = _read(beside, ('usage', *(name.lower() for name in VOTES)), _votes)
     problems += more
     what = f'{file} and {beside} should list the same images in the same order'
@@ -129,7 +128,7 @@ def _open(path: str | None) -> tuple[Tree, File | None]:
     folder, name = os.path.split(file)
     beside = os.path.join(folder, _VOTES_TABLE)
     files = {name: File(file)} | ({_VOTES_TABLE: File(beside)} if os.path.isfile(beside) else {})
-    return Tree(folder or '.', files), File(file)
+    return Tree(folder or '.', files, HOW_TO), File(file)
   tree = open_tree(path, HOW_TO)
   return tree, next(filter(None, (_find(tree, name) for name in _TABLES)), None)
 
@@ -153,19 +152,16 @@ def _hint(tree: Tree) -> str:
 
 
 def _read(file: File, columns: Sequence[str], parse: Callable[..., Any]) -> tuple[list[tuple[int, Any]], list[str]]:
-  """Reads a csv file whose first line names its columns, as ``read_lines`` does.
-
-  ``columns`` are wanted, in lower case; they may come in any order, with spaces. ``parse`` makes a row of their texts.
-  UserError where the file cannot be read or lacks columns.
-  """
-  lines = file.rows()
-  first, fields, _ = next(lines, (0, [], ''))
-  header = [field.strip().lower() for field in fields]
+  """As ``read_lines``, of the wanted columns, in whatever order and case; UserError where there is no such table."""
+  lines = file.lines()
+  first, header = next(lines, (0, ''))
+  header = [field.strip().lower() for field in fields_of(header, strict=False)]
   if first and (missing := [column for column in columns if column not in header]):
     shown = ', '.join(field[:20] for field in header[:12])
     raise UserError(f'{file}, line {first}: the header has no {", ".join(missing)}; found {shown}.\n{HOW_TO}')
 
-  def read(fields: Sequence[str]) -> Any:
+  def read(line: str) -> Any:
+    fields = fields_of(line)
     if len(fields) != len(header):
       raise ValueError(f'expected {len(header)} fields ({", ".join(header)}), found {len(fields)}')
     return parse(*(fields[header.index(column)].strip() for column in columns))

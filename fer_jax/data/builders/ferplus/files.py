@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from fer_jax.data.builders.ferplus import labels
-from fer_jax.data.preparing.files import File, Tree, how_to, open_tree, read_lines
+from fer_jax.data.preparing.files import File, Tree, fields_of, how_to, open_tree, read_lines
 from fer_jax.errors import UserError, raise_if
 
 FOLDERS = {'train': 'FER2013Train', 'valid': 'FER2013Valid', 'test': 'FER2013Test'}
@@ -41,10 +41,9 @@ def open_files(path: str | None) -> dict[str, Split]:
   root = tree.level_of(rf'({"|".join(FOLDERS.values())})/(label\.csv|[^/]*\.png)')
   folders = root.folders()
   if missing := [folder for folder in FOLDERS.values() if folder not in folders]:
-    hint = ''
-    if any(name.endswith(('fer2013.csv', 'icml_face_data.csv')) for name in root.files):
-      hint = ' (this is FER2013 as Kaggle has it, without the votes of FERPlus)'
-    raise UserError(f'{root.root} has no {" and no ".join(missing)}; found there: {root.listing()}{hint}.\n{HOW_TO}')
+    fer2013 = any(name.endswith(('fer2013.csv', 'icml_face_data.csv')) for name in root.files)
+    raise root.lacks(f'has no {" and no ".join(missing)}',
+                     'This is FER2013 as Kaggle has it, without the votes of FERPlus.\n' * fer2013)
   return {split: _read_folder(root.below(f'{folder}/')) for split, folder in FOLDERS.items()}
 
 
@@ -52,7 +51,7 @@ def _read_folder(folder: Tree) -> Split:
   table = f'{folder.root}/label.csv'
   if 'label.csv' not in folder.files:
     raise UserError(f'{table} is missing.\n{HOW_TO}')
-  lines, problems = read_lines(folder.files['label.csv'].rows(), _read_row, lambda row: row[0])
+  lines, problems = read_lines(folder.files['label.csv'].lines(), _read_row, lambda row: row[0])
   raise_if(problems, f'bad lines in {table}')
   if not lines:
     raise UserError(f'{table} is empty.')
@@ -64,7 +63,8 @@ def _read_folder(folder: Tree) -> Split:
   return Split(rows, [path for path in folder.images() if path not in listed])
 
 
-def _read_row(fields: list[str]) -> tuple[str, tuple[int, ...]]:
+def _read_row(line: str) -> tuple[str, tuple[int, ...]]:
+  fields = fields_of(line)
   if len(fields) != 2 + len(labels.VOTES):
     raise ValueError(f'expected 12 fields (name, face box, 10 votes), found {len(fields)}')
   name, box, *votes = fields

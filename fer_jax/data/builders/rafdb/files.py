@@ -50,8 +50,8 @@ def open_files(path: str | None, variant: str) -> Found:
   """
   tree = open_tree(path, HOW_TO)
   # The compound set has the same layout and other labels.
-  root = Tree(tree.root, {name: file for name, file in tree.files.items() if 'compound' not in name.split('/')[:-1]})
-  root = root.level_of(_TABLE)
+  basic = {name: file for name, file in tree.files.items() if 'compound' not in name.split('/')[:-1]}
+  root = Tree(tree.root, basic, HOW_TO).level_of(_TABLE)
   table = next((file for name, file in root.files.items() if re.fullmatch(_TABLE, name)), None)
   if table is None:
     raise _no_table(root)
@@ -73,8 +73,7 @@ def open_files(path: str | None, variant: str) -> Found:
     return Listed(f'{stem}_aligned.jpg', images.of(stem), label, box, points=points if boxes else None,
                   extra=dict(zip(CODES, codes, strict=True)))
 
-  lines = ((number, line, '') for number, line in enumerate(table.text().splitlines(), 1) if line.strip())
-  rows, problems = read_lines(lines, read, lambda face: face.name.replace('_aligned.', '.'))
+  rows, problems = read_lines(table.lines(), read, lambda face: face.name.replace('_aligned.', '.'))
   if not rows:
     raise UserError(f'{table} lists no image. Obtain the file anew.')
   faces, notes = [face for _, face in rows if face], []
@@ -94,7 +93,7 @@ def _no_table(root: Tree) -> UserError:
     return UserError(f'{root.root} is not RAF-DB as distributed but a copy sorted into folders train/1 to test/7. '
                      f'Prepare it with\n  --dataset=faces_folder --source={root.level_of(_COPY).root} '
                      f'--classes={classes}')
-  return UserError(f'{root.root} has no EmoLabel/list_patition_label.txt; found there: {root.listing()}.\n{HOW_TO}')
+  return root.lacks('has no EmoLabel/list_patition_label.txt')
 
 
 def _folder(root: Tree, folder: str, ending: str) -> _Folder:

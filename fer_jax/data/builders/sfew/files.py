@@ -73,13 +73,12 @@ def _check_no_frames(tree: Tree, split: str, folders: _Folders) -> None:
     return
   if size == _FRAME:
     raise UserError(f'{file}: the images of {split} are whole frames of 720 x 576 pixels; the aligned faces are wanted.'
-                    f'{_packed(tree)}\n{HOW_TO}')
+                    f'\n{_packed(tree)}{HOW_TO}')
 
 
 def _read_split(tree: Tree, split: str, folders: _Folders) -> list[Listed]:
   if not folders:
-    raise UserError(f'{tree.root} has no images in a folder {SPLITS[split]}...; found there: {tree.listing()}.'
-                    f'{_packed(tree)}\n{HOW_TO}')
+    raise tree.lacks(f'has no images in a folder {SPLITS[split]}...', _packed(tree))
   labels = {folder: _label(folder) for folder in folders}
   raise_if([f'{tree.root}/{folder}: {len(folders[folder]):,} image(s)' for folder in folders if labels[folder] is None],
            f'images of {split} lie in folders Angry, Disgust, Fear, Happy, Neutral, Sad and Surprise, unlike these')
@@ -112,4 +111,4 @@ def _label(folder: str) -> int | None:
 
 def _packed(tree: Tree) -> str:
   zips = [path for path in tree.files if path.lower().endswith('.zip')]
-  return f' Still packed: {", ".join(zips)}.' if zips else ''
+  return f'Still packed: {", ".join(zips)}.\n' if zips else ''
