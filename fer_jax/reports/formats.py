@@ -73,6 +73,7 @@ class Table:
 
   @property
   def names(self) -> list[str]:
+    """The headings of ``header``."""
     return [column.name for column in self.header]
 
   def numbered(self) -> tuple[list[list[str]], list[str]]:
@@ -158,9 +159,10 @@ def show(*parts: str | Table, out: Console | None = None) -> None:
       continue
     cells, notes = part.numbered()
     columns = (RichColumn(escape(name), overflow='fold') for name in part.names)
-    drawn = RichTable(*columns, title=escape(part.title), title_justify='left', box=box.SIMPLE, highlight=True)
+    drawn = RichTable(*columns, title=escape(part.title), title_justify='left', box=box.SIMPLE)
     for row, line in zip(cells, part.lines, strict=True):
-      drawn.add_row(*map(escape, row), style=f'{line.style}_line' if line.style else None)
+      style = line.style or 'leaky' * any(cell.endswith(' LEAKY') for cell in row)
+      drawn.add_row(*map(escape, row), style=f'{style}_line' if style else None)
     out.print(drawn)
     for number, note in enumerate(notes, 1):
       out.print(f'{number}. {note}', markup=False)
