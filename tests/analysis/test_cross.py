@@ -351,7 +351,7 @@ def test_the_command_trains_tests_and_goes_on(tmp_path, monkeypatch):
     assert json.loads((tmp_path / 'cross' / name / 'run.json').read_text())['evaluations'] == {'test': 1}
   assert 'rows trained on, columns tested on' in out
   status, out, err = call('cross', f"--workdirs={tmp_path / 'cross'}/*-0", f"--workdir={tmp_path / 'again'}",
-                          '--format=csv', f"--out={tmp_path / 'cross.csv'}", data_dir=tmp_path / 'data')
+                          f"--out={tmp_path / 'cross.csv'}", data_dir=tmp_path / 'data')
   assert status == 0, err
   again = json.loads((tmp_path / 'again/cross.json').read_text())['cells']
   assert sorted((cell['row'], cell['tested_on'], cell['runs'][0]['accuracy']) for cell in again) == sorted(
