@@ -53,7 +53,7 @@ def _encoded(image: np.ndarray, ending: str, *options: int) -> io.BytesIO:
 
 
 def record(*, image: io.BytesIO | str, name: str, label: int, expression: str | None, size: tuple[int, int],
-           landmarks: np.ndarray | None, source: str, score: float = 0.0, **extra: Any) -> dict[str, Any]:
+           landmarks: np.ndarray, source: str, score: float = 0.0, **extra: Any) -> dict[str, Any]:
   """Makes one record.
 
   Args:
@@ -62,7 +62,7 @@ def record(*, image: io.BytesIO | str, name: str, label: int, expression: str | 
     label: index into the builder's classes, -1 if unknown.
     expression: canonical name of the class, or None; decides the action-unit map.
     size: (height, width) of the image in pixels.
-    landmarks: (68, 2) x, y in pixels of the stored image, iBUG-68 order; None or NaN where not found.
+    landmarks: (68, 2) x, y in pixels of the stored image, iBUG-68 order; NaN where not found.
     source: where the landmarks come from, one of ``LANDMARK_SOURCES``.
     score: the detector's score, 0 where there is none.
     **extra: values of the builder's extra features.
@@ -70,8 +70,6 @@ def record(*, image: io.BytesIO | str, name: str, label: int, expression: str | 
   Returns:
     A dict that fits the features of ``preparing.builder``.
   """
-  if landmarks is None:
-    landmarks = np.full((68, 2), np.nan)
   landmarks = np.asarray(landmarks, np.float32)
   fractions = landmarks / np.asarray([size[1], size[0]], np.float32)
   return {

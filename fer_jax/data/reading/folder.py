@@ -13,12 +13,7 @@ from fer_jax.errors import UserError
 
 
 class Folder:
-  """Records (``data/face.py``, without maps) of the images in a folder and the folders in it, ordered by path.
-
-  Attributes:
-    classes: names of the classes, in the order of the labels.
-    fingerprint: sha256 of the paths and the sizes of the files.
-  """
+  """Records (``data/face.py``, without maps) of the images in a folder and the folders in it, ordered by path."""
 
   def __init__(self, path: str | Path, labelled: bool = False):
     """Lists the images; hidden files and other files are ignored.
@@ -36,6 +31,7 @@ class Folder:
     self._names = list(files.open_tree(str(self._path), '').images())
     if not self._names:
       raise UserError(f"{self._path} has no image: looked for {', '.join(files.IMAGES)} in it and in its folders.")
+    # Names of the classes in the order of the labels.
     self.classes, self._labels = EXPRESSIONS, np.full(len(self._names), -1)
     if labelled:
       folders = [name.partition('/')[0] if '/' in name else None for name in self._names]
@@ -48,7 +44,7 @@ class Folder:
     digest = hashlib.sha256()
     for name in self._names:
       digest.update(f'{name} {(self._path / name).stat().st_size}\n'.encode())
-    self.fingerprint = digest.hexdigest()
+    self.fingerprint = digest.hexdigest()  # Of the paths and the sizes of the files.
 
   def __len__(self) -> int:
     return len(self._names)

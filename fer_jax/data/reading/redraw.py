@@ -42,7 +42,7 @@ def redrawn(maps: Mapping[str, Any], image_size: int) -> dict[str, Draw]:
     for option in value if isinstance(DEFAULTS[name], dict) else ():
       if option not in DEFAULTS[name]:
         raise UserError(f"data.maps.{name} has no option '{option}'{nearest(option, DEFAULTS[name])}")
-  heatmap, units = ({**DEFAULTS[name], **maps.get(name, {})} for name in ('landmark_heatmap', 'action_unit_map'))
+  heatmap = {**DEFAULTS['landmark_heatmap'], **maps.get('landmark_heatmap', {})}
   draws = {}
   if heatmap != DEFAULTS['landmark_heatmap']:
     draws['landmark_heatmap'] = lambda landmarks, _: landmark_heatmap(landmarks, MAP_SIZE, **heatmap)
@@ -51,7 +51,7 @@ def redrawn(maps: Mapping[str, Any], image_size: int) -> dict[str, Draw]:
   def draw_units(landmarks: np.ndarray, expression: str | None) -> np.ndarray:
     return action_unit_map(landmarks, expression, MAP_SIZE, image_size=image_size, **switches)
 
-  if _in_full(units) != _in_full(DEFAULTS['action_unit_map']):
+  if _in_full(**switches) != _in_full(**_switches({})):
     draws['action_unit_map'] = draw_units
   if maps.get('action_unit_generic_map'):
     draws['action_unit_generic_map'] = lambda landmarks, _: draw_units(landmarks, 'any')
@@ -85,7 +85,6 @@ def _switches(maps: Mapping[str, Any]) -> dict[str, str]:
   return {key: value for key, value in units.items() if value != ''}
 
 
-def _in_full(units: Mapping[str, str]) -> dict[str, str]:
+def _in_full(geometry: str = '', **switches: str) -> dict[str, str]:
   """The options of an action-unit map with what its geometry leaves unsaid."""
-  return {**GEOMETRY.get(units['geometry'], {}), **{key: value for key, value in units.items()
-                                                   if value != '' and key != 'geometry'}}
+  return {**GEOMETRY.get(geometry, {}), **switches}

@@ -15,6 +15,7 @@ from fer_jax.data import face, triplets
 from fer_jax.data.builders.fec import fec
 from fer_jax.data.builders.fec import files as reader
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
+from fer_jax.data.preparing.files import File
 from fer_jax.errors import UserError
 
 SAMPLES = pathlib.Path(__file__).resolve().parents[4] / 'shared' / 'data' / 'formats' / 'fec'
@@ -178,10 +179,10 @@ def test_bad_lines(row, expected):
 
 
 @pytest.mark.parametrize('file, listed', [(TRAIN, 4), (TEST, 2)])
-def test_the_samples_of_the_official_form(tmp_path, file, listed):
+def test_the_samples_of_the_official_form(file, listed):
   if not SAMPLES.exists():
     pytest.skip(f'the samples are not at {SAMPLES}')
-  table = reader.Split(SAMPLES / file, tmp_path, {})
+  table = reader.Split(File(str(SAMPLES / file)), {}, {})
   assert len(table.faces) == 3 * listed and not table.malformed
   rows = [reader.read_row(row) for row in csv.reader((SAMPLES / file).read_text().splitlines())]
   assert [(row.odd, sum(row.votes)) for row in rows] == ([(0, 6), (2, 6), (1, 8), (None, 6)] if file == TRAIN else
@@ -315,7 +316,7 @@ def test_accepted_layouts(tmp_path, inner):
   assert [len(split.kept()) for split in splits.values()] == [7, 2]  # The corrupt image is not yet known to be so.
   assert [len(split.malformed) for split in splits.values()] == [1, 0]
   test = splits['test']
-  assert (test.root / test.files[test.faces[0]]).read_bytes() == picture('x')
+  assert test.images[test.files[test.faces[0]]].read() == picture('x')
 
 
 def test_a_lost_quote_spoils_its_own_line_only(tmp_path):
@@ -329,7 +330,7 @@ def test_a_lost_quote_spoils_its_own_line_only(tmp_path):
 def test_wrong_paths(tmp_path):
   (tmp_path / 'fec.zip').write_text('zip')
   for path, expected in ((None, 'Google'), (tmp_path / 'none', 'none does not exist'),
-                         (tmp_path / 'fec.zip', 'fec.zip is not a folder')):
+                         (tmp_path / 'fec.zip', 'fec.zip is neither a folder nor a zip file')):
     with pytest.raises(UserError, match=expected) as e:
       reader.open_files(path and str(path))
     assert reader.HOW_TO in str(e.value)

@@ -252,7 +252,8 @@ def make_faces(**options):
   """Three real records, as a builder stores them, one without landmarks."""
   rng = np.random.default_rng(0)
   records = []
-  for i, landmarks in enumerate((rng.uniform(4, 44, (68, 2)), rng.uniform(4, 44, (68, 2)), None)):
+  points = (rng.uniform(4, 44, (68, 2)), rng.uniform(4, 44, (68, 2)), np.full((68, 2), np.nan))
+  for i, landmarks in enumerate(points):
     made = face.record(image=face.png(np.full((48, 48), i, np.uint8)), name=f'{i}.png', label=i, expression=CLASSES[i],
                        size=(48, 48), landmarks=landmarks, source='exact')
     records.append({key: value.getvalue() if hasattr(value, 'getvalue') else value for key, value in made.items()})

@@ -9,7 +9,6 @@ import tensorflow_datasets as tfds
 from fer_jax.data import face, triplets
 from fer_jax.data.builders.fec import files
 from fer_jax.data.preparing.builder import FaceBuilder
-from fer_jax.data.preparing.files import File
 from fer_jax.data.preparing.records import Listed, Reason
 
 
@@ -38,14 +37,14 @@ class Builder(FaceBuilder):
 
   def _listed(self, split: files.Split) -> list[Listed]:
     members = dict.fromkeys(member for triplet in split.kept() for member in triplet.faces)
-    return [Listed(split.files[member], File(str(split.root / split.files[member])), -1) for member in members]
+    return [Listed(split.files[member], split.images[split.files[member]], -1) for member in members]
 
   def finish(self, skipped: Mapping[str, Reason], stored: Mapping[str, int]) -> None:
     """Writes the triplets and what became of them."""
     shared = len(set(self._splits['train'].faces) & set(self._splits['test'].faces))
     text = ''
     for name, split in self._splits.items():
-      split.unreadable = {member for member, file in split.files.items() if str(split.root / file) in skipped}
+      split.unreadable = {member for member, file in split.files.items() if str(split.images[file]) in skipped}
       split.kept()  # Fails where unreadable images have left nothing.
       (self.data_path / f'triplets_{name}.csv').write_text(_table(split))
       text += (f'Triplets of {name}:\n{split.coverage()}{stored[name]:,} faces; of the {len(split.faces):,} listed, '
@@ -54,10 +53,7 @@ class Builder(FaceBuilder):
 
 
 def _table(split: files.Split) -> str:
-  """The triplets with a majority as ``fer_jax.data.triplets.read`` reads them: faces by name, the odd one last.
-
-  Those whose faces are not all stored are in it, so that the reader knows how many there are of how many.
-  """
+  """What ``triplets.read`` reads: all triplets with a majority; it says how many have a face that is not stored."""
   text = io.StringIO()
   table = csv.writer(text, lineterminator='\n')
   table.writerow(triplets.COLUMNS)

@@ -2,19 +2,15 @@
 
 import collections
 import operator
-import os
-import pathlib
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from fer_jax.data import triplets
 from fer_jax.data.preparing.files import File, fields_of, how_to, open_tree, read_lines
 from fer_jax.errors import UserError, raise_if
 
-FILES = {
-    'train': 'faceexp-comparison-data-train-public.csv',
-    'test': 'faceexp-comparison-data-test-public.csv',
-}
+FILES = {'train': 'faceexp-comparison-data-train-public.csv', 'test': 'faceexp-comparison-data-test-public.csv'}
 INDEX = 'index.csv'
 COLUMNS = ('url', 'left', 'right', 'top', 'bottom', 'file')
 
@@ -52,25 +48,19 @@ class Triplet(NamedTuple):
 
 
 class Split:
-  """One of the two csv files, and what becomes of its triplets.
+  """One of the two csv files, and what becomes of its triplets."""
 
-  Attributes:
-    faces: every face of its triplets, in the order of the lines.
-    files: for each face whose image is there, its path relative to the data set's folder.
-    malformed: the lines that are no triplets: file, line number and what is wrong.
-    unreadable: faces whose image turned out to be unreadable; whoever reads them says so.
-  """
-
-  def __init__(self, table: pathlib.Path, root: pathlib.Path, index: Mapping[Face, str]):
+  def __init__(self, table: File, index: Mapping[Face, str], images: Mapping[str, File]):
     """Reads the csv file.
 
     Args:
-      index: where the images of faces are said to be, relative to ``root``.
+      index: where the images of faces are said to be, relative to the data set's folder.
+      images: the files that are there, by such paths.
 
     Raises:
       UserError: the file is empty or not UTF-8.
     """
-    self.table, self.root = table, root
+    self.table, self.images = table, images
     known = {}
 
     def read(line: str) -> Triplet:
@@ -78,14 +68,14 @@ class Split:
       # Equal faces become one object, which saves memory: a face is in ten triplets or so.
       return triplet._replace(faces=tuple(known.setdefault(face, face) for face in triplet.faces))
 
-    rows, problems = read_lines(File(str(table)).lines(), read)
+    rows, problems = read_lines(table.lines(), read)
     if not rows:
       raise UserError(f'{table} is empty. Obtain the file anew.\n{HOW_TO}')
     self._triplets = [triplet for _, triplet in rows if triplet]
-    self.malformed = [f'{table.name}, {problem}' for problem in problems]
-    self.faces = list(known)
-    self.files = {face: index[face] for face in known if face in index and os.path.isfile(root / index[face])}
-    self.unreadable = set()
+    self.malformed = [f'{PurePosixPath(str(table)).name}, {problem}' for problem in problems]  # No triplets.
+    self.faces = list(known)  # Of its triplets, in the order of the lines.
+    self.files = {face: index[face] for face in known if index.get(face) in images}  # Paths of images that are there.
+    self.unreadable = set()  # Faces whose image turned out to be so; whoever reads them says it.
 
   def kept(self) -> list[Triplet]:
     """The triplets that have a majority and three images which are not known to be unreadable.
@@ -99,7 +89,7 @@ class Split:
       reasons = [f'{len(self.malformed):,} malformed', *(f'{counts[what]:,} {what}' for what in OUTCOMES[:-1])]
       example = f' The first malformed one: {self.malformed[0]}.' if self.malformed else ''
       raise UserError(f'no triplet is left of {len(self._triplets) + len(self.malformed):,} in {self.table}: '
-                      f'{", ".join(reasons)}.{example} Check that {self.root / INDEX} has URLs and boxes as they are '
+                      f'{", ".join(reasons)}.{example} Check that {INDEX} has URLs and boxes as they are '
                       'in the csv file, and paths of images that are there.')
     return kept
 
@@ -132,7 +122,7 @@ class Split:
 
 
 def open_files(path: str | None) -> dict[str, Split]:
-  """Opens FEC in the folder ``path``; its csv files may lie in a folder FEC_dataset in it.
+  """Opens FEC at ``path``, a folder or a zip; its csv files may lie in a folder FEC_dataset in it.
 
   Returns:
     The splits 'train' and 'test'.
@@ -141,18 +131,13 @@ def open_files(path: str | None) -> dict[str, Split]:
     UserError: there is no such folder, a file is missing or cannot be read, or the index has a bad line; the message
       names file and line.
   """
-  if not path:
-    raise UserError(HOW_TO)
-  root = pathlib.Path(path).expanduser()
-  if not root.is_dir():
-    raise UserError(f'--source: {root} {"is not a folder" if root.exists() else "does not exist"}.\n{HOW_TO}')
-  inner = root / 'FEC_dataset'
-  folder = inner if any((inner / name).is_file() for name in FILES.values()) else root
-  needed = [folder / name for name in FILES.values()] + [root / INDEX]
-  if missing := [file.relative_to(root).as_posix() for file in needed if not file.is_file()]:
-    raise open_tree(path, HOW_TO).lacks(f'has no {" and no ".join(missing)}')
-  index = _read_index(root / INDEX)
-  return {split: Split(folder / name, root, index) for split, name in FILES.items()}
+  tree = open_tree(path, HOW_TO)
+  inner = 'FEC_dataset/' * any(f'FEC_dataset/{name}' in tree.files for name in FILES.values())
+  needed = [*(inner + name for name in FILES.values()), INDEX]
+  if missing := [name for name in needed if name not in tree.files]:
+    raise tree.lacks(f'has no {" and no ".join(missing)}')
+  index = _read_index(tree.files[INDEX])
+  return {split: Split(tree.files[inner + name], index, tree.files) for split, name in FILES.items()}
 
 
 def read_row(fields: list[str]) -> Triplet:
@@ -192,32 +177,32 @@ def _face(fields: list[str]) -> Face:
   return Face(url, left, right, top, bottom)
 
 
-def _read_index(path: pathlib.Path) -> dict[Face, str]:
+def _read_index(table: File) -> dict[Face, str]:
   """The image of each face."""
   files, faces, lines = {}, {}, {}
-  table = File(str(path)).lines()
-  first, header = next(table, (0, ''))
+  rows = table.lines()
+  first, header = next(rows, (0, ''))
   if not first:
-    raise UserError(f'{path} is empty. Write the file anew.\n{HOW_TO}')
+    raise UserError(f'{table} is empty. Write the file anew.\n{HOW_TO}')
   if tuple(fields_of(header, strict=False)) != COLUMNS:
-    raise UserError(f'{path}, line {first}: the header should be {",".join(COLUMNS)}, found {header!r}.\n{HOW_TO}')
+    raise UserError(f'{table}, line {first}: the header should be {",".join(COLUMNS)}, found {header!r}.\n{HOW_TO}')
 
   def read(line: str) -> tuple[Face, str]:
     fields = fields_of(line)
     if len(fields) != len(COLUMNS):
       raise ValueError(f'expected {len(COLUMNS)} fields ({", ".join(COLUMNS)}), found {len(fields)}')
-    file = pathlib.PurePosixPath(fields[5])
+    file = PurePosixPath(fields[5])
     if not file.name or file.is_absolute() or '..' in file.parts:
-      raise ValueError(f'the file should be a path relative to {path.parent} and within it, found {fields[5]!r}')
+      raise ValueError(f'the file should be a path relative to that of {INDEX} and within it, found {fields[5]!r}')
     return _face(fields[:5]), file.as_posix()
 
-  rows, problems = read_lines(table, read)
+  rows, problems = read_lines(rows, read)
   for number, (face, file) in filter(operator.itemgetter(1), rows):
     if files.setdefault(face, file) != file:
       problems.append(f'line {number}: this face is already in line {lines[face]}, with another file: {files[face]}')
     elif (other := faces.setdefault(file, face)) != face:
       problems.append(f'line {number}: {file} is already in line {lines[other]}, for another face')
     lines.setdefault(face, number)
-  raise_if(problems, f'bad lines in {path}', '\nCorrect them: a face, a URL and a box in the photo, has one image of '
+  raise_if(problems, f'bad lines in {table}', '\nCorrect them: a face, a URL and a box in the photo, has one image of '
             'its own.')
   return files

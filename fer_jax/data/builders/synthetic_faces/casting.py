@@ -4,7 +4,7 @@ Angles are in radians, lengths in head units (half the width of the face) unless
 [0, 255].
 """
 
-import dataclasses
+import types
 
 import numpy as np
 
@@ -25,44 +25,8 @@ OCCLUDERS = ('none', 'hand', 'scarf', 'hat', 'strands', 'sunglasses', 'mask')
 _OCCLUDER_ODDS = (.78, .05, .03, .06, .04, .02, .02)
 
 
-@dataclasses.dataclass(frozen=True)
-class Person:
-  """An identity."""
-  face: np.ndarray  # (68, 3) neutral face in head coordinates
-  skull: np.ndarray  # (11, 3)
-  skin: np.ndarray
-  hair: np.ndarray
-  iris: np.ndarray
-  lips: np.ndarray
-  cloth: np.ndarray
-  hairline: np.ndarray  # (7,) height of the hairline from left to right
-  hair_length: float  # y to which hair falls beside the face; 0 where it does not
-  bald: bool
-  brow_width: float
-  brow_shade: float
-  wrinkles: float  # how deep lines are
-  stubble: float
-  glasses: float  # width of the frame; 0 without
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-  """Pose, light and camera."""
-  rotation: np.ndarray  # (3, 3)
-  scale: float  # head units to fractions of the image
-  centre: np.ndarray  # (2,) fraction of the image where the middle of the face is seen
-  gaze: np.ndarray  # (2,)
-  light: np.ndarray  # (3,) unit vector towards the light
-  ambient: float
-  diffuse: float
-  tint: np.ndarray  # (3,) gain of the colour channels
-  blur: float  # standard deviation in fractions of the image
-  noise: float  # standard deviation in grey levels
-  saturation: float
-
-
-def draw_person(rng: np.random.Generator) -> Person:
-  """Draws an identity."""
+def draw_person(rng: np.random.Generator) -> types.SimpleNamespace:
+  """Draws an identity; its skin, hair, iris, lips and cloth are colours."""
   u = rng.uniform
   face, skull = anatomy.shape(rng)
   tone = u(0, len(_SKINS) - 1)
@@ -72,25 +36,35 @@ def draw_person(rng: np.random.Generator) -> Person:
   makeup = u(0, 1) ** 2
   part = u(-.6, .6)
   across = np.linspace(-1, 1, 7)
-  return Person(
-      face=face, skull=skull, skin=skin, hair=hair, iris=_IRISES[rng.choice(len(_IRISES) if tone < 2.5 else 2)],
+  return types.SimpleNamespace(
+      face=face,  # (68, 3) neutral face in head coordinates
+      skull=skull,  # (11, 3)
+      skin=skin, hair=hair, iris=_IRISES[rng.choice(len(_IRISES) if tone < 2.5 else 2)],
       lips=skin * (.86 - .08 * makeup, .60 - .22 * makeup, .58 - .14 * makeup),
-      cloth=u(20, 235, 3), hairline=u(-1.0, -.72) + u(-.08, .25) * (across - part) ** 2 + u(-.05, .05, 7),
-      hair_length=rng.choice([0, u(.7, 2.2)], p=[.55, .45]), bald=rng.random() < .07,
-      brow_width=u(.075, .14), brow_shade=u(.55, .9), wrinkles=u(.55, 1.1), stubble=max(0.0, u(-.4, .3)),
-      glasses=rng.choice([0, .03, .06], p=[.84, .1, .06]))
+      cloth=u(20, 235, 3),
+      hairline=u(-1.0, -.72) + u(-.08, .25) * (across - part) ** 2 + u(-.05, .05, 7),  # its height, left to right
+      hair_length=rng.choice([0, u(.7, 2.2)], p=[.55, .45]),  # y to which hair falls beside the face; 0: it does not
+      bald=rng.random() < .07, brow_width=u(.075, .14), brow_shade=u(.55, .9),
+      wrinkles=u(.55, 1.1),  # how deep lines are
+      stubble=max(0.0, u(-.4, .3)),
+      glasses=rng.choice([0, .03, .06], p=[.84, .1, .06]))  # width of the frame; 0 without
 
 
-def draw_view(rng: np.random.Generator) -> View:
+def draw_view(rng: np.random.Generator) -> types.SimpleNamespace:
   """Draws pose, light and camera."""
   u = rng.uniform
   light = np.array([u(-1, 1), u(-.9, .35), u(.35, 1)])
-  return View(
+  return types.SimpleNamespace(
       rotation=anatomy.rotation(*np.deg2rad(u(-1, 1, 3) * (30, 14, 20))),
-      scale=u(.32, .39), centre=.5 + u(-.08, .08, 2), gaze=u(-1, 1, 2) * (.05, .02),
-      light=light / np.linalg.norm(light),
-      ambient=u(.5, .8), diffuse=u(.25, .6), tint=u(.82, 1.12) * u(.92, 1.08, 3), blur=max(0.0, u(-.006, .012)),
-      noise=u(1, 8), saturation=rng.choice([0, u(.5, 1), 1], p=[.12, .4, .48]))
+      scale=u(.32, .39),  # head units to fractions of the image
+      centre=.5 + u(-.08, .08, 2),  # fraction of the image where the middle of the face is seen
+      gaze=u(-1, 1, 2) * (.05, .02),
+      light=light / np.linalg.norm(light),  # towards the light
+      ambient=u(.5, .8), diffuse=u(.25, .6),
+      tint=u(.82, 1.12) * u(.92, 1.08, 3),  # gain of the colour channels
+      blur=max(0.0, u(-.006, .012)),  # standard deviation in fractions of the image
+      noise=u(1, 8),  # standard deviation in grey levels
+      saturation=rng.choice([0, u(.5, 1), 1], p=[.12, .4, .48]))
 
 
 def draw_action_units(rng: np.random.Generator, expression: str) -> tuple[dict[int, float], float]:

@@ -80,7 +80,7 @@ def draw_face(rng: np.random.Generator, expression: str, size: int = 64) -> Face
               intensity)
 
 
-def _develop(image: np.ndarray, view: casting.View, size: int) -> np.ndarray:
+def _develop(image: np.ndarray, view, size: int) -> np.ndarray:
   """The camera: pixels of the final size, blur, saturation and tint; float32 (size, size, 3)."""
   image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
   if view.blur * size > .2:

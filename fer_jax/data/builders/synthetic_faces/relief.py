@@ -85,8 +85,7 @@ def relief(side: int, unit: float, face: np.ndarray, action_units: dict[int, flo
     amount = person.wrinkles * _amount(fold, action_units)
     if amount > .02:
       for half in (0, _FOLD_ENDS[-1]):
-        stroke(sharp, curve(points[half + start:half + end]), 128 - 80 * min(amount, 1.2),
-               fold['width'] * unit)
+        stroke(sharp, curve(points[half + start:half + end]), 128 - 80 * min(amount, 1.2), fold['width'] * unit)
   sharp = cv2.GaussianBlur(sharp, (0, 0), .02 * unit)
   soft = cv2.resize(soft, (side, side), interpolation=cv2.INTER_LINEAR)
   return cv2.multiply(soft, sharp, scale=1 / 128**2, dtype=cv2.CV_32F)
