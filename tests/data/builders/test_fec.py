@@ -17,6 +17,7 @@ from fer_jax.data.builders.fec import files as reader
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing.files import File
 from fer_jax.errors import UserError
+from tests import trees
 
 SAMPLES = pathlib.Path(__file__).resolve().parents[4] / 'shared' / 'data' / 'formats' / 'fec'
 TRAIN, TEST = reader.FILES['train'], reader.FILES['test']
@@ -309,9 +310,10 @@ def test_where_nothing_is_left_the_reasons_are_told_before_images_are_read(tmp_p
     assert text in str(e.value)
 
 
-@pytest.mark.parametrize('inner', ['', 'FEC_dataset'])
+@pytest.mark.parametrize('inner', ['', 'FEC_dataset', None])
 def test_accepted_layouts(tmp_path, inner):
-  splits = reader.open_files(write(tmp_path, tree(), inner))
+  zipped = inner is None
+  splits = reader.open_files(trees.write(tmp_path / 'fec.zip', tree()) if zipped else write(tmp_path, tree(), inner))
   assert list(splits) == ['train', 'test']
   assert [len(split.kept()) for split in splits.values()] == [7, 2]  # The corrupt image is not yet known to be so.
   assert [len(split.malformed) for split in splits.values()] == [1, 0]
