@@ -1,7 +1,8 @@
 """Finds components by name: the module is the registration.
 
 ``find('losses', 'cross_entropy')`` imports ``fer_jax/losses/cross_entropy.py`` and returns the object of that name in
-it, or the class CrossEntropy. Adding a loss, head, backbone, attribution or data set is adding one file.
+it; a class is found without regard to capitals, as ResNet by 'resnet'. Adding a loss, head, backbone, attribution or
+data set is adding one file.
 """
 
 import importlib
@@ -28,7 +29,8 @@ def find(kind: str, name: str) -> Any:
   if name not in names(kind):
     raise UserError(f"unknown {kind} '{name}'{nearest(str(name), names(kind))}")
   module = importlib.import_module(f'fer_jax.{kind}.{name}')
-  return getattr(module, name, None) or getattr(module, name.title().replace('_', ''))
+  plain = name.replace('_', '')
+  return next(value for key, value in vars(module).items() if key.replace('_', '').lower() == plain)
 
 
 def check_options(what: str, function: Callable[..., Any], options: Mapping[str, Any], given: int = 0) -> None:

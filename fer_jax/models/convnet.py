@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from fer_jax.models.norm import batch_norm
 from fer_jax.models.taps import tapping
@@ -13,7 +14,10 @@ he = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # He et al., ar
 
 
 class Block(nn.Module):
-  """A part of a network that makes its layers with the network's ``ConvNet.parts``."""
+  """A part of a network that makes its layers with the network's ``ConvNet.parts``.
+
+  A block that repeats gives what it returns the name 'block', for rematerialisation.
+  """
 
   conv: Callable[..., nn.Module]
   norm: Callable[..., nn.Module]
@@ -22,9 +26,9 @@ class Block(nn.Module):
 class ConvNet(nn.Module):
   """A network of convolutions: images (N, H, W, 3), train -> features (N, h, w, C), ``{tap: activation}``, None."""
 
-  dtype: Any  # Of the computation; parameters and batch statistics stay float32.
-  axis_name: str | None  # Mapped axis over which BatchNorm averages in training, for parallel = 'pmap'.
-  regions: int  # See ``models.norm.batch_norm``.
+  dtype: Any = jnp.float32  # Of the computation; parameters and batch statistics stay float32.
+  axis_name: str | None = None  # Mapped axis over which BatchNorm averages in training, for parallel = 'pmap'.
+  regions: int = 1  # See ``models.norm.batch_norm``.
 
   def parts(self, train: bool) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module], dict, Callable]:
     """``conv(width, kernel, stride, ...)`` without bias, ``norm(name=...)``, and what ``tapping`` returns."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.models.backbones.resnet import resnet
+from fer_jax.models.backbones.resnet import ResNet
 from fer_jax.models.classifier import make_classifier
 
 
@@ -96,7 +96,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_and_logits_in_float3
     ({'depth': 20}, 'depth=20'), ({'stem': 'tiny'}, "stem='tiny'")])
 def test_bad_options(options, message):
   with pytest.raises(UserError, match=message):
-    resnet(**options)
+    ResNet(**options)
 
 
 def test_unknown_components_and_options_suggest_the_nearest():

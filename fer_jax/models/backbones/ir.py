@@ -5,8 +5,6 @@ A state dict maps to parameter names by one rule: '.' before a number becomes '_
 al., "ArcFace", arXiv 1801.07698; github.com/ZhaoJ9014/face.evoLVe, ``backbone/model_irse.py``.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -39,18 +37,33 @@ class Unit(Block):
     y = self.conv(self.width, (3, 3), self.stride, padding=1, name='res_layer_3')(PReLU(name='res_layer_2')(y))
     y = self.norm(name='res_layer_4')(y)
     if x.shape[-1] == self.width:
-      return y + x[:, ::self.stride, ::self.stride]
-    x = self.conv(self.width, (1, 1), self.stride, padding=0, name='shortcut_layer_0')(x)
-    return y + self.norm(name='shortcut_layer_1')(x)
+      x = x[:, ::self.stride, ::self.stride]
+    else:
+      x = self.conv(self.width, (1, 1), self.stride, padding=0, name='shortcut_layer_0')(x)
+      x = self.norm(name='shortcut_layer_1')(x)
+    return checkpoint_name(y + x, 'block')
 
 
 class IR(ConvNet):
-  """The network; see ``ir`` for the options."""
+  """An IR net. Taps: 'stem' at the side of the images, 'stage1' to 'stage4' each at half the side of the one before.
 
-  units: tuple[int, ...]
-  width: int
-  embedding: bool
-  dropout: float
+  Attributes:
+    depth: 50, 100 or 152.
+    width: channels of the stem and first stage, 64 in the published nets.
+    embedding: features are the face embedding, (N, 1, 1, 8 width), for the image size at initialisation (112 x 112 in
+      the published nets); else the map before it, (N, 7, 7, 8 width) at 112 pixels.
+    dropout: probability, before the embedding's dense layer.
+  """
+
+  depth: int = 50
+  width: int = 64
+  embedding: bool = False
+  dropout: float = 0.5
+
+  def __post_init__(self):
+    if self.depth not in UNITS:
+      raise UserError(f'model.backbone.depth={self.depth}: an ir net has depth {sorted(UNITS)}.')
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
@@ -59,32 +72,13 @@ class IR(ConvNet):
 
     x = conv(self.width, (3, 3), 1, padding=1, name='input_layer_0')(images.astype(self.dtype))
     x = tap('stem', PReLU(name='input_layer_2')(norm(name='input_layer_1')(x)))
-    for i, units in enumerate(self.units):
-      for j in range(units):
-        x = Unit(conv, norm, self.width * 2**i, 2 if j == 0 else 1, name=f'body_{sum(self.units[:i]) + j}')(x)
-        x = checkpoint_name(x, 'block')
+    units = UNITS[self.depth]
+    for i, count in enumerate(units):
+      for j in range(count):
+        x = Unit(conv, norm, self.width * 2**i, 2 if j == 0 else 1, name=f'body_{sum(units[:i]) + j}')(x)
       x = tap(f'stage{i + 1}', x)
     if self.embedding:
       x = nn.Dropout(self.dropout, deterministic=not train)(norm(name='output_layer_0')(x))
       x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], 1, 1, -1)  # The published net flattens channels first.
       x = norm(name='output_layer_4')(nn.Dense(8 * self.width, dtype=self.dtype, name='output_layer_3')(x))
     return x, taps, None
-
-
-def ir(depth: int = 50, width: int = 64, embedding: bool = False, dropout: float = 0.5, dtype: Any = jnp.float32,
-       axis_name: str | None = None, regions: int = 1) -> IR:
-  """Builds an IR net.
-
-  Args:
-    depth: 50, 100 or 152.
-    width: channels of the stem and first stage, 64 in the published nets.
-    embedding: features are the face embedding, (N, 1, 1, 8 width), for the image size at initialisation (112 x 112 in
-      the published nets); else the map before it, (N, 7, 7, 8 width) at 112 pixels.
-    dropout: probability, before the embedding's dense layer.
-    dtype, axis_name, regions: see ``models.convnet.ConvNet``.
-
-  Taps: 'stem' at the side of the images and 'stage1' to 'stage4', each at half the side of the one before.
-  """
-  if depth not in UNITS:
-    raise UserError(f'model.backbone.depth={depth}: an ir net has depth {sorted(UNITS)}.')
-  return IR(dtype, axis_name, regions, UNITS[depth], width, embedding, dropout)

@@ -5,11 +5,8 @@ A state dict maps to parameter names by one rule: '.' before a number becomes '_
 Chen et al., "MobileFaceNets", arXiv 1804.07573 (whose activations are PReLU).
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
@@ -28,7 +25,7 @@ class DepthwiseSeparable(Block):
     channels = x.shape[-1]
     y = self.conv(channels, (3, 3), padding=1, feature_group_count=channels, name='depthwise')(x)
     y = self.conv(channels, (1, 1), padding=0, name='pointwise')(nn.relu(self.norm(name='bn1')(y)))
-    return nn.relu(self.norm(name='bn2')(y))
+    return checkpoint_name(nn.relu(self.norm(name='bn2')(y)), 'block')
 
 
 class GlobalDepthwise(Block):
@@ -41,10 +38,19 @@ class GlobalDepthwise(Block):
 
 
 class MobileFaceNet(ConvNet):
-  """The network; see ``mobilefacenet`` for the options."""
+  """A MobileFaceNet.
 
-  width: int
-  embedding: bool
+  Taps: 'stem' (the first convolution) and 'stage1', both 56 pixels a side at 112, 'stage2' 28, 'stage3' 14 and
+  'stage4' 7: the map before the embedding.
+
+  Attributes:
+    width: channels of the first layers, 64 in the published net; all others are multiples.
+    embedding: features are the face embedding, (N, 1, 1, 2 width), of images of 112 x 112; else the map before it,
+      (N, 7, 7, 8 width) at 112 pixels.
+  """
+
+  width: int = 64
+  embedding: bool = False
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
@@ -57,13 +63,12 @@ class MobileFaceNet(ConvNet):
 
     x = conv(self.width, (3, 3), 2, padding=1, name='conv1_0')(images.astype(self.dtype))
     x = tap('stem', nn.relu6(norm(name='conv1_1')(x)))
-    x = tap('stage1', checkpoint_name(DepthwiseSeparable(conv, norm, name='dw_conv')(x), 'block'))
+    x = tap('stage1', DepthwiseSeparable(conv, norm, name='dw_conv')(x))
     i = 0
     for expansion, multiple, blocks, stride, name in GROUPS:
       for j in range(blocks):
         x = InvertedResidual(conv, norm, expansion, multiple * self.width, stride if j == 0 else 1,
                              name=f'features_{i}')(x)
-        x = checkpoint_name(x, 'block')
         i += 1
       x = tap(name, x) if name else x
     x = conv(8 * self.width, (1, 1), padding=0, name='conv2_0')(x)
@@ -76,19 +81,3 @@ class MobileFaceNet(ConvNet):
       x = GlobalDepthwise(conv, norm, name='gdconv')(x)
       x = norm(name='bn')(conv(2 * self.width, (1, 1), padding=0, use_bias=True, name='conv3')(x))
     return x, taps, None
-
-
-def mobilefacenet(width: int = 64, embedding: bool = False, dtype: Any = jnp.float32, axis_name: str | None = None,
-                  regions: int = 1) -> MobileFaceNet:
-  """Builds a MobileFaceNet.
-
-  Args:
-    width: channels of the first layers, 64 in the published net; all others are multiples.
-    embedding: features are the face embedding, (N, 1, 1, 2 width), of images of 112 x 112; else the map before it,
-      (N, 7, 7, 8 width) at 112 pixels.
-    dtype, axis_name, regions: see ``models.convnet.ConvNet``.
-
-  Taps: 'stem' (the first convolution) and 'stage1', both 56 pixels a side at 112, 'stage2' 28, 'stage3' 14 and
-  'stage4' 7: the map before the embedding.
-  """
-  return MobileFaceNet(dtype, axis_name, regions, width, embedding)

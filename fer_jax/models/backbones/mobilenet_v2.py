@@ -5,11 +5,8 @@ A state dict maps to parameter names by one rule: '.' before a number becomes '_
 Bottlenecks", arXiv 1801.04381.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
@@ -35,13 +32,25 @@ class InvertedResidual(Block):
     y = self.conv(hidden, (3, 3), self.stride, padding=1, feature_group_count=hidden, name=f'conv_{i}_0')(y)
     y = nn.relu6(self.norm(name=f'conv_{i}_1')(y))
     y = self.norm(name=f'conv_{i + 2}')(self.conv(self.width, (1, 1), padding=0, name=f'conv_{i + 1}')(y))
-    return x + y if self.stride == 1 and x.shape == y.shape else y
+    return checkpoint_name(x + y if self.stride == 1 and x.shape == y.shape else y, 'block')
 
 
 class MobileNetV2(ConvNet):
-  """The network; see ``mobilenet_v2`` for the options."""
+  """A MobileNetV2.
 
-  width: float
+  Taps: 'stem' (the first convolution) and 'stage1' to 'stage4', the 24, 32, 96 and 1280 channels at an image side of
+  1/4, 1/8, 1/16 and 1/32; 'stage4' equals the features.
+
+  Attributes:
+    width: multiplier of all channels, rounded to multiples of 8; the last layer keeps at least 1280.
+  """
+
+  width: float = 1.0
+
+  def __post_init__(self):
+    if not 0 < self.width <= 4:
+      raise UserError(f'model.backbone.width={self.width}: it multiplies all channels; choose e.g. 1.0 or 0.5.')
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
@@ -55,7 +64,6 @@ class MobileNetV2(ConvNet):
       for j in range(blocks):
         x = InvertedResidual(conv, norm, expansion, _scaled(channels, self.width), stride if j == 0 else 1,
                              name=f'features_{i}')(x)
-        x = checkpoint_name(x, 'block')
         i += 1
       if channels in TAPPED:
         x = tap(TAPPED[channels], x)
@@ -68,19 +76,3 @@ def _scaled(channels: int, width: float) -> int:
   """Channels times width, to the nearest multiple of 8 that is not below nine tenths of it (TensorFlow's rule)."""
   nearest = max(8, int(channels * width + 4) // 8 * 8)
   return nearest + 8 if nearest < 0.9 * channels * width else nearest
-
-
-def mobilenet_v2(width: float = 1.0, dtype: Any = jnp.float32, axis_name: str | None = None, regions: int = 1
-                 ) -> MobileNetV2:
-  """Builds a MobileNetV2.
-
-  Args:
-    width: multiplier of all channels, rounded to multiples of 8; the last layer keeps at least 1280.
-    dtype, axis_name, regions: see ``models.convnet.ConvNet``.
-
-  Taps: 'stem' (the first convolution) and 'stage1' to 'stage4', the 24, 32, 96 and 1280 channels at an image side of
-  1/4, 1/8, 1/16 and 1/32; 'stage4' equals the features.
-  """
-  if not 0 < width <= 4:
-    raise UserError(f'model.backbone.width={width}: it multiplies all channels; choose e.g. 1.0 or 0.5.')
-  return MobileNetV2(dtype, axis_name, regions, width)

@@ -6,11 +6,9 @@ head's). Simonyan and Zisserman, arXiv 1409.1556.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
@@ -28,12 +26,23 @@ def _stage(net: nn.Module, x: jax.Array, width: int, layers: range, norm: Callab
 
 
 class VGG(ConvNet):
-  """The network; see ``vgg`` for the options."""
+  """A VGG-16.
 
-  batch_norm: bool
-  fully_connected: bool
-  last_pool: bool
-  width: int
+  Taps: 'stem' and 'stage1' to 'stage4' are conv1_2, conv2_2, conv3_3, conv4_3 and conv5_3, after the ReLU and before
+  the pooling: 224, 112, 56, 28 and 14 pixels a side at 224.
+
+  Attributes:
+    batch_norm: normalise after every convolution (torchvision's ``vgg16_bn``).
+    fully_connected: features are fc7's, (N, 1, 1, 64 width), after the ReLU and without dropout, so that the head
+      'linear' completes VGG-16; for images of 224 x 224. Else features are the last convolution's map.
+    last_pool: whether that map is pooled (7 x 7 at 224 pixels) or not (14 x 14).
+    width: channels of the first convolutions, 64 in torchvision.
+  """
+
+  batch_norm: bool = False
+  fully_connected: bool = False
+  last_pool: bool = True
+  width: int = 64
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], None]:
@@ -66,21 +75,3 @@ class VGG(ConvNet):
         x = nn.relu(nn.Dense(64 * self.width, dtype=self.dtype, name=name,
                              kernel_init=nn.initializers.normal(0.01))(x))
     return x, taps, None
-
-
-def vgg(batch_norm: bool = False, fully_connected: bool = False, last_pool: bool = True, width: int = 64,
-        dtype: Any = jnp.float32, axis_name: str | None = None, regions: int = 1) -> VGG:
-  """Builds a VGG-16.
-
-  Args:
-    batch_norm: normalise after every convolution (torchvision's ``vgg16_bn``).
-    fully_connected: features are fc7's, (N, 1, 1, 64 width), after the ReLU and without dropout, so that the head
-      'linear' completes VGG-16; for images of 224 x 224. Else features are the last convolution's map.
-    last_pool: whether that map is pooled (7 x 7 at 224 pixels) or not (14 x 14).
-    width: channels of the first convolutions, 64 in torchvision.
-    dtype, axis_name, regions: see ``models.convnet.ConvNet``.
-
-  Taps: 'stem' and 'stage1' to 'stage4' are conv1_2, conv2_2, conv3_3, conv4_3 and conv5_3, after the ReLU and before
-  the pooling: 224, 112, 56, 28 and 14 pixels a side at 224.
-  """
-  return VGG(dtype, axis_name, regions, batch_norm, fully_connected, last_pool, width)

@@ -75,17 +75,40 @@ class Block(nn.Module):
     norm = functools.partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
     y, attention = Attention(self.heads, self.dtype, name='attn')(norm(name='norm1')(x))
     x = x + y
-    return x + Mlp(self.dtype, name='mlp')(norm(name='norm2')(x)), attention
+    return checkpoint_name(x + Mlp(self.dtype, name='mlp')(norm(name='norm2')(x)), 'block'), attention
 
 
 class ViT(nn.Module):
-  """The network; see ``vit`` for the options."""
+  """A vision transformer; its position embedding is for the image size at initialisation.
 
-  width: int
-  heads: int
-  depth: int
-  patch: int
-  dtype: Any
+  Taps, patch tokens as a grid (N, h, w, C): 'stem' (embedded, with position), 'stage1' to 'stage4' after each quarter
+  of the blocks; 'stage4' is after the final normalisation and equals the features.
+
+  Attributes:
+    size: 'tiny', 'small' or 'base': 192, 384 or 768 channels, 3, 6 or 12 heads.
+    patch: side of a patch in pixels.
+    depth: number of blocks, a multiple of 4.
+    width: channels C, a multiple of ``heads``; None: that of ``size``, as for the next one.
+    heads: of the attention.
+    dtype: of the computation; parameters stay float32 and attention is float32.
+  """
+
+  size: str = 'small'
+  patch: int = 16
+  depth: int = 12
+  width: int | None = None
+  heads: int | None = None
+  dtype: Any = jnp.float32
+
+  def __post_init__(self):
+    if self.size not in SIZES:
+      raise UserError(f"model.backbone.size='{self.size}': choose {', '.join(map(repr, SIZES))}.")
+    self.width, self.heads = self.width or SIZES[self.size][0], self.heads or SIZES[self.size][1]
+    if self.depth % 4:
+      raise UserError(f'model.backbone.depth={self.depth}: choose a multiple of 4, for a tap after each quarter.')
+    if self.width % self.heads:
+      raise UserError(f'model.backbone.width={self.width}: choose a multiple of heads={self.heads}.')
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
@@ -112,35 +135,9 @@ class ViT(nn.Module):
     x = tap_patches('stem', x)
     for i in range(self.depth):
       x, weights = Block(self.heads, self.dtype, name=f'blocks_{i}')(x)
-      x = checkpoint_name(x, 'block')
       attention.append(weights)
       quarter, rest = divmod(4 * (i + 1), self.depth)
       if quarter < 4 and not rest:
         x = tap_patches(f'stage{quarter}', x)
     tap_patches('stage4', nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x))
     return taps['stage4'], taps, jnp.stack(attention, axis=1)
-
-
-def vit(size: str = 'small', patch: int = 16, depth: int | None = None, width: int | None = None,
-        heads: int | None = None, dtype: Any = jnp.float32) -> ViT:
-  """Builds a vision transformer; its position embedding is for the image size at initialisation.
-
-  Args:
-    size: 'tiny', 'small' or 'base': 192, 384 or 768 channels, 3, 6 or 12 heads, 12 blocks.
-    patch: side of a patch in pixels.
-    depth: number of blocks, a multiple of 4; None: that of ``size``, as for the next two.
-    width: channels C, a multiple of ``heads``.
-    heads: of the attention.
-    dtype: of the computation; parameters stay float32 and attention is float32.
-
-  Taps, patch tokens as a grid (N, h, w, C): 'stem' (embedded, with position), 'stage1' to 'stage4' after each quarter
-  of the blocks; 'stage4' is after the final normalisation and equals the features.
-  """
-  if size not in SIZES:
-    raise UserError(f"model.backbone.size='{size}': choose {', '.join(map(repr, SIZES))}.")
-  width, heads, depth = width or SIZES[size][0], heads or SIZES[size][1], depth or 12
-  if depth % 4:
-    raise UserError(f'model.backbone.depth={depth}: choose a multiple of 4, for a tap after each quarter.')
-  if width % heads:
-    raise UserError(f'model.backbone.width={width}: choose a multiple of heads={heads}.')
-  return ViT(width, heads, depth, patch, dtype)
