@@ -110,7 +110,7 @@ def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range
   start, state = checkpoints.restore_latest(state, mesh) or (0, cluster.replicate(state, mesh))
   log.forget_after(start)
   if start:
-    cluster.say(f'Going on from step {start:,}.')
+    cluster.say(f'Going on from step {start:,} of {total:,}.')
   batches, meter, window = plan.batches(start), fresh_meter(), Window(start)
   bar = progress(total=total, initial=start, desc=plan.protocol.name, unit='step', disable=not cluster.is_main())
   with bar, Trace(workdir / 'profile', profile) as trace:
