@@ -156,7 +156,7 @@ def get_config(dataset: str) -> ConfigDict:
   config.evaluate_every = 1.0  # Epochs between evaluations of data.holdout.
   config.checkpoint_every = 1.0  # Epochs between checkpoints.
 
-  # Attribution maps measured and drawn in evaluations: keyword arguments of attribution.maps.attribution_map.
+  # Attribution maps measured and drawn in evaluations: keyword arguments of attribution.maps.tap_map.
   config.explain = ConfigDict()
   config.explain.logit_sum = ConfigDict({
       'attribution': 'grad_input', 'target': 'logit_sum', 'tap': 'stage4', 'channels': 'mean'})

@@ -16,7 +16,7 @@ _HOMES = {
     'UserError': 'errors',
     'action_unit_map': 'landmarks.action_units',
     'alignment_loss': 'losses.alignment',
-    'attribution_map': 'attribution.from_function',
+    'attribution_map': 'attribution.maps',
     'bootstrap': 'metrics.intervals',
     'landmark_heatmap': 'landmarks.heatmap',
     'mcnemar': 'metrics.comparison',

@@ -121,7 +121,7 @@ def curves(recipe: step.Recipe, explain: Mapping[str, Mapping[str, Any]], steps:
   bilinearly. Deletion puts the image's mean colour in their place; insertion brings them back into the blurred image.
 
   Args:
-    explain: {name: keyword arguments of ``attribution_map``}.
+    explain: {name: keyword arguments of ``tap_map``}.
     variables: {'params', 'batch_stats'}.
     batch: a host batch.
 

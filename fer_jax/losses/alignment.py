@@ -12,17 +12,15 @@ import jax.numpy as jnp
 
 from fer_jax.attribution import priors
 from fer_jax.attribution.forward import Forward
-from fer_jax.attribution.maps import attribution_map
+from fer_jax.attribution.maps import tap_map
 from fer_jax.attribution.similarity import similarity as similarity_of
 from fer_jax.errors import UserError, nearest
 
 # Named corners of the family: the keyword arguments of ``alignment`` that give a paper.
-PRESETS = {
-    'pal': {'attribution': 'grad_input', 'target': 'logit_sum', 'taps': ('stage4',), 'channels': 'mean',
-            'prior': 'landmark', 'similarity': 'pearson', 'steps': 8, 'stats': 'sample', 'resize': 'antialias'},
-    'au_cues': {'attribution': 'activation', 'target': 'logit_sum', 'taps': ('stage4',), 'channels': 'mean',
-                'prior': 'action_unit', 'similarity': 'cosine', 'steps': 8, 'stats': 'sample', 'resize': 'antialias'},
-}
+_PAL = {'attribution': 'grad_input', 'target': 'logit_sum', 'taps': ('stage4',), 'channels': 'mean',
+        'prior': 'landmark', 'similarity': 'pearson', 'steps': 8, 'stats': 'sample', 'resize': 'antialias'}
+PRESETS = {'pal': _PAL,
+           'au_cues': _PAL | {'attribution': 'activation', 'prior': 'action_unit', 'similarity': 'cosine'}}
 
 STATS = ('sample', 'channel')
 
@@ -73,7 +71,7 @@ def alignment(forward: Forward, attribution: str, target: str, taps: Sequence[st
   """``alignment_loss`` of a forward pass, the mean over one or several ``taps`` of the backbone.
 
   Args:
-    attribution, target, channels, steps: see ``attribution.maps.attribution_map``.
+    attribution, target, channels, steps: see ``attribution.maps.tap_map``.
     taps: names of taps.
     prior: a name in ``attribution.priors.PRIORS``.
     similarity, stats, resize: see ``alignment_loss``.
@@ -86,7 +84,7 @@ def alignment(forward: Forward, attribution: str, target: str, taps: Sequence[st
   """
   losses = []
   for tap in taps:
-    maps = attribution_map(forward, attribution=attribution, target=target, tap=tap, channels=channels, steps=steps)
+    maps = tap_map(forward, attribution=attribution, target=target, tap=tap, channels=channels, steps=steps)
     drawn = priors.prior(forward.batch, prior, maps.shape[1:3])
     losses.append(alignment_loss(maps, drawn, similarity=similarity, stats=stats, resize=resize))
   return jnp.stack(losses).mean(axis=0)

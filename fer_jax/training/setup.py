@@ -179,7 +179,7 @@ def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, te
   registry.check_options('config.normalise', augment.normalise, options['normalise'], given=1)
   registry.check_options('config.optimizer', optim.make_optimizer, options['optimizer'], given=2)
   for name, explanation in options['explain'].items():
-    registry.check_options(f'config.explain.{name}', maps.attribution_map, explanation, given=1)
+    registry.check_options(f'config.explain.{name}', maps.tap_map, explanation, given=1)
   registry.check_options('config.regions', region_count, options['regions'])
   regions = region_count(**options['regions'])
   axis = cluster.AXIS if config.parallel == 'pmap' else None

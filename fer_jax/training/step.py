@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from fer_jax import registry
-from fer_jax.attribution.maps import attribution_map
+from fer_jax.attribution.maps import tap_map
 from fer_jax.data import augment
 from fer_jax.data.face import LANDMARK_SOURCES
 from fer_jax.errors import UserError, nearest
@@ -274,7 +274,7 @@ def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], va
   The one exception is ARM with ``global_mean='batch'``, whose logits depend on all rows that are not padding.
 
   Args:
-    explain: {name: keyword arguments of ``attribution_map``}, with channels 'mean' or 'half_mean'.
+    explain: {name: keyword arguments of ``tap_map``}, with channels 'mean' or 'half_mean'.
     variables: {'params', 'batch_stats'}.
     batch: a host batch; rows with mask False are padding, to be dropped by the caller.
 
@@ -288,5 +288,5 @@ def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], va
   context = Context(recipe.model, variables, images, batch, train=False)
   table = {name: getattr(context.outputs, name) for name in ('logits', 'embedding', 'pooled')}
   for name, options in explain.items():
-    table[f'map/{name}'] = attribution_map(context, **options)[..., 0]
+    table[f'map/{name}'] = tap_map(context, **options)[..., 0]
   return table | kept

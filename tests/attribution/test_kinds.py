@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_jax import registry
-from fer_jax.attribution.maps import attribution_map
+from fer_jax.attribution.maps import tap_map
 from fer_jax.attribution.similarity import similarity
 from fer_jax.errors import UserError
 from fer_jax.losses.alignment import alignment
@@ -38,7 +38,7 @@ def pooled(features, weights, bias=0.0, **batch):
 
 
 def draw(context, attribution, target='true_class', channels='mean', tap='x'):
-  return np.asarray(attribution_map(context, attribution=attribution, target=target, tap=tap, channels=channels))
+  return np.asarray(tap_map(context, attribution=attribution, target=target, tap=tap, channels=channels))
 
 
 def span(maps):
@@ -220,8 +220,8 @@ def test_grad_input_is_equal_before_and_after_a_relu():
 
 
 def test_all_channels_of_the_last_vgg16_tap_are_100352_numbers():
-  maps = jax.eval_shape(lambda x: attribution_map(pooled(x, jnp.ones((512, 7))), attribution='grad_input', tap='x',
-                                                  target='logit_sum', channels='all'), jnp.zeros((1, 14, 14, 512)))
+  maps = jax.eval_shape(lambda x: tap_map(pooled(x, jnp.ones((512, 7))), attribution='grad_input', tap='x',
+                                          target='logit_sum', channels='all'), jnp.zeros((1, 14, 14, 512)))
   assert maps.size == 100_352
 
 

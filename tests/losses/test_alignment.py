@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax.attribution.maps import attribution_map, cotangent
+from fer_jax.attribution.maps import cotangent, tap_map
 from fer_jax.attribution.priors import prior_map
 from fer_jax.errors import UserError
 from fer_jax.losses.alignment import PRESETS, alignment
@@ -80,14 +80,14 @@ def test_map_equals_the_closed_form_for_pooling_and_a_linear_head(net, context, 
   v = rows(kernel(net), context.outputs.logits, net.batch['label'])
   expected = x * jnp.broadcast_to(v, (ROWS, x.shape[-1]))[:, None, None] / (x.shape[1] * x.shape[2])
   for kind in ('grad_input', 'integrated_gradients'):
-    ours = attribution_map(context, attribution=kind, target=target, tap='stage4', channels='all')
+    ours = tap_map(context, attribution=kind, target=target, tap='stage4', channels='all')
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7)
-  gradient = attribution_map(context, attribution='grad', target=target, tap='stage4', channels='all')
+  gradient = tap_map(context, attribution='grad', target=target, tap='stage4', channels='all')
   np.testing.assert_allclose(gradient.std(axis=(1, 2)), 0, atol=1e-7)  # Flat in space: the trap of 'grad' here.
 
 
 def test_attributions_sum_to_the_logits_without_their_bias(net, context):
-  maps = attribution_map(context, attribution='grad_input', target='logit_sum', tap='stage4', channels='all')
+  maps = tap_map(context, attribution='grad_input', target='logit_sum', tap='stage4', channels='all')
   bias = net.variables['params']['head']['fc']['bias']
   np.testing.assert_allclose(maps.sum((1, 2, 3)), context.outputs.logits.sum(-1) - bias.sum(), rtol=1e-4, atol=1e-5)
 
@@ -98,18 +98,18 @@ def test_integrated_gradients_converge_to_the_difference_in_logits(net, context)
   change = (context.outputs.logits - context.logits({'stage3': -x})).sum(-1)
   errors = []
   for steps in (4, 64):
-    maps = attribution_map(context, attribution='integrated_gradients', target='logit_sum', tap='stage3',
-                           channels='all', steps=steps)
+    maps = tap_map(context, attribution='integrated_gradients', target='logit_sum', tap='stage3', channels='all',
+                   steps=steps)
     errors.append(float(jnp.abs(maps.sum((1, 2, 3)) - change).max()))
   assert errors[1] < errors[0] and errors[1] < 0.05 * float(jnp.abs(change).max())
 
 
 def test_channel_strategies(net, context):
   options = {'attribution': 'grad_input', 'target': 'logit_sum', 'tap': 'stage4'}
-  full = attribution_map(context, **options, channels='all')
-  np.testing.assert_allclose(attribution_map(context, **options, channels='mean')[..., 0], full.mean(-1), rtol=1e-5)
+  full = tap_map(context, **options, channels='all')
+  np.testing.assert_allclose(tap_map(context, **options, channels='mean')[..., 0], full.mean(-1), rtol=1e-5)
   half = full[..., : full.shape[-1] // 2].mean(-1)
-  np.testing.assert_allclose(attribution_map(context, **options, channels='half_mean')[..., 0], half, rtol=1e-5)
+  np.testing.assert_allclose(tap_map(context, **options, channels='half_mean')[..., 0], half, rtol=1e-5)
 
 
 @pytest.mark.parametrize('tap, attribution, target', [
@@ -263,8 +263,7 @@ def test_cross_entropy_target_agrees_with_finite_differences(net):
   with jax.enable_x64():
     context = linear_context(jnp.asarray(x), jnp.asarray(weights), target=jnp.asarray(wanted))
     ours = np.asarray(cotangent(context.outputs.logits, 'cross_entropy', context.batch))
-    maps = np.asarray(attribution_map(context, attribution='grad', target='cross_entropy', tap='stage4',
-                                      channels='all'))
+    maps = np.asarray(tap_map(context, attribution='grad', target='cross_entropy', tap='stage4', channels='all'))
   logits = x.mean(axis=(1, 2)) @ weights
   for k in range(CLASSES):
     step = 1e-6 * np.eye(CLASSES)[k]
@@ -309,7 +308,7 @@ def test_unknown_names_suggest_the_nearest(net, context):
                           ({'attribution': 'gradinput'}, "did you mean 'grad_input'"),
                           ({'channels': 'meen'}, "did you mean 'mean'")]:
     with pytest.raises(UserError, match=message):
-      attribution_map(context, **(good | change))
+      tap_map(context, **(good | change))
   for change, message in [({'stats': 'channels'}, "did you mean 'channel'"), ({'resize': 'plane'}, "mean 'plain'"),
                           ({'prior': 'landmarks'}, "did you mean 'landmark'"), ({'similarity': 'cosin'}, "'cosine'")]:
     with pytest.raises(UserError, match=message):

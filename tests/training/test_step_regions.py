@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import arm, ran
-from fer_jax.attribution.maps import attribution_map
+from fer_jax.attribution.maps import tap_map
 from fer_jax.data import augment
 from fer_jax.data.reading import streams
 from fer_jax.losses.alignment import PRESETS
@@ -99,7 +99,7 @@ def test_the_attribution_of_regions_is_the_full_faces():
   @jax.jit
   def explain():
     context = make()
-    maps = attribution_map(context, attribution='grad_input', target='logit_sum', tap='stage4', channels='all')
+    maps = tap_map(context, attribution='grad_input', target='logit_sum', tap='stage4', channels='all')
     return maps, context.outputs.logits
 
   maps, logits = explain()

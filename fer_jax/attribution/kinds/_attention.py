@@ -7,11 +7,7 @@ from fer_jax.errors import UserError
 
 
 def block_attention(tap: Tap, kind: str) -> jax.Array:
-  """The attention (B, L, T, T) of all blocks.
-
-  Raises:
-    UserError: the backbone has none.
-  """
+  """The attention (B, L, T, T) of all blocks; a UserError where the backbone has none."""
   if tap.attention is None:
     raise UserError(f"attribution '{kind}' needs the attention of a transformer, and this backbone has none; "
                     "'activation', 'grad_cam' and 'layer_cam' go with every backbone.")
@@ -19,11 +15,7 @@ def block_attention(tap: Tap, kind: str) -> jax.Array:
 
 
 def patch_map(tap: Tap, tokens: jax.Array) -> jax.Array:
-  """Lays one number per token (B, T), class token first, out at the patches of a tap: (B, h, w, 1).
-
-  Raises:
-    UserError: the tap has another number of pixels than there are patches.
-  """
+  """Lays one number per token (B, T), class token first, out at the patches of a tap: (B, h, w, 1)."""
   height, width = tap.activation.shape[1:3]
   patches = tokens.shape[-1] - 1
   if height * width != patches:
