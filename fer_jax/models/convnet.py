@@ -14,10 +14,7 @@ he = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # He et al., ar
 
 
 class Block(nn.Module):
-  """A part of a network that makes its layers with the network's ``ConvNet.parts``.
-
-  A block that repeats gives what it returns the name 'block', for rematerialisation.
-  """
+  """Layers made with a network's ``ConvNet.parts``; what a repeated one returns is named 'block', for ``remat``."""
 
   conv: Callable[..., nn.Module]
   norm: Callable[..., nn.Module]

@@ -11,7 +11,6 @@ import optax
 
 from fer_jax.errors import UserError, nearest
 
-SCHEDULES = ('constant', 'cosine', 'step', 'exponential', 'polynomial')
 OPTIMISERS = ('sgd', 'adam', 'adamw')
 
 
@@ -38,22 +37,17 @@ def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning
     name: 'sgd', 'adam' (weight decay is added to the gradient, as L2 regularisation and torch's Adam do) or 'adamw'
       (decoupled: Loshchilov and Hutter, arXiv 1711.05101).
     learning_rate: the peak.
-    momentum: of SGD.
-    nesterov: whether SGD's momentum is Nesterov's.
-    beta1: Adam's decay of the mean of gradients.
-    beta2: Adam's decay of the mean of squared gradients.
-    epsilon: added to Adam's denominator.
+    momentum, nesterov: of SGD.
+    beta1, beta2, epsilon: of Adam, its decays of the means of gradients and of their squares, and what is added to the
+      denominator.
     weight_decay: lambda, per unit of learning rate. Biases and normalisation parameters (all those with fewer than two
       axes) are not decayed unless a rule says so.
     schedule: with t in [0, 1] the share of training that is done, a multiple of ``learning_rate``: 'constant'; 'cosine'
       falls to ``end``; 'step' is multiplied by ``factor`` at each of ``boundaries``; 'exponential' by ``factor`` after
       each ``period``; 'polynomial' is end + (1 - end) (1 - t)^power.
     warmup: share of training during which the schedule is also multiplied by a line from 0 to 1.
-    end: last value of 'cosine' and 'polynomial'.
-    power: of 'polynomial'.
-    boundaries: of 'step', shares of training, ascending in (0, 1).
-    factor: of 'step' and 'exponential'.
-    period: of 'exponential', a share of training: 1 / epochs decays once an epoch.
+    end, power, boundaries, factor, period: of the schedules that name them; boundaries are shares of training,
+      ascending in (0, 1), and so is the period: 1 / epochs decays once an epoch.
     clip_norm: gradients of greater global norm are scaled down to this; 0 leaves them. Frozen parameters do not count.
     accumulate: so many steps' gradients are averaged into one update; the parameters rest in between.
     rules: pairs (regular expression, options) for the parameters in whose path, such as 'backbone/conv1/kernel', the
@@ -101,21 +95,22 @@ def ema_update(old: Any, new: Any, decay: float, step: int | jax.Array) -> Any:
 def _schedule(updates: int, schedule: str, peak: float, warmup: float, end: float, power: float,
               boundaries: Sequence[float], factor: float, period: float) -> optax.Schedule:
   """The learning rate as a function of the number of updates done."""
-  if schedule not in SCHEDULES:
-    raise UserError(f"unknown optimizer.schedule '{schedule}'{nearest(str(schedule), SCHEDULES)}")
+  rates = {
+      'constant': lambda: optax.constant_schedule(peak),
+      'cosine': lambda: optax.cosine_decay_schedule(peak, updates, end),
+      'step': lambda: optax.piecewise_constant_schedule(peak, {round(share * updates): factor for share in boundaries}),
+      'exponential': lambda: optax.exponential_decay(peak, max(round(period * updates), 1), factor, staircase=True),
+      'polynomial': lambda: optax.polynomial_schedule(peak, peak * end, power, updates),
+  }
+  if schedule not in rates:
+    raise UserError(f"unknown optimizer.schedule '{schedule}'{nearest(str(schedule), rates)}")
   if not 0 <= warmup < 1:
     raise UserError(f'optimizer.warmup={warmup}: it is a share of training, in [0, 1).')
   if schedule == 'step' and not (boundaries and all(0 < boundary < 1 for boundary in boundaries)):
     raise UserError(f'optimizer.boundaries={tuple(boundaries)}: a step schedule needs shares of training in (0, 1).')
   if schedule == 'exponential' and not 0 < period <= 1:
     raise UserError(f'optimizer.period={period}: it is a share of training, in (0, 1].')
-  rate = {
-      'constant': lambda: optax.constant_schedule(peak),
-      'cosine': lambda: optax.cosine_decay_schedule(peak, updates, end),
-      'step': lambda: optax.piecewise_constant_schedule(peak, {round(share * updates): factor for share in boundaries}),
-      'exponential': lambda: optax.exponential_decay(peak, max(round(period * updates), 1), factor, staircase=True),
-      'polynomial': lambda: optax.polynomial_schedule(peak, peak * end, power, updates),
-  }[schedule]()
+  rate = rates[schedule]()
   rise = optax.linear_schedule(0.0, 1.0, round(warmup * updates)) if round(warmup * updates) else lambda count: 1.0
   return lambda count: rate(count) * rise(count)
 

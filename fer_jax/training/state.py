@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 
 from fer_jax.errors import UserError
 from fer_jax.models.classifier import Classifier
@@ -38,9 +39,7 @@ class TrainState:
 def initialiser(model: Classifier, image_size: int, regions: int = 1) -> Callable[[int], dict[str, Any]]:
   """Returns the function from a seed to the parameters and batch statistics of step 0, which is compiled once.
 
-  Args:
-    image_size: side in pixels of the images it will see.
-    regions: images per face.
+  The network will see images of ``image_size`` pixels a side, ``regions`` of each face.
   """
   shape = (1, *([regions] if regions > 1 else []), image_size, image_size, 3)
   init = jax.jit(lambda key: model.init(key, jnp.zeros(shape), train=False))
@@ -53,12 +52,7 @@ def initialiser(model: Classifier, image_size: int, regions: int = 1) -> Callabl
 
 
 def initial_state(variables: dict[str, Any], optimizer: optax.GradientTransformation, averaged: bool) -> TrainState:
-  """The state before the first step.
-
-  Args:
-    variables: {'params', 'batch_stats'}.
-    averaged: whether to keep a moving average of the variables.
-  """
+  """The state before the first step from {'params', 'batch_stats'}; ``averaged`` keeps their moving average."""
   # A copy: the average and the variables are donated together, so they must not share buffers.
   ema = jax.tree.map(jnp.copy, variables) if averaged else None
   return TrainState(jnp.zeros((), jnp.int32), variables['params'], variables['batch_stats'],
@@ -71,9 +65,8 @@ def with_backbone(state: TrainState, variables: dict[str, Any]) -> TrainState:
   Raises:
     UserError: it is another backbone; the message names a parameter.
   """
-  shapes = lambda tree: {jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
-                         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-  ours, theirs = (shapes(params['backbone']) for params in (state.params, variables['params']))
+  ours, theirs = ({name: leaf.shape for name, leaf in flatten_dict(params['backbone'], sep='/').items()}
+                  for params in (state.params, variables['params']))
   if differing := sorted(ours.items() ^ theirs.items()):
     name = differing[0][0]
     raise UserError(f"config.init_from: it has another backbone: '{name}' is {ours.get(name, 'absent')} here and "

@@ -29,16 +29,12 @@ KEPT = ('label', 'landmark_source', 'landmark_heatmap', 'causal_mask', 'row', 'm
 
 
 class Context:
-  """One forward pass, as losses and attributions see it.
+  """One forward pass, as losses and attributions see it: an ``attribution.forward.Forward``.
 
   The taps are perturbation points: adding p to one moves its activation by p. One pass at p = 0 gives the outputs and,
   through ``jax.vjp``, the pull-back of any cotangent on the logits to any tap; XLA computes only what is asked for.
-
-  Attributes:
-    batch: the augmented batch; where a face has regions, taps and their gradients are the full face's.
-    outputs: the classifier's outputs.
-    batch_stats: the running statistics after this pass (unchanged in evaluation).
-    teacher: the outputs of a frozen teacher for the same faces, or None.
+  Where a face has regions, taps and their gradients are the full face's. ``batch_stats`` are the running statistics
+  after this pass, in evaluation those before it.
   """
 
   def __init__(self, model: Classifier, variables: Mapping[str, Any], images: jax.Array, batch: Batch, train: bool,
@@ -158,11 +154,11 @@ class Recipe:
   """What a step needs besides state and batch: the pure parts a config names.
 
   Attributes:
-    regions: keyword arguments of ``landmarks.regions.region_boxes``, or None where a face is one image.
+    augment, normalise, regions: keyword arguments of ``augment.augment``, ``augment.normalise`` and, None where a face
+      is one image, of ``landmarks.regions.region_boxes``.
     seed: of dropout and drawn targets, with the step.
     data_seed: of order and augmentation, likewise.
     remat: keep only what leaves the backbone's blocks for the backward pass, and compute their inside again.
-    teacher: a frozen network that losses may look at, or None; its variables are an argument of the step.
     group: rows of a batch that a loss may compare with each other, see ``data/reading/mixture.py``; 0 where nobody
       knows. Then the compiler takes every row for a neighbour of the next one and sends rows between devices.
     axis: mapped axis over devices in the mapped form of data parallelism, None under ``jax.jit``, where the batch is
@@ -189,16 +185,12 @@ class Recipe:
 
 def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], frozen: Mapping[str, Any], batch: Batch
                ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """Takes one step.
+  """Takes one step to the next state and meter; donate those before it.
 
   Args:
-    state: donate it.
-    meter: running sums of ``new_meter`` since they were last read; donate it. The host reads it only when it logs.
+    meter: running sums of ``new_meter`` since they were last read. The host reads it only when it logs.
     frozen: the teacher's variables; {} without a teacher.
     batch: a host batch (see ``data/reading/streams.py``), placed on the devices.
-
-  Returns:
-    The next state and meter.
   """
   total = functools.partial(jax.lax.psum, axis_name=recipe.axis) if recipe.axis else (lambda x: x)
   keys = augment.example_keys(recipe.data_seed, state.step, batch['row'])

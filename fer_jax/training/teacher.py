@@ -19,8 +19,7 @@ class Teacher:
 
   Attributes:
     image_size: side in pixels of what it sees, whatever the student sees.
-    normalise: its keyword arguments of ``augment.normalise``.
-    regions: its keyword arguments of ``regions.region_boxes``, or None.
+    normalise, regions: its keyword arguments of ``augment.normalise`` and of ``regions.region_boxes``, or None.
     columns: which of its logits belong to the student's classes, in the student's order.
     view: 'clean', the faces as they are; or 'student', augmented by the same flip, crop, colours as the student's.
   """

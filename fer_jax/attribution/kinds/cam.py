@@ -10,9 +10,6 @@ def cam(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """The terms W_c A_c, (B, h, w, c), of either sign, without a backward pass; (B, K) ``cotangent`` picks the class.
 
   The tap must be the features that the head pools: the last of a CNN.
-
-  Raises:
-    UserError: the head is not pooling and one linear layer, or the tap cannot be what it pools.
   """
   if tap.class_weights is None:
     raise UserError("attribution 'cam' needs the weights of a linear head, which a function of the tap does not tell; "

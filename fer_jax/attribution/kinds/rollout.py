@@ -11,9 +11,6 @@ def rollout(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """The class token's row of A'_L ... A'_1, A'_l = A_l / 2 + I / 2 with rows of sum 1, at the patches: (B, h, w, 1).
 
   Non-negative; the same for every class and every tap of the right size.
-
-  Raises:
-    UserError: the backbone has no attention, or the tap is not one of its patches.
   """
   attention = block_attention(tap, 'rollout')
   mixed = (attention + jnp.eye(attention.shape[-1], dtype=attention.dtype)) / 2

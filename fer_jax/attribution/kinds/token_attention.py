@@ -10,8 +10,5 @@ def token_attention(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """The class token's rows, mean over heads and sum over blocks, at the patches: (B, h, w, 1).
 
   Non-negative; the same for every class and every tap of the right size. TS-CAM multiplies it with the class's map.
-
-  Raises:
-    UserError: the backbone has no attention, or the tap is not one of its patches.
   """
   return patch_map(tap, block_attention(tap, 'token_attention')[:, :, 0].sum(axis=1))

@@ -73,7 +73,7 @@ def make_record(listed: Listed, *, expressions: Sequence[str | None], align_size
   if listed.landmarks is not None:
     landmarks, source, score = np.asarray(listed.landmarks, np.float32) - corner, 'released', 0.0
   else:
-    _, landmarks, source, score = detect.detector(landmark_model)(stored)
+    landmarks, source, score = detect.detector(landmark_model)(stored)
   if align_size:
     points = listed.points
     if points is None and source != 'image_box':

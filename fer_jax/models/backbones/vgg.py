@@ -5,24 +5,14 @@ A state dict maps to parameter names by one rule: '.' before a number becomes '_
 head's). Simonyan and Zisserman, arXiv 1409.1556.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
-from fer_jax.models.convnet import ConvNet, he
+from fer_jax.models.convnet import ConvNet
 
 STAGES = (2, 2, 3, 3, 3)  # Convolutions between two poolings.
-
-
-def _stage(net: nn.Module, x: jax.Array, width: int, layers: range, norm: Callable[..., nn.Module]) -> jax.Array:
-  """Convolutions of ``net``, named for their positions ``layers`` in torchvision's list, each with its ReLU."""
-  for layer in layers:
-    x = nn.Conv(width, (3, 3), padding=1, dtype=net.dtype, name=f'features_{layer}', kernel_init=he)(x)
-    x = nn.relu(norm(name=f'features_{layer + 1}')(x) if net.batch_norm else x)
-  return x
 
 
 class VGG(ConvNet):
@@ -51,15 +41,16 @@ class VGG(ConvNet):
     Raises:
       UserError: the images are too small, or not of the size that the fully connected layers take.
     """
-    _, norm, taps, tap = self.parts(train)
+    conv, norm, taps, tap = self.parts(train)
     x = images.astype(self.dtype)
     at = 0  # Position in torchvision's ``features``, which counts ReLU and pooling as well.
     for i, convs in enumerate(STAGES):
-      step = 3 if self.batch_norm else 2
-      layers = range(at, at + convs * step, step)
-      at += convs * step + 1
-      x = checkpoint_name(_stage(self, x, self.width * min(2**i, 8), layers, norm), 'block')
-      x = tap(f'stage{i}' if i else 'stem', x)
+      for _ in range(convs):
+        x = conv(self.width * min(2**i, 8), (3, 3), padding=1, use_bias=True, name=f'features_{at}')(x)
+        x = nn.relu(norm(name=f'features_{at + 1}')(x) if self.batch_norm else x)
+        at += 3 if self.batch_norm else 2
+      at += 1
+      x = tap(f'stage{i}' if i else 'stem', checkpoint_name(x, 'block'))
       if i < 4 or self.last_pool or self.fully_connected:
         x = nn.max_pool(x, (2, 2), (2, 2))
     sides = f'images of {images.shape[1]} x {images.shape[2]} pixels'
