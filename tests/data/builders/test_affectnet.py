@@ -4,6 +4,7 @@ import functools
 import io
 import math
 import pathlib
+import re
 import sys
 
 import hypothesis
@@ -194,7 +195,7 @@ def test_any_text_is_either_a_blank_line_or_told(fields):
   text = ','.join(fields)
   split = split_of(text)
   assert len(split.faces) + len(split.problems) + len(split.missing) == 1 + sum(
-      bool(part.strip()) for part in text.split('\n'))
+      bool(part.strip()) for part in re.split('\r\n|\r|\n', text))
   assert all('line ' in problem for problem in split.problems)
 
 
