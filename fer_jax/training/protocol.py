@@ -37,8 +37,7 @@ class Protocol:
 
 
 def describe(protocol: Protocol, record: Mapping[str, Any], faces: Split, split: str) -> dict[str, Any]:
-  """What a number measured on a split of the run's data set rests on, and whether it is leaky (``reports.words``).
-  """
+  """What a number measured on a split of the run's data set rests on, and whether it is leaky."""
   data = protocol.data
   seen = split in data.train.split('+')
   # With a batch mean, logits depend on which images share a batch, and files are sorted by class more often than not.
