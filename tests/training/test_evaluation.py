@@ -12,7 +12,7 @@ from fer_jax.data import face
 from fer_jax.errors import UserError
 from fer_jax.landmarks.action_units import action_unit_map
 from fer_jax.metrics import alignment
-from fer_jax.metrics.intervals import wilson
+from fer_jax.metrics.intervals import mean_rate, wilson
 from fer_jax.reports.page import write_report
 from fer_jax.reports.table import print_evaluation
 from fer_jax.runtime import cluster, storage
@@ -264,9 +264,11 @@ def lists(tmp_path):
 def rates(result, rows):
   """Rates of rows of class 0 and 1, from the saved predictions."""
   label, hits = np.array(rows) % 7, result['hits'][rows]
-  recalls = [hits[label == k].mean() for k in (0, 1) if (label == k).any()]
-  return {'count': len(rows), 'accuracy': pytest.approx(hits.mean()), 'mean_class_accuracy':
-          pytest.approx(np.mean(recalls)), 'accuracy_interval': pytest.approx(wilson(int(hits.sum()), len(rows)))}
+  classes = [hits[label == k] for k in (0, 1) if (label == k).any()]
+  return {'count': len(rows), 'accuracy': pytest.approx(hits.mean()),
+          'accuracy_interval': pytest.approx(wilson(int(hits.sum()), len(rows))),
+          'mean_class_accuracy': pytest.approx(np.mean([each.mean() for each in classes])),
+          'mean_class_interval': pytest.approx(mean_rate(*np.array([(each.sum(), each.size) for each in classes]).T))}
 
 
 def test_subsets_are_scored_from_saved_predictions_without_another_look(splits, lists, tmp_path, monkeypatch, capsys):
@@ -280,7 +282,7 @@ def test_subsets_are_scored_from_saved_predictions_without_another_look(splits, 
   hits = {'hits': prediction == label}
 
   with monkeypatch.context() as patch:
-    patch.setattr(evaluation, 'make_evaluator', None)  # The model must not run.
+    patch.setattr(setup, 'make_evaluator', None)  # The model must not run.
     result = evaluation.evaluate_run(workdir, subset_lists=lists, duplicates=True)
     assert 'no further evaluation of test' in capsys.readouterr().out
     assert evaluation.evaluate_run(workdir, duplicates=True) == result  # What is there stays.
