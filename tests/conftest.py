@@ -1,6 +1,7 @@
 """What all tests share: eight virtual CPU devices and no way to reach a user's own data sets."""
 
 import os
+import random
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,7 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', os.path.join(tempfile.gettemp
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 
 import pytest  # noqa: E402
+from tensorflow_datasets.core import constants  # noqa: E402
 
 # Minutes each: these files come first, so that no worker is left with one of them while the other has nothing to do.
 _LONG = ('test_faults', 'test_distributed', 'test_loop', 'test_ablations', 'test_ablate', 'test_faithfulness',
@@ -28,7 +30,22 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _own_data_dir(tmp_path_factory, monkeypatch):
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path_factory.getbasetemp() / 'data'))
+  folder = str(tmp_path_factory.getbasetemp() / 'data')
+  monkeypatch.setenv('TFDS_DATA_DIR', folder)
+  monkeypatch.setattr(constants, 'DATA_DIR', folder)  # TFDS reads the variable when it is imported.
+
+
+def pytest_addoption(parser):
+  parser.addoption('--seed', type=int, help='Seed of the tests that act at random moments; another one each time by default')
+
+
+@pytest.fixture
+def chance(request):
+  """A source of random numbers; what a failing test prints says how to repeat it."""
+  seed = request.config.getoption('--seed')
+  seed = random.randrange(10**6) if seed is None else seed
+  print(f"To repeat it: python -m pytest -n 0 --seed={seed} '{request.node.nodeid}'")
+  return random.Random(seed)
 
 
 @pytest.fixture

@@ -1,15 +1,31 @@
-"""Runs the commands as a user does: in processes of their own."""
+"""Runs the commands as a user does: in processes of their own.
 
+These are forked from one that has imported what commands need, which takes longer than most of them run. That a command
+starts without it is for test_install.py, test_imports.py and the launchers.
+"""
+
+import atexit
+import multiprocessing
 import os
+import runpy
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from unittest import mock
+
+from tensorflow_datasets.core import constants
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Cheap compiles, and one device unless the test asks for more.
 _FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+
+_CONTEXT = multiprocessing.get_context('forkserver')
+_CONTEXT.set_forkserver_preload(['fer_jax.analysis.ablation', 'fer_jax.analysis.cross', 'fer_jax.analysis.faithfulness',
+                                 'fer_jax.analysis.robustness', 'fer_jax.analysis.transfer', 'fer_jax.training.loop'])
 
 
 def environment(data_dir, devices=1):
@@ -18,11 +34,61 @@ def environment(data_dir, devices=1):
                        'XLA_FLAGS': f'{_FLAGS} --xla_force_host_platform_device_count={devices}'}
 
 
+class Process:
+  """A process that runs ``python -m fer_jax.<module>``; of ``subprocess.Popen`` it has what tests use."""
+
+  def __init__(self, module, arguments, cwd, variables):
+    self._files = [tempfile.NamedTemporaryFile('r') for _ in range(2)]
+    self._process = _CONTEXT.Process(target=_run, args=(module, arguments, str(cwd), variables,
+                                                        [file.name for file in self._files]))
+    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):  # Of the process that all are forked from.
+      self._process.start()
+    self.pid = self._process.pid
+
+  @property
+  def returncode(self):
+    return self._process.exitcode
+
+  def poll(self):
+    return self.returncode
+
+  def send_signal(self, number):
+    os.kill(self.pid, number)
+
+  def kill(self):
+    self.send_signal(signal.SIGKILL)
+
+  def communicate(self, timeout=None):
+    """Waits for its end; returns (stdout, stderr)."""
+    self._process.join(timeout)
+    if self.returncode is None:
+      self.kill()
+      raise subprocess.TimeoutExpired(self._process.name, timeout)
+    return self.printed()
+
+  def printed(self):
+    """What it has written so far to (stdout, stderr)."""
+    return tuple(Path(file.name).read_text() for file in self._files)
+
+
+def _run(module, arguments, cwd, variables, files):
+  for descriptor, name in enumerate(files, start=1):
+    os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), descriptor)
+  os.chdir(cwd)
+  os.environ.clear()
+  os.environ.update(variables)
+  constants.DATA_DIR = variables['TFDS_DATA_DIR']  # Read when TFDS is imported, which was before.
+  sys.path.insert(0, cwd)
+  sys.argv = [module, *arguments]
+  try:
+    runpy.run_module(f'fer_jax.{module}', run_name='__main__', alter_sys=True)
+  finally:
+    atexit._run_exitfuncs()  # As any process but a forked one does.
+
+
 def start(module, *arguments, data_dir, devices=1, cwd=ROOT):
-  """Starts ``python -m fer_jax.<module>`` with output to pipes."""
-  return subprocess.Popen([sys.executable, '-m', f'fer_jax.{module}', *arguments], cwd=cwd,
-                          env=environment(data_dir, devices), text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE)
+  """Starts ``python -m fer_jax.<module>``."""
+  return Process(module, arguments, cwd, environment(data_dir, devices))
 
 
 def call(module, *arguments, data_dir, **options):

@@ -124,11 +124,10 @@ def test_two_commands_of_which_one_is_killed_make_the_table_of_two_workers_left_
   for name in RUNS:
     assert f'--workdir={tmp_path}/peace/{name}' in (tmp_path / 'peace' / f'{name}.log').read_text().splitlines()[0]
   killed, other = work('shared'), work('shared')
-  line = ''
-  while '--workdir=' not in line:
-    line = killed.stdout.readline()
-    assert line, killed.communicate()
-  taken = Path(re.search(r'--workdir=(\S+)', line)[1])
+  while not (line := re.search(r'--workdir=(\S+)', killed.printed()[0])):
+    assert killed.poll() is None, killed.communicate()
+    time.sleep(0.01)
+  taken = Path(line[1])
   log = taken / 'metrics.jsonl'
   while not log.exists() or log.read_text().count('\n') < 5:
     assert killed.poll() is None, killed.communicate()

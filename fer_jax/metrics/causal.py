@@ -52,7 +52,8 @@ def area_under_curve(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     if not positives or not negatives or not np.isfinite(image).all():
       return np.nan
     # Mann-Whitney: the mean rank inside, less the least it could be, over the number of pixels outside.
-    return (scipy.stats.rankdata(image)[inside.ravel()].mean() - (positives + 1) / 2) / negatives
+    ranks = scipy.stats.rankdata(image).astype(np.float64)  # SciPy 1.18 keeps the type of the image, float32.
+    return (ranks[inside.ravel()].mean() - (positives + 1) / 2) / negatives
 
   return _each(area, maps, masks)
 

@@ -34,7 +34,8 @@ PREEMPTED = 75  # Exit status after SIGTERM with the state saved: the same comma
 # What is added to XLA_FLAGS, by platform and version of jaxlib, because XLA aborts on a flag it does not know. This is
 # the one place for flags that matter: what is not measured is not here. launch/README.md names some for GPU and TPU.
 # The default convolutions of the CPU are slow backwards: a ResNet-18 step takes 1.4 to 1.6 times as long.
-XLA_FLAGS = {('cpu', '0.10.2'): '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'}
+XLA_FLAGS = dict.fromkeys([('cpu', '0.10.2'), ('cpu', '0.12.0.1')],
+                          '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution')
 
 
 def start(coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None,

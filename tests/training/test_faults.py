@@ -1,32 +1,28 @@
 """A run that is killed again and again, in the middle of saving too, ends with the bits of one left in peace."""
 
 import json
-import random
 import time
 
 import jax
 import numpy as np
+import pytest
 
 from tests.processes import TINY, finish, start
 from tests.workdirs import final_state, metrics
-
-KILLS = 20
 
 # A checkpoint every other step, so that many kills fall into saving one.
 RUN = ('--config=configs/baseline.py', *TINY, '--config.epochs=60.0', '--config.checkpoint_every=0.5',
        '--config.evaluate_every=12.0', '--config.select=holdout')
 
 
-def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
+@pytest.mark.parametrize('kills', [5, pytest.param(20, marks=pytest.mark.nightly)])
+def test_kills_at_random_moments_change_no_bit(kills, chance, tmp_path):
   finish([start('train', *RUN, f'--workdir={tmp_path}/peace', data_dir=tmp_path)])
-  seed = random.randrange(10**6)
-  print(f'seed {seed}')
-  chance = random.Random(seed)
   workdir = tmp_path / 'killed'
   log = workdir / 'metrics.jsonl'
   lines = lambda: log.read_text().count('\n') if log.exists() else 0
   in_a_save = before_a_step = 0
-  for _ in range(KILLS):
+  for _ in range(kills):
     process = start('train', *RUN, f'--workdir={workdir}', data_dir=tmp_path)
     before = None
     if chance.random() < 0.8:  # Some steps further; else anywhere in the start as well.
@@ -45,7 +41,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
     in_a_save += bool([*workdir.glob('*/*.orbax-checkpoint-tmp*')])
     before_a_step += before is not None and lines() <= before
   out = finish([start('train', *RUN, f'--workdir={workdir}', data_dir=tmp_path)])[0][0]
-  print(f"{KILLS} kills, {in_a_save} of them inside a save, {before_a_step} before a step was taken; the last start "
+  print(f"{kills} kills, {in_a_save} of them inside a save, {before_a_step} before a step was taken; the last start "
         f"went on{out.split('Going on')[1].splitlines()[0]}")
   assert in_a_save > 0
   (a, one), (b, two) = final_state(tmp_path / 'peace'), final_state(workdir)

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import json
 import os
-import random
 import signal
 import time
 
@@ -162,7 +161,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, fin
     np.testing.assert_array_equal(x, y)
 
 
-def test_kill_9_at_a_random_step_and_resume_gives_the_same_bits(tmp_path):
+def test_kill_9_at_a_random_step_and_resume_gives_the_same_bits(chance, tmp_path):
   # The synthetic faces, as a user starts it: a process killed without warning, and the same command again. A student
   # has everything that a run can have: three sources and a teacher.
   def run_command(role, workdir, *more):
@@ -177,13 +176,12 @@ def test_kill_9_at_a_random_step_and_resume_gives_the_same_bits(tmp_path):
   finish(run_command('teacher', 'teacher', '--config.epochs=0.5'))
   more = (f'--config.teacher.workdir={tmp_path}/teacher', '--config.epochs=12.0', '--config.evaluate_every=100.0')
   finish(run_command('student', 'whole', *more))
-  at = random.randrange(6, 40)
-  print(f'killing after step {at}')
+  at = chance.randrange(6, 40)
   victim = run_command('student', 'killed', *more)
   log, saved = tmp_path / 'killed/metrics.jsonl', tmp_path / 'killed/checkpoints'
   # Saving goes on in the background: there must be a checkpoint to go on from.
   while not (log.exists() and len(log.read_text().splitlines()) >= at and [*saved.glob('*[0-9]')]):
-    assert victim.poll() is None, victim.stderr.read()
+    assert victim.poll() is None, victim.communicate()
     time.sleep(0.01)
   victim.kill()
   victim.communicate()
