@@ -98,6 +98,8 @@ def augment(batch: Batch, keys: jax.Array, *, image_size: int, regions: Mapping[
   batch, boxes = _resample({**batch, 'image': image}, matrices, image_size, regions, uniform)
   image = batch['image']
   if noise:
+    # Compiled for itself: in one kernel with the resampling, the number of regions would decide how XLA rounds the sum.
+    image = jax.lax.optimization_barrier(image)
     image = jax.vmap(lambda *one: _add_noise(*one, noise, noise_probability))(image, drawn, keys)
   if erasing:
     image = jax.vmap(lambda *one: _erase(*one, erasing, erasing_area, erasing_ratio, erasing_fill)
