@@ -1,5 +1,6 @@
 """What all tests share: eight virtual CPU devices and no way to reach a user's own data sets."""
 
+import gc
 import os
 import random
 import shutil
@@ -35,8 +36,13 @@ def _own_data_dir(tmp_path_factory, monkeypatch):
   monkeypatch.setattr(constants, 'DATA_DIR', folder)  # TFDS reads the variable when it is imported.
 
 
+def pytest_collection_finish():
+  gc.freeze()  # Tracing makes many objects, and looking through all of them again and again takes a tenth of the time.
+  gc.set_threshold(50_000, 20, 20)
+
+
 def pytest_addoption(parser):
-  parser.addoption('--seed', type=int, help='Seed of the tests that act at random moments; another one each time by default')
+  parser.addoption('--seed', type=int, help='Of tests that act at random moments; drawn anew by default.')
 
 
 @pytest.fixture

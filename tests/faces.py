@@ -59,11 +59,14 @@ def shrink(made: ConfigDict, **changes) -> ConfigDict:
   return made
 
 
-def teacher(config):
-  """A teacher of the config's own form, at its initial parameters."""
+def teacher(config, traced=False):
+  """A teacher of the config's own form at its initial parameters, or their shapes; None where no loss wants one."""
+  if not any(term.loss == 'distillation' for term in config.losses.values()):
+    return None
   system = setup.make_system(config, CLASSES, 20)
   record = {'classes': list(CLASSES), 'commit': 'none', 'steps': 20}
-  return setup.Trained(Path('teacher'), setup.make_protocol(config), record, system, system.initial().variables(), 0)
+  state = jax.eval_shape(system.initial) if traced else system.initial()
+  return setup.Trained(Path('teacher'), setup.make_protocol(config), record, system, state.variables(), 0)
 
 
 def parts(config, data):
@@ -77,15 +80,16 @@ def parts(config, data):
 
 def assert_traces(config):
   """The step can be traced, which takes a tenth of compiling it, and returns a state of the same form."""
-  system = setup.make_system(config, CLASSES, 20)
+  taught = teacher(config, traced=True)
+  system = setup.make_system(config, CLASSES, 20, taught)
   batch = next(streams.training_batches(parts(config, source(maps=config.data.maps.to_dict())), seed=0,
                                        batch_size=config.batch_size, threads=0))
   like = jax.eval_shape(system.initial)
   state, meter = jax.eval_shape(functools.partial(step.train_step, system.recipe), like,
-                                step.new_meter(system.recipe.terms), {}, batch)
+                                step.new_meter(system.recipe.terms), taught.variables if taught else {}, batch)
   forms = lambda tree: [(path, leaf.shape, leaf.dtype) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
   assert forms(state) == forms(like)
-  assert set(meter) > {f'loss/{term}' for term in config.losses}
+  assert meter.keys() > {f'loss/{name}' for name, term in config.losses.items() if term.weight}
 
 
 def steps(config, count=5, devices=1, data=None, system=None, start=None, frozen=None):

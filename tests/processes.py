@@ -25,7 +25,8 @@ _FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes
 
 _CONTEXT = multiprocessing.get_context('forkserver')
 _CONTEXT.set_forkserver_preload(['fer_jax.analysis.ablation', 'fer_jax.analysis.cross', 'fer_jax.analysis.faithfulness',
-                                 'fer_jax.analysis.robustness', 'fer_jax.analysis.transfer', 'fer_jax.training.loop'])
+                                 'fer_jax.analysis.robustness', 'fer_jax.analysis.transfer', 'fer_jax.training.loop',
+                                 'matplotlib.figure', 'matplotlib.backends.backend_agg'])
 
 
 def environment(data_dir, devices=1):
@@ -35,11 +36,11 @@ def environment(data_dir, devices=1):
 
 
 class Process:
-  """A process that runs ``python -m fer_jax.<module>``; of ``subprocess.Popen`` it has what tests use."""
+  """A process that calls a function; of ``subprocess.Popen`` it has what tests use."""
 
-  def __init__(self, module, arguments, cwd, variables):
+  def __init__(self, function, *arguments, cwd=ROOT, **variables):
     self._files = [tempfile.NamedTemporaryFile('r') for _ in range(2)]
-    self._process = _CONTEXT.Process(target=_run, args=(module, arguments, str(cwd), variables,
+    self._process = _CONTEXT.Process(target=_run, args=(function, arguments, str(cwd), environment(**variables),
                                                         [file.name for file in self._files]))
     with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):  # Of the process that all are forked from.
       self._process.start()
@@ -71,7 +72,7 @@ class Process:
     return tuple(Path(file.name).read_text() for file in self._files)
 
 
-def _run(module, arguments, cwd, variables, files):
+def _run(function, arguments, cwd, variables, files):
   for descriptor, name in enumerate(files, start=1):
     os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), descriptor)
   os.chdir(cwd)
@@ -79,16 +80,21 @@ def _run(module, arguments, cwd, variables, files):
   os.environ.update(variables)
   constants.DATA_DIR = variables['TFDS_DATA_DIR']  # Read when TFDS is imported, which was before.
   sys.path.insert(0, cwd)
-  sys.argv = [module, *arguments]
   try:
-    runpy.run_module(f'fer_jax.{module}', run_name='__main__', alter_sys=True)
+    function(*arguments)
   finally:
     atexit._run_exitfuncs()  # As any process but a forked one does.
 
 
-def start(module, *arguments, data_dir, devices=1, cwd=ROOT):
-  """Starts ``python -m fer_jax.<module>``."""
-  return Process(module, arguments, cwd, environment(data_dir, devices))
+def command(module, *arguments):
+  """Does what ``python -m fer_jax.<module>`` does."""
+  sys.argv = [module, *arguments]
+  runpy.run_module(f'fer_jax.{module}', run_name='__main__', alter_sys=True)
+
+
+def start(module, *arguments, **options):
+  """Starts ``python -m fer_jax.<module>``; the options are those of ``environment``, and ``cwd``."""
+  return Process(command, module, *arguments, **options)
 
 
 def call(module, *arguments, data_dir, **options):

@@ -54,9 +54,9 @@ def initialiser(model: Classifier, image_size: int, regions: int = 1) -> Callabl
 def initial_state(variables: dict[str, Any], optimizer: optax.GradientTransformation, averaged: bool) -> TrainState:
   """The state before the first step from {'params', 'batch_stats'}; ``averaged`` keeps their moving average."""
   # A copy: the average and the variables are donated together, so they must not share buffers.
-  ema = jax.tree.map(jnp.copy, variables) if averaged else None
+  ema = jax.device_put(variables, may_alias=False) if averaged else None
   return TrainState(jnp.zeros((), jnp.int32), variables['params'], variables['batch_stats'],
-                    optimizer.init(variables['params']), ema)
+                    jax.jit(optimizer.init)(variables['params']), ema)  # Not compiled once for every shape.
 
 
 def with_backbone(state: TrainState, variables: dict[str, Any]) -> TrainState:
@@ -73,5 +73,5 @@ def with_backbone(state: TrainState, variables: dict[str, Any]) -> TrainState:
                     f"{theirs.get(name, 'absent')} there.")
   replaced = {kind: {**getattr(state, kind), 'backbone': variables[kind]['backbone']} for kind in variables
               if 'backbone' in variables[kind]}
-  averaged = state.ema and {**state.ema, **jax.tree.map(jnp.copy, replaced)}
+  averaged = state.ema and {**state.ema, **jax.device_put(replaced, may_alias=False)}
   return state.replace(**replaced, ema=averaged)

@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -15,7 +13,7 @@ from fer_jax.runtime import cluster
 from fer_jax.training import evaluation, setup
 from fer_jax.training.workdir import read_run
 from tests import faces
-from tests.processes import ROOT, TINY, call, environment, finish, free_port, start, start_together
+from tests.processes import TINY, Process, call, finish, free_port, start, start_together
 from tests.workdirs import final_state, metrics
 
 # Steps so small that rounding, which differs with the number of devices, is not blown up by training itself; and an
@@ -100,47 +98,51 @@ def test_what_two_processes_left_goes_on_anywhere(runs, pair, stopped, processes
   assert_close(pair[0], workdir, 0 if same else 1e-4)  # On the same topology: the same bits.
 
 
-@pytest.mark.parametrize('processes', [1, 2, 3])
-def test_evaluation_counts_every_face_once(processes, tmp_path):
-  # In each process: N = 1, b - 1, b, b + 1 and 17 faces in batches of b = 6, by a network that process 0 describes.
-  script = '''
-import functools, json, sys
-from fer_jax.runtime import cluster
-from fer_jax.training import evaluation, setup
-from tests import faces
-cluster.start(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
-mesh = cluster.make_mesh()
-system = setup.make_system(faces.config(), faces.CLASSES, 4)
-variables = cluster.replicate(system.initial().variables(), mesh)
-evaluator = setup.make_evaluator(system, mesh)
-for n in (1, 5, 6, 7, 17):
-  table = evaluation.collect(evaluator, variables, faces.source(n, seed=n), 6, mesh)
-  print('table', json.dumps([table['row'].tolist(), table['label'].tolist(), table['prediction'].tolist(),
-                             table['landmarks_valid'].tolist(), table['logits'].round(3).tolist()]))
-'''
-  address = f'localhost:{free_port()}'
-  started = [subprocess.Popen([sys.executable, '-c', script, address, str(processes), str(i)], cwd=ROOT, text=True,
-                              env=environment(tmp_path, 6 // processes), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-             for i in range(processes)]
-  tables = [[json.loads(line[6:]) for line in out.splitlines() if line.startswith('table')]
-            for out, _ in finish(started)]
-  assert all(theirs == tables[0] for theirs in tables)  # Every process knows the same.
-  # As this process counts, with its eight devices and all faces in one batch.
-  system, mesh = setup.make_system(faces.config(), faces.CLASSES, 4), cluster.make_mesh()
+COUNTS = (1, 5, 6, 7, 17)  # 1, b - 1, b, b + 1 and more, in batches of b = 6.
+
+
+def collected(mesh, batch_size):
+  """What an evaluation finds of so many faces in batches of so many."""
+  system = setup.make_system(faces.config(), faces.CLASSES, 4)
   variables = cluster.replicate(system.initial().variables(), mesh)
-  for n, (row, label, prediction, valid, logits) in zip((1, 5, 6, 7, 17), tables[0], strict=True):
-    expected = evaluation.collect(setup.make_evaluator(system, mesh), variables, faces.source(n, seed=n), 24, mesh)
-    assert row == list(range(n)) and label == faces.source(n, seed=n).labels.tolist()
-    assert prediction == expected['prediction'].tolist() and valid == expected['landmarks_valid'].tolist()
-    np.testing.assert_allclose(logits, expected['logits'], atol=2e-3)
+  evaluator = setup.make_evaluator(system, mesh)
+  for n in COUNTS:
+    yield evaluation.collect(evaluator, variables, faces.source(n, seed=n), batch_size, mesh)
+
+
+def print_collected(*address):
+  cluster.start(*address)
+  for table in collected(cluster.make_mesh(), 6):
+    print('table', json.dumps([table[name].tolist() for name in TOLD]))
+
+
+TOLD = ('row', 'label', 'prediction', 'landmarks_valid', 'logits')
+
+
+def test_evaluation_counts_every_face_once(tmp_path):
+  # One process of eight devices, with all faces in one batch; one of six; and three of two.
+  at_once = [*collected(cluster.make_mesh(), 24)]
+  address = f'localhost:{free_port()}'
+  started = [Process(print_collected, address, 3, i, data_dir=tmp_path, devices=2) for i in range(3)]
+  printed = [[json.loads(line[6:]) for line in out.splitlines() if line.startswith('table')]
+             for out, _ in finish(started)]
+  assert printed[0] == printed[1] == printed[2]  # Every process knows the same.
+  by_three = [dict(zip(TOLD, map(np.array, table), strict=True)) for table in printed[0]]
+  for found in ([*collected(cluster.make_mesh(jax.devices()[:6]), 6)], by_three):
+    for n, table, expected in zip(COUNTS, found, at_once, strict=True):
+      assert table['row'].tolist() == list(range(n))
+      assert table['label'].tolist() == faces.source(n, seed=n).labels.tolist()
+      for name in ('prediction', 'landmarks_valid'):
+        np.testing.assert_array_equal(table[name], expected[name])
+      np.testing.assert_allclose(table['logits'], expected['logits'], atol=2e-3)
 
 
 def test_a_process_that_does_not_come_is_named(runs, whole):
   address = f'localhost:{free_port()}'
   common = (*GENTLE, f'--workdir={runs}/missing', f'--coordinator_address={address}', '--num_processes=3',
-            '--start_timeout=15')
+            '--start_timeout=5')
   for _, err in finish([start('train', *common, f'--process_id={i}', data_dir=runs) for i in (0, 2)], status=2):
-    assert err.startswith(f'error: start-up: after 15 s process 1 of 3 is missing at {address}.')
+    assert err.startswith(f'error: start-up: after 5 s process 1 of 3 is missing at {address}.')
   assert not (runs / 'missing').exists()
 
 

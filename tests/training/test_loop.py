@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import time
 
 import jax
 import numpy as np
@@ -18,7 +17,6 @@ from fer_jax.training import checkpoint, evaluation, loop, metrics_log, setup, s
 from fer_jax.training.data import Data
 from fer_jax.training.workdir import open_workdir, read_run
 from tests import faces
-from tests.processes import TINY, start
 from tests.workdirs import final_state
 
 
@@ -157,37 +155,6 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, fin
   loop.train(config, small_disk / 'pal')
   (a, one), (b, two) = final_state(finished[0]), final_state(small_disk / 'pal')
   assert a == b == 16
-  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-    np.testing.assert_array_equal(x, y)
-
-
-def test_kill_9_at_a_random_step_and_resume_gives_the_same_bits(chance, tmp_path):
-  # The synthetic faces, as a user starts it: a process killed without warning, and the same command again. A student
-  # has everything that a run can have: three sources and a teacher.
-  def run_command(role, workdir, *more):
-    command = ['train', f'--config=configs/deepfever.py:{role}', f'--workdir={tmp_path / workdir}', *TINY, *more]
-    return start(*command, data_dir=tmp_path)
-
-  def finish(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
-
-  finish(run_command('teacher', 'teacher', '--config.epochs=0.5'))
-  more = (f'--config.teacher.workdir={tmp_path}/teacher', '--config.epochs=12.0', '--config.evaluate_every=100.0')
-  finish(run_command('student', 'whole', *more))
-  at = chance.randrange(6, 40)
-  victim = run_command('student', 'killed', *more)
-  log, saved = tmp_path / 'killed/metrics.jsonl', tmp_path / 'killed/checkpoints'
-  # Saving goes on in the background: there must be a checkpoint to go on from.
-  while not (log.exists() and len(log.read_text().splitlines()) >= at and [*saved.glob('*[0-9]')]):
-    assert victim.poll() is None, victim.communicate()
-    time.sleep(0.01)
-  victim.kill()
-  victim.communicate()
-  assert 'from step' in finish(run_command('student', 'killed', *more))
-  (a, one), (b, two) = (final_state(tmp_path / name) for name in ('whole', 'killed'))
-  assert a == b == 48
   for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
     np.testing.assert_array_equal(x, y)
 
