@@ -101,7 +101,10 @@ def test_status_is_that_of_the_first_failure(ending, status, ended, fake, tmp_pa
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize('requeue', [(), ('--requeue',)])
 def test_a_signal_reaches_all_and_ends_it(number, requeue, fake, tmp_path):
+  # Tests that a shell runs in the background ignore Ctrl-C, and so does what they start, unless it is handled here.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
   process = start('local.sh', *fake('--processes=2', *requeue), FOLDER=str(tmp_path), ENDINGS='wait,wait')
+  signal.signal(signal.SIGINT, before)
   assert process.stdout.readline() and process.stdout.readline()  # Both have their handlers now.
   process.send_signal(number)
   process.communicate(timeout=30)
