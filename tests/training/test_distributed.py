@@ -30,8 +30,11 @@ def assert_close(one, two, tolerance):
       np.testing.assert_allclose(a[name], b[name], rtol=tolerance, atol=tolerance, err_msg=f'{name} {a}')
   (step, one), (other, two) = final_state(one), final_state(two)
   assert step == other == 24
-  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-    np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+  # Rounding alone came to 7e-7, and to 1e-5 in the momentum. But a gradient jumps where the input of one ReLU is nearly
+  # 0 and rounding decides its sign: in step 23 by 6e-4 (6 of 96 continued runs). A lost momentum or a wrong row: > 0.1.
+  for part, bound in (('params', 0.1), ('batch_stats', 0.1), ('ema', 0.1), ('opt_state', 20)):
+    for x, y in zip(*(jax.tree.leaves(getattr(state, part)) for state in (one, two)), strict=True):
+      np.testing.assert_allclose(x, y, rtol=bound * tolerance, atol=bound * tolerance, err_msg=part)
 
 
 @pytest.fixture(scope='module')
