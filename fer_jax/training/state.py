@@ -73,5 +73,5 @@ def with_backbone(state: TrainState, variables: dict[str, Any]) -> TrainState:
                     f"{theirs.get(name, 'absent')} there.")
   replaced = {kind: {**getattr(state, kind), 'backbone': variables[kind]['backbone']} for kind in variables
               if 'backbone' in variables[kind]}
-  averaged = state.ema and {**state.ema, **jax.device_put(replaced, may_alias=False)}
+  averaged = state.ema and {**state.ema, **jax.tree.map(jnp.copy, replaced)}  # Of arrays of the host, too.
   return state.replace(**replaced, ema=averaged)

@@ -287,9 +287,9 @@ def test_beam_leaves_out_what_the_pool_leaves_out(strict, source, tmp_path, monk
 
 def test_beam_and_the_pool_give_the_same_records(tmp_path, monkeypatch):
   pytest.importorskip('apache_beam', reason='needs Apache Beam')
-  monkeypatch.setattr(pool, 'PART', 256)
+  monkeypatch.setattr(pool, 'PART', 64)
   from fer_jax.data.builders.synthetic_faces import synthetic_faces_dataset_builder as synthetic
-  config = synthetic.SyntheticFacesConfig(name='two_thousand', train=1_800, valid=100, test=100, image_size=16)
+  config = synthetic.SyntheticFacesConfig(name='six_hundred', train=500, valid=50, test=50, image_size=16)
   here, there = (synthetic.Builder(data_dir=tmp_path / name, config=config, file_format='array_record')
                  for name in ('pool', 'beam'))
   preparation.prepare(here)
