@@ -93,7 +93,7 @@ def test_a_teacher_a_student_its_features_and_their_transfer(tmp_path, monkeypat
 
   def train(role, *more):
     return run('train', f'--config=configs/deepfever.py:{role}', f'--workdir={tmp_path / role}', *TINY,
-               '--config.epochs=0.25', *more)
+               '--config.epochs=0.25', '--config.sources.triplets.count=500', *more)
 
   rng, classes = np.random.default_rng(0), ('anger', 'happiness', 'surprise')
   for split, count in (('train', 4), ('test', 3)):

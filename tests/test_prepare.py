@@ -3,21 +3,17 @@
 import importlib.util
 import io
 import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from fer_jax import prepare, registry
+from fer_jax import registry
 from fer_jax.data import face
 from fer_jax.data.preparing import preparation
-
-ROOT = pathlib.Path(prepare.__file__).resolve().parents[1]
+from tests.processes import call, start
 
 needs_dlib = pytest.mark.skipif(not importlib.util.find_spec('dlib'), reason='landmarks need dlib')
 
@@ -38,49 +34,37 @@ def make_source(path, faces=3, hurt=False):
   return str(path)
 
 
-def run_command(*arguments, **options):
-  command = [sys.executable, '-m', 'fer_jax.prepare', *arguments]
-  return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
 @needs_dlib
 def test_killed_preparation_leaves_no_data_and_the_next_one_is_clean(tmp_path):
   make_source(tmp_path / 'source', faces=300)
   folder = tmp_path / 'data' / 'ferplus' / 'majority'
-  process = run_command('--dataset=ferplus', f'--source={tmp_path / "source"}', f'--data_dir={tmp_path / "data"}',
-                        '--workers=0', '--nocheck_counts')
+  arguments = ('prepare', '--dataset=ferplus', '--workers=0', '--nocheck_counts')
+  process = start(*arguments, f'--source={tmp_path / "source"}', data_dir=tmp_path / 'data')
   while process.poll() is None and not list(folder.glob('incomplete.*')):
     time.sleep(0.05)
   time.sleep(0.5)
-  process.send_signal(signal.SIGKILL)
+  process.kill()
   process.communicate()
   assert process.returncode == -signal.SIGKILL, 'it ended before it could be killed'
   assert sorted(p.name.partition('.')[0] for p in folder.iterdir()) == ['incomplete', 'parts']
   make_source(tmp_path / 'small')
-  again = run_command('--dataset=ferplus', f'--source={tmp_path / "small"}', f'--data_dir={tmp_path / "data"}',
-                      '--workers=0', '--nocheck_counts')
-  out, err = again.communicate(timeout=120)
-  assert again.returncode == 0 and 'faces                          3         3         3' in out, err
+  status, out, err = call(*arguments, f'--source={tmp_path / "small"}', data_dir=tmp_path / 'data')
+  assert status == 0 and 'faces                          3         3         3' in out, err
   assert os.listdir(folder) == ['1.0.0']
-
-
-def finished(*arguments):
-  process = run_command(*arguments)
-  out, err = process.communicate(timeout=120)
-  return process.returncode, out, err
 
 
 def test_command_line(tmp_path):
   data = f'--data_dir={tmp_path / "data"}'
-  status, _, err = finished('--dataset=ferplus', f'--source={tmp_path / "none.zip"}', data)
+  run = lambda *arguments: call('prepare', *arguments, data, data_dir=tmp_path)
+  status, _, err = run('--dataset=ferplus', f'--source={tmp_path / "none.zip"}')
   assert status == 2 and 'Traceback' not in err
   assert f'error: --source: {tmp_path / "none.zip"} does not exist' in err
-  assert '--[no]strict' in finished('--help')[1]
-  status, out, _ = finished('--dataset=synthetic_faces', '--variant=tiny', data)
+  assert '--[no]strict' in run('--help')[1]
+  status, out, _ = run('--dataset=synthetic_faces', '--variant=tiny')
   assert status == 0 and 'faces                         64        32        32' in out
-  status, again, _ = finished('--dataset=synthetic_faces', '--variant=tiny', data)
+  status, again, _ = run('--dataset=synthetic_faces', '--variant=tiny')
   assert status == 0 and again == f'Already prepared; remove the folder to prepare it again.\n{out}'
-  status, _, err = finished('--dataset=synthetic_faces', '--align=similarity', data)
+  status, _, err = run('--dataset=synthetic_faces', '--align=similarity')
   assert status == 2 and 'the faces of synthetic_faces are not to be aligned' in err
 
 
@@ -104,7 +88,7 @@ def test_the_largest_class_is_what_the_papers_say():
   assert round(100 * share('rafdb', 'aligned'), 2) == 38.62 and round(100 * share('ferplus', 'majority'), 2) == 34.52
 
 
-def test_describing_needs_no_source():
-  status, out, _ = finished('--describe=ferplus')
+def test_describing_needs_no_source(tmp_path):
+  status, out, _ = call('prepare', '--describe=ferplus', data_dir=tmp_path)
   assert status == 0 and 'MIT' in out and 'FER2013Train/label.csv' in out and '0 neutral, 1 happiness' in out
   assert 'train of majority: 25,045 faces (8733 7284 3136 3022 2098 116 536 120)' in out

@@ -48,7 +48,8 @@ def test_equals_a_loop(seed, blocks, scale):
   values = np.asarray(loss(embedding, types))
   assert values.shape == (18,) and (values >= 0).all()
   for row, value in by_hand(embedding, types).items():
-    np.testing.assert_allclose(values[row], value, rtol=1e-5, atol=1e-6)
+    # A difference of squared distances of up to 50: float32 holds them to 4e-6.
+    np.testing.assert_allclose(values[row], value, rtol=1e-5, atol=1e-5)
 
 
 def test_equals_a_loop_under_jit_up_to_the_last_row():

@@ -49,7 +49,7 @@ def finished(tmp_path_factory):
     _patch(patch)
     for name in ('train_step', 'evaluation_step'):
       patch.setattr(step, name, counted(name, getattr(step, name)))
-    result = loop.train(faces.config(epochs=2.0), workdir, ['--config.epochs=2.0'])
+    result = loop.train(faces.config(epochs=2.0), workdir, ['--config.epochs=2.0'], profile=range(2, 4))
   return workdir, result
 
 
@@ -128,12 +128,11 @@ def test_sigterm_before_the_first_step_and_after_the_last(finished, tmp_path, mo
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_a_trace_of_some_steps(tmp_path, capsys):
-  config = faces.config(epochs=1.0)
-  loop.train(config, tmp_path / 'a', profile=range(2, 4))
-  assert [*(tmp_path / 'a/profile').rglob('*.xplane.pb')] and f'Trace: {tmp_path}/a/profile' in capsys.readouterr().out
-  loop.train(config, tmp_path / 'b', profile=range(6, 100))  # Training ends first.
-  assert [*(tmp_path / 'b/profile').rglob('*.xplane.pb')]
+def test_a_trace_of_some_steps(finished, tmp_path, capsys):
+  traces = lambda workdir: [*(workdir / 'profile').rglob('*.xplane.pb')]
+  assert traces(finished[0])
+  loop.train(faces.config(), tmp_path / 'a', profile=range(6, 100))  # Training ends first.
+  assert traces(tmp_path / 'a') and f'Trace: {tmp_path}/a/profile' in capsys.readouterr().out
 
 
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, finished, tmp_path):
