@@ -59,6 +59,20 @@ def shrink(made: ConfigDict, **changes) -> ConfigDict:
   return made
 
 
+def drawn(variables):
+  """Parameters and statistics at random from their shapes; to draw them as a model does takes seconds to compile."""
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    name = jax.tree_util.keystr(path)
+    if leaf.ndim > 1 and 'global_mean' not in name:  # Kernels, by He's rule.
+      return rng.normal(0, (2 / np.prod(leaf.shape[:-1])) ** 0.5, leaf.shape).astype(leaf.dtype)
+    low, high = (0.5, 1.5) if 'var' in name or 'scale' in name or 'alpha' in name else (-0.3, 0.3)
+    return rng.uniform(low, high, leaf.shape).astype(leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, variables)
+
+
 def teacher(config, traced=False):
   """A teacher of the config's own form at its initial parameters, or their shapes; None where no loss wants one."""
   if not any(term.loss == 'distillation' for term in config.losses.values()):

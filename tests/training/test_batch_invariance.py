@@ -65,16 +65,7 @@ def batch():
 def answers(config):
   """Returns a function from a batch to logits: the config's network with parameters and statistics at random."""
   system = setup.make_system(config, faces.CLASSES, 20)
-  rng = np.random.default_rng(0)
-
-  def drawn(path, leaf):
-    name = jax.tree_util.keystr(path)
-    if leaf.ndim > 1 and 'global_mean' not in name:  # Kernels, by He's rule.
-      return rng.normal(0, (2 / np.prod(leaf.shape[:-1])) ** 0.5, leaf.shape).astype(leaf.dtype)
-    low, high = (0.5, 1.5) if 'var' in name or 'scale' in name or 'alpha' in name else (-0.3, 0.3)
-    return rng.uniform(low, high, leaf.shape).astype(leaf.dtype)
-
-  variables = jax.tree_util.tree_map_with_path(drawn, jax.eval_shape(system.initial).variables())
+  variables = faces.drawn(jax.eval_shape(system.initial).variables())
   evaluate = jax.jit(functools.partial(step.evaluation_step, system.recipe, {}))
   return lambda batch: np.asarray(evaluate(variables, batch)['logits'], np.float32)
 
@@ -93,13 +84,18 @@ def padded(batch, held, count):
 def changes(logits, few=True):
   """{what was done: the largest change of a face's logits by it, as a share of the largest logit}.
 
-  Every size of a batch is a program to compile: without ``few``, that of five is left out.
+  Every size of a batch is a program to compile: without ``few``, those of one and of five are left out.
   """
   whole = logits(batch())
   assert np.ptp(whole, axis=0).max() > 0.03 * abs(whole).max()  # The faces are told apart.
-  found = {'order': logits(rows_of(batch(), ORDER)) - whole[ORDER], 'alone': logits(rows_of(batch(), [5])) - whole[[5]]}
-  five = logits(rows_of(batch(), np.arange(5))) if few else whole[:5]
-  found |= {'five of eight': five - whole[:5], 'padding': logits(padded(batch(), 5, 8))[:5] - five}
+  kept = np.arange(FACES)[:, None, None, None] == 5
+  others = batch() | {'image': np.where(kept, batch()['image'], 255 - batch()['image'])}
+  found = {'order': logits(rows_of(batch(), ORDER)) - whole[ORDER], 'others': logits(others)[[5]] - whole[[5]]}
+  five = whole[:5]
+  if few:
+    five = logits(rows_of(batch(), np.arange(5)))
+    found |= {'alone': logits(rows_of(batch(), [5])) - whole[[5]], 'five of eight': five - whole[:5]}
+  found |= {'padding': logits(padded(batch(), 5, 8))[:5] - five}
   return {what: abs(change).max() / abs(whole).max() for what, change in found.items()}
 
 

@@ -13,6 +13,7 @@ from fer_jax import registry
 from fer_jax.errors import UserError
 from fer_jax.losses.alignment import PRESETS
 from fer_jax.training import setup
+from fer_jax.training.state import initial_state
 from tests import faces
 
 # Every backbone, small.
@@ -96,7 +97,8 @@ def test_takes_a_step_with_every_loss_at_once(backbone, head):
   made = config(backbone, head, every_loss(backbone, head))
   teacher = faces.teacher(made)
   system = setup.make_system(made, faces.CLASSES, 20, teacher)
-  start = system.initial()
+  variables = faces.drawn(jax.eval_shape(system.initial).variables())
+  start = initial_state(jax.device_put(variables), system.recipe.optimizer, averaged=False)
   # Two: the first of a warm-up has a learning rate of 0.
   state, meter = faces.steps(made, count=2, system=system, start=start, frozen=teacher and teacher.variables)
   assert all(np.isfinite(value) for value in meter.values()) and meter['steps'] == 2
