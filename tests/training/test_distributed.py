@@ -101,6 +101,7 @@ def test_what_two_processes_left_goes_on_anywhere(runs, pair, stopped, processes
   assert_close(pair[0], workdir, 0 if same else 1e-4)  # On the same topology: the same bits.
 
 
+TOLD = ('row', 'label', 'prediction', 'landmarks_valid', 'logits')
 COUNTS = (1, 5, 6, 7, 17)  # 1, b - 1, b, b + 1 and more, in batches of b = 6.
 
 
@@ -117,9 +118,6 @@ def print_collected(*address):
   cluster.start(*address)
   for table in collected(cluster.make_mesh(), 6):
     print('table', json.dumps([table[name].tolist() for name in TOLD]))
-
-
-TOLD = ('row', 'label', 'prediction', 'landmarks_valid', 'logits')
 
 
 def test_evaluation_counts_every_face_once(tmp_path):

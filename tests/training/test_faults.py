@@ -45,8 +45,10 @@ def test_kills_at_random_moments_change_no_bit(kills, chance, tmp_path):
     process.communicate()
     in_a_save += bool([*workdir.glob('*/*.orbax-checkpoint-tmp*')])
     before_a_step += before is not None and lines() <= before
+  saved = [path.name for path in workdir.glob('checkpoints/*') if path.name.isdigit()]
   out = finish([run('killed')])[0][0]
   print(f'{kills} kills, {in_a_save} inside a save, {before_a_step} before a step was taken. The last start: {out}')
+  assert not saved or 'Going on' in out or 'nothing to do' in out
   assert in_a_save > 0 or kills < 20  # Of a few kills none may be.
   (a, one), (b, two) = final_state(tmp_path / 'peace'), final_state(workdir)
   assert a == b == 12 * kills
