@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from fer_jax.analysis import transfer
 from fer_jax.analysis.queue import Job, make_job
-from fer_jax.data.reading import splits, subsets
+from fer_jax.data.reading import splits
 from fer_jax.errors import UserError
 from fer_jax.metrics.confusion import confusion_matrix
 from fer_jax.metrics.shared import restrict, shared_classes
@@ -168,7 +168,7 @@ def _test(workdir: Path, tests: Sequence[Test], mesh: jax.sharding.Mesh
   network, mine = transfer.evaluator(trained, mesh), own_test(data)
   opened = {test: transfer.open_faces(trained, test.dataset, test.variant, test.split, test.folder) for test in tests}
   tables = {test: _outputs(trained, network, source, test, mesh) for test, source in opened.items()}
-  learned = set(_digests(dataclasses.replace(mine, split=data.train), tuple(data.classes)))
+  learned = _images(dataclasses.replace(mine, split=data.train), tuple(data.classes))
   answers = lambda test, shared: restrict(*tables[test], known, opened[test].classes, shared)
   rates = lambda label, prediction, shared: overall(confusion_matrix(label, prediction, len(shared)))
   results = {}
@@ -180,7 +180,7 @@ def _test(workdir: Path, tests: Sequence[Test], mesh: jax.sharding.Mesh
       raise UserError(f"{test.split} of {test.dataset} has no face of the classes {', '.join(shared)}.")
     stored = tables[test][0]
     others = np.bincount(stored[(stored >= 0) & (label < 0)], minlength=len(source.classes))
-    learnt = np.array([digest in learned for digest in _digests(test)]) & (label >= 0)
+    learnt = np.isin(source.images, learned) & (label >= 0)
     leaks = protocol.leaks(trained.protocol, trained.record, test.dataset, test.split, test.folder)
     # A data set's own duplicates are in everybody's numbers; those in another one make it no other.
     if learnt.any() and test != mine:
@@ -211,7 +211,6 @@ def _outputs(trained: setup.Trained, network: Any, source: splits.Split, test: T
 
 
 @functools.cache
-def _digests(split: Test, classes: tuple[str, ...] = ()) -> list[bytes]:
+def _images(split: Test, classes: tuple[str, ...] = ()) -> np.ndarray:
   """Digests of a split's images, or of those of some classes; every split is read once for all runs."""
-  return subsets.digests(splits.open_split(split.dataset, split.variant, split.split, split.folder,
-                                           classes=classes).records)
+  return splits.open_split(split.dataset, split.variant, split.split, split.folder, classes=classes).images

@@ -21,7 +21,7 @@ from fer_jax import registry
 from fer_jax.data import face
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing import preparation
-from fer_jax.data.reading.pixels import decode
+from fer_jax.data.pixels import decode
 from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 from fer_jax.landmarks.detect import detector

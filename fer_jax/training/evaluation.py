@@ -210,7 +210,7 @@ def _subset_rates(protocol: Protocol, faces: Split, label: np.ndarray, predictio
   found = {name: subsets.match(entries, faces.names, faces.labels) for name, entries in lists.items()}
   originals = None
   if protocol.data.duplicates:
-    originals = subsets.without_duplicates(faces.records, protocol.data.open(protocol.data.train).records)
+    originals = ~np.isin(faces.images, protocol.data.open(protocol.data.train).images)
   return summarise_subsets(label, prediction, len(faces.classes), found, originals)
 
 

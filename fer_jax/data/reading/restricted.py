@@ -25,15 +25,16 @@ class Restricted:
         what = f'is named {wanted.count(name)} times' if name in classes else f'is unknown{nearest(name, classes)}'
         raise UserError(f"classes {', '.join(wanted)}: '{name}' {what}")
     self._records, self._columns = records, [classes.index(name) for name in wanted]
-    self._rows = np.flatnonzero(np.isin([int(record['label']) for record in records], self._columns))
-    if not len(self._rows):
+    # Which of ``records`` are left, int (N,), in their order.
+    self.rows = np.flatnonzero(np.isin([int(record['label']) for record in records], self._columns))
+    if not len(self.rows):
       raise UserError(f"the split has no face of the classes {', '.join(wanted)}.")
 
   def __len__(self) -> int:
-    return len(self._rows)
+    return len(self.rows)
 
   def __getitem__(self, row: int) -> dict[str, Any]:
-    record = dict(self._records[int(self._rows[row])])
+    record = dict(self._records[int(self.rows[row])])
     record['label'] = self._columns.index(int(record['label']))
     for field in ('votes', 'target'):
       if field in record:

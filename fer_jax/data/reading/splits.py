@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fer_jax.data.face import LANDMARK_SOURCES, canonical
+from fer_jax.data.pixels import decode, digest, name_of, to_channels, to_size, to_square
 from fer_jax.data.preparing import preparation
+from fer_jax.data.reading import rows
 from fer_jax.data.reading.folder import Folder
-from fer_jax.data.reading.pixels import decode, name_of, to_channels, to_size, to_square
 from fer_jax.data.reading.redraw import redrawn, unit_maps
 from fer_jax.data.reading.restricted import Restricted
 from fer_jax.errors import UserError, nearest
@@ -44,6 +45,9 @@ class Split:
   cache: bool = False
   fingerprint: str = ''  # sha256 of what the split consists of; '' where nobody knows.
   digest: str = ''  # sha256 of the prepared data set with all its splits and settings; '' where there is none.
+  # Which rows of the data set it reads, in order; none where nobody knows. ``whole`` is the data set.
+  intervals: tuple[rows.Interval, ...] = ()
+  whole: rows.Whole = dataclasses.field(default_factory=rows.Whole)
   folder: str = ''  # Where the data set lies, with what its builder wrote beside the records; '' where nobody knows.
   maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # As ``redraw.redrawn`` takes them.
 
@@ -78,6 +82,21 @@ class Split:
   def labels(self) -> np.ndarray:
     """Labels in order, int32 (N,), -1 for unknown."""
     return np.array([label for _, label in self._names_and_labels], np.int32)
+
+  @functools.cached_property
+  def images(self) -> np.ndarray:
+    """The digest of every image, uint64 (N,), see ``pixels.digest``; decodes them where the data set has none."""
+    stored = self.whole.images()
+    if stored is None:
+      return np.array([digest(decode(self.records[row])) for row in range(len(self))], np.uint64)
+    read = np.concatenate([stored[one.split][one.start:one.stop] for one in self.intervals])
+    return read[self.records.rows] if isinstance(self.records, Restricted) else read
+
+  @functools.cached_property
+  def places(self) -> tuple[np.ndarray, np.ndarray]:
+    """Where every example lies in its data set, see ``rows.places``."""
+    names, at = rows.places(self.intervals)
+    return (names[self.records.rows], at[self.records.rows]) if isinstance(self.records, Restricted) else (names, at)
 
   def example(self, row: int) -> dict[str, Any]:
     """Reads and decodes example ``row``: the fields of a batch without ``mask`` and ``row``.
@@ -185,14 +204,15 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
   contents = builder.contents()
   skip = {key: tfds.decode.SkipDecoding() for key, feature in builder.info.features.items()
           if isinstance(feature, tfds.features.Image)}
-  try:
-    records = builder.as_data_source(split, decoders=skip)
-  except ValueError as e:
-    raise UserError(f"{name}: bad split '{split}': {str(e).splitlines()[0]} It has: "
-                    f"{', '.join(builder.info.splits)}.") from e
+  whole = rows.Whole(builder.info.splits, contents['splits'], builder.data_path)
+  intervals = rows.intervals(split, whole.splits)
+  if not intervals:
+    raise UserError(f"the split '{split}' of {name} is empty; it has: {whole}.")
+  # By intervals: of '[5:2]' TFDS reads what nobody meant.
+  records = builder.as_data_source('+'.join(f'{one.split}[{one.start}:{one.stop}]' for one in intervals), decoders=skip)
   fingerprint = hashlib.sha256(f'{contents["digest"]} {split}'.encode()).hexdigest()
   return _restricted(records, tuple(contents['classes']), classes, fingerprint, str(builder.data_path),
-                     options | {'digest': contents['digest']})
+                     options | {'digest': contents['digest'], 'intervals': intervals, 'whole': whole})
 
 
 def _restricted(records: Sequence[Any], classes: tuple[str, ...], wanted: Sequence[str], fingerprint: str, folder: str,

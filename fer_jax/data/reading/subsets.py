@@ -1,4 +1,4 @@
-"""Parts of a split that are scored apart: faces named by a list file, and faces the training split has no duplicate of.
+"""Parts of a split that are scored apart: faces named by a list file.
 
 A list file has one face a line: a plain file name, or one of the forms of the lists of RAN (arXiv 1905.04075;
 kaiwang960112/Challenge-condition-FER-dataset), whose numbers are a label, a number of classes and a kind of occlusion:
@@ -14,15 +14,12 @@ kaiwang960112/Challenge-condition-FER-dataset), whose numbers are a label, a num
 
 import collections
 import dataclasses
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
-from fer_jax.data.reading.pixels import decode
 from fer_jax.errors import UserError
 
 Entry = tuple[str, int | None]  # Name and label.
@@ -109,27 +106,6 @@ def match(entries: Sequence[Entry], names: Sequence[str], labels: np.ndarray) ->
     mask[row] = True
     disagreeing += label is not None and labels[row] >= 0 and label != labels[row]
   return Subset(mask, len(entries), len(entries) - len(listed), unmatched, int(disagreeing))
-
-
-def without_duplicates(test: Sequence[Mapping[str, Any]], train: Sequence[Mapping[str, Any]]) -> np.ndarray:
-  """Tells the test images that are not in the training split too, pixel for pixel. Decodes every image of both.
-
-  Args:
-    test: N records (``data/face.py``) with encoded images.
-
-  Returns:
-    bool (N,), False where the training split has a duplicate.
-  """
-  seen = set(digests(train))
-  return np.array([digest not in seen for digest in digests(test)], bool)
-
-
-def digests(records: Sequence[Mapping[str, Any]]) -> list[bytes]:
-  """sha256 of every record's decoded image with its shape: equal where two images are, pixel for pixel."""
-  def digest(image: np.ndarray) -> bytes:
-    return hashlib.sha256(f'{image.shape}'.encode() + image.tobytes()).digest()
-
-  return [digest(decode(records[row])) for row in range(len(records))]
 
 
 def _stem(name: str) -> str:

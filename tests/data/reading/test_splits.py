@@ -410,7 +410,7 @@ def test_fingerprints_tell_splits_apart_and_repeat(data_dir):
 @pytest.mark.parametrize('name, variant, split, message', [
     ('synthetic_face', '', 'train', "did you mean 'synthetic_faces'"),
     ('synthetic_faces', 'tin', 'train', "did you mean 'tiny'"),
-    ('synthetic_faces', 'tiny', 'trian', "bad split 'trian'.*It has: train, valid, test"),
+    ('synthetic_faces', 'tiny', 'trian', "bad split 'trian'.*There are: train, valid, test"),
     ('synthetic_faces', 'tiny', 'train[', 'bad split'),
     ('ferplus', 'majority', 'train',
      r'(?s)not prepared.*python -m fer_jax.prepare --dataset=ferplus --variant=majority --data_dir=\S+ --source='),

@@ -1,5 +1,6 @@
 """The pixels of a record: decoding, and bringing images to a square, a side and a number of channels."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,18 @@ def decode(record: Mapping[str, Any], field: str = 'image') -> np.ndarray:
     raise UserError(f"'{name_of(record)}': its {field} cannot be decoded; replace the file, or prepare the data set "
                     'again.')
   return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def digest(image: np.ndarray) -> np.uint64:
+  """A number that two images share where they are equal pixel for pixel; grey ones may be stored as RGB.
+
+  Args:
+    image: as ``decode`` returns it.
+  """
+  if image.ndim == 3 and (image == image[..., :1]).all():
+    image = image[..., 0]
+  hashed = hashlib.blake2b(f'{image.shape}'.encode() + image.tobytes(), digest_size=8)
+  return np.frombuffer(hashed.digest(), '<u8')[0]
 
 
 def to_square(image: np.ndarray, maps: Mapping[str, np.ndarray], landmarks: np.ndarray
