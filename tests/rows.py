@@ -20,10 +20,10 @@ def answers(seed, row):
 def result(seed, row, **protocol):
   rng = np.random.default_rng([seed, row, 1])
   label, prediction = answers(seed, row)
-  align = lambda low: {key: float(low + rng.uniform(0, 0.1)) for key in ('pearson', 'action_unit_cosine')}
+  align = lambda low: {key: float(low + rng.uniform(0, 0.1)) for key in ('pearson', 'action_unit_published_cosine')}
   return summarise({'label': label, 'prediction': prediction}, CLASSES) | {
       'alignment': {'cam': align(0.4), 'logit_sum': align(0.5), 'attention': align(0.6),
-                    'uniform': {'pearson': 0.0, 'action_unit_cosine': 0.47}},
+                    'uniform': {'pearson': 0.0, 'action_unit_published_cosine': 0.47}},
       'protocol': {'dataset': 'drawn', 'variant': 'v1', 'split': 'test', 'trained_on': 'train+valid', 'select': 'last',
                    'leaky': False, 'evaluations': 1, 'n': 60, 'K': 3, 'fingerprint': 'f', **protocol},
       'step': 5, 'name': f'priors/row{row}', 'overrides': [], 'commit': 'abc', 'hardware': 'two cores'}

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fer_jax.errors import UserError, nearest
+from fer_jax.landmarks.resizing import RESIZES, mixing
 
 # What each prior is drawn from.
 SOURCES = {
@@ -16,9 +16,6 @@ SOURCES = {
     'shuffled': 'landmark_heatmap',
 }
 PRIORS = (*SOURCES, 'centred_gaussian', 'uniform')
-
-# Forms of bilinear resizing, as PyTorch's two switches: align_corners, antialias.
-RESIZES = {'antialias': (False, True), 'plain': (False, False), 'torch_ac_aa': (True, True)}
 
 # Centre (x, y) and standard deviation of the control Gaussian in units of the image side: 60 px at (112, 130) of 224.
 GAUSSIAN = (112 / 224, 130 / 224, 60 / 224)
@@ -68,8 +65,7 @@ def resized(prior: jax.Array, size: tuple[int, int], resize: str) -> tuple[jax.A
     prior: (B, H, W) float, non-negative.
     size: (h, w) of the result.
     resize: 'antialias'; 'plain', without a low-pass filter, so that a landmark can fall between pixels; 'torch_ac_aa',
-      as the code of AU cues (arXiv 2402.00281) does it by ``align_corners`` and ``antialias`` together: then PyTorch
-      samples at s (i + 0.5) - 0.5 with s = (n_in - 1) / (n_out - 1), which is too far right and down when shrinking.
+      as the code of AU cues does it, see ``landmarks.resizing.mixing``.
 
   Returns:
     (B, h, w), between the smallest and the largest value of each prior, and ``valid`` (B,) bool: False where it is
@@ -83,24 +79,10 @@ def resized(prior: jax.Array, size: tuple[int, int], resize: str) -> tuple[jax.A
   if prior.ndim != 3 or not jnp.issubdtype(prior.dtype, jnp.floating):
     raise UserError(f'a prior is (B, H, W) of float, and this one {prior.shape} of {prior.dtype}; divide a heatmap of '
                     'uint8 by 255.')
-  y, x = (jnp.asarray(_mixing(*sides, resize), prior.dtype) for sides in zip(prior.shape[1:], size, strict=True))
+  y, x = (jnp.asarray(mixing(*sides, resize), prior.dtype) for sides in zip(prior.shape[1:], size, strict=True))
   small = jnp.einsum('bij,hi,wj->bhw', prior, y, x, precision=jax.lax.Precision.HIGHEST)
   low, high = (f(axis=(1, 2), keepdims=True) for f in (prior.min, prior.max))
   return jnp.clip(small, low, high), high[:, 0, 0] > 0
-
-
-def _mixing(n_in: int, n_out: int, resize: str) -> np.ndarray:
-  """Weights (n_out, n_in) of a resize along one axis: triangles around the sampled places, each of sum 1."""
-  # Not jax.image.scale_and_translate: it gives 0 for the places beyond the last pixel that PyTorch's form samples.
-  corners, antialias = RESIZES[resize]
-  if corners:
-    step = (n_in - 1) / (n_out - 1) if n_out > 1 else 0.0
-  else:
-    step = n_in / n_out
-  places = step * (np.arange(n_out) + 0.5) - 0.5
-  distance = np.abs(places[:, None] - np.arange(n_in))
-  weights = np.maximum(1 - distance / (max(step, 1) if antialias else 1), 0)
-  return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _gaussian(size: tuple[int, int]) -> jax.Array:

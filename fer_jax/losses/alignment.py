@@ -41,7 +41,7 @@ def alignment_loss(maps: jax.Array, prior: jax.Array, valid: jax.Array | None = 
     stats: for several channels: means and norms are taken over pixels and channels of an example ('sample'), or every
       channel is compared with the prior by itself ('channel': the mean of the channels' similarities, or for
       'zscore_sum' their sum).
-    resize: how the prior is brought to the map's size, a name in ``attribution.priors.RESIZES``.
+    resize: how the prior is brought to the map's size, a name in ``landmarks.resizing.RESIZES``.
 
   Returns:
     (B,); 0 for an example whose prior is empty or whose map is constant under 'pearson' and 'zscore_sum'.

@@ -18,16 +18,16 @@ CLASS_FREE = 'class_free'
 FACES_OF_A_CLASS = 200  # That training_mean looks at, at most.
 
 _EPSILON = 1e-8  # The paper's: the least product of norms that a cosine is divided by.
-_MEANS = ('cosine', 'pearson', 'predicted_cosine', 'contrast', 'pointing')
+_MEANS = ('cosine', 'published_cosine', 'pearson', 'predicted_cosine', 'contrast', 'pointing')
 
 
-def comparable(image: np.ndarray, size: int, attention: bool = False) -> np.ndarray:
+def comparable(image: np.ndarray, size: int, attention: bool = False, corners: bool = False) -> np.ndarray:
   """Brings a map (h, w) to the range and size at which it is compared: float64 (size, size) in [0, 1].
 
   A map of the CAM family is scaled to its own minimum 0 and maximum 1 at native size. An attention map, which is the
   channel mean of a layer, is only shifted where it has negative values, for two reasons: the paper shifts it, which
   would be idle after scaling, and its cosine is the one that the loss of AU cues raises. Zeros come of a map that is
-  not finite, or that is constant and no attention.
+  not finite, or that is constant and no attention. ``corners`` as in ``alignment.resize``.
   """
   if attention and np.isfinite(image).all():
     image = np.asarray(image, np.float64)
@@ -36,7 +36,7 @@ def comparable(image: np.ndarray, size: int, attention: bool = False) -> np.ndar
     image = image / (image.max() or 1)
   else:
     image = min_max(image)
-  resized = resize(image, (size, size))
+  resized = resize(image, (size, size), corners)
   return np.clip(resized, 0, 1, out=resized)
 
 
@@ -60,15 +60,18 @@ def measure(maps: Mapping[str, np.ndarray], unit_maps: Callable[[int], np.ndarra
   Returns:
     {name: row} for maps, constants and 'class_free', the mean of the class maps of a face, which knows the face's
     landmarks and not its class; empty where no face counts. A row, with None for what no face has:
-      action_unit_cosine: with the map of the true class, CAM-COS or ATT-COS; action_unit_cosine_by_class {class: its
-      mean}; action_unit_count: faces that count; action_unit_pearson: likewise; action_unit_contrast: the cosine less
-      the mean of the cosines with the maps of the other classes; action_unit_pointing: ``alignment.pointing`` at where
-      the map of the true class is at least half its maximum; action_unit_predicted_cosine: with the map of the
-      predicted class; action_unit_predicted_left_out: faces that count otherwise, but have no such map.
+      action_unit_published_cosine: with the map of the true class, CAM-COS or ATT-COS as the authors' code has it,
+      which enlarges attention, and it alone, with ``corners``; action_unit_cosine: the same, and all that follows, with
+      the map where the network sees it; action_unit_cosine_by_class {class: its mean}; action_unit_count: faces that
+      count; action_unit_pearson: likewise; action_unit_contrast: the cosine less the mean of the cosines with the maps
+      of the other classes; action_unit_pointing: ``alignment.pointing`` at where the map of the true class is at least
+      half its maximum; action_unit_predicted_cosine: with the map of the predicted class;
+      action_unit_predicted_left_out: faces that count otherwise, but have no such map.
     And 'class_free' of each face, float32 (N, S / 4, S / 4), rounded up; zeros where there are no landmarks.
   """
   names = [*maps, *constants, CLASS_FREE]
-  cosine = np.full((len(names), len(label), len(classes)), np.nan)
+  moved = [name for name in maps if name in attention]  # Their pictures with ``corners`` come last.
+  cosine = np.full((len(names) + len(moved), len(label), len(classes)), np.nan)
   pearson, points = np.full((2, len(names), len(label)), np.nan)
   counted, class_free = np.zeros(len(label), bool), np.zeros((len(label), 1, 1), np.float32)
   pictures = units = None
@@ -77,7 +80,7 @@ def measure(maps: Mapping[str, np.ndarray], unit_maps: Callable[[int], np.ndarra
     size = drawn.shape[-1]
     if pictures is None:
       # Made once and written over: making arrays of this size takes as long as the sums over them.
-      pictures, units = np.zeros((len(names), size**2)), np.zeros((len(classes), size**2))
+      pictures, units = np.zeros((len(cosine), size**2)), np.zeros((len(classes), size**2))
       class_free = np.zeros((len(label), *2 * [-(-size // 4)]), np.float32)
       for i, constant in enumerate(constants.values(), len(maps)):
         pictures[i] = resize(constant, (size, size)).ravel()
@@ -85,19 +88,22 @@ def measure(maps: Mapping[str, np.ndarray], unit_maps: Callable[[int], np.ndarra
     if not there.any():
       continue
     units[:] = drawn.reshape(units.shape)
-    pictures[-1] = there / (255 * there.sum()) @ units
-    class_free[row] = resize(pictures[-1].reshape(size, size), class_free.shape[1:])
+    pictures[len(names) - 1] = there / (255 * there.sum()) @ units
+    class_free[row] = resize(pictures[len(names) - 1].reshape(size, size), class_free.shape[1:])
     counted[row] = label[row] >= 0 and there[label[row]]
     if counted[row]:
       for i, (name, values) in enumerate(maps.items()):
         pictures[i] = comparable(values[row], size, name in attention).ravel()
+      for i, name in enumerate(moved, len(names)):
+        pictures[i] = comparable(maps[name][row], size, True, corners=True).ravel()
       cosines, correlations = similarities(pictures, units)
-      cosine[:, row, there], pearson[:, row] = cosines[:, there], correlations[:, label[row]]
-      points[:, row] = [pointing(picture, units[label[row]] >= 127.5) for picture in pictures]
+      cosine[:, row, there], pearson[:, row] = cosines[:, there], correlations[:len(names), label[row]]
+      points[:, row] = [pointing(picture, units[label[row]] >= 127.5) for picture in pictures[:len(names)]]
   if not counted.any():
     return {}, class_free
-  rows = [_row(*values, label[counted], prediction[counted], classes)
-          for values in zip(cosine[:, counted], pearson[:, counted], points[:, counted], strict=True)]
+  published = [cosine[len(names) + moved.index(name) if name in moved else i] for i, name in enumerate(names)]
+  rows = [_row(*(of[counted] for of in values), label[counted], prediction[counted], classes)
+          for values in zip(cosine[:len(names)], published, pearson, points, strict=True)]
   return dict(zip(names, rows, strict=True)), class_free
 
 
@@ -145,16 +151,17 @@ def evenly(count: int, most: int) -> np.ndarray:
   return np.arange(kept) * count // max(kept, 1)
 
 
-def _row(cosine: np.ndarray, pearson: np.ndarray, points: np.ndarray, label: np.ndarray, prediction: np.ndarray,
-         classes: Sequence[str]) -> dict[str, Any]:
+def _row(cosine: np.ndarray, published: np.ndarray, pearson: np.ndarray, points: np.ndarray, label: np.ndarray,
+         prediction: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
   """The row of a map from its cosines (n, K), NaN where a class has no map, and what else is known of n faces."""
-  own, predicted = (np.take_along_axis(cosine, which[:, None], axis=1)[:, 0] for which in (label, prediction))
+  own, theirs, predicted = (np.take_along_axis(values, which[:, None], axis=1)[:, 0] for values, which in (
+      (cosine, label), (published, label), (cosine, prediction)))
   others = np.isfinite(cosine).sum(axis=1) - 1
   rest = np.full(len(own), np.nan)
   np.divide(np.nansum(cosine, axis=1) - own, others, out=rest, where=others > 0)
   by_class = {key: {name: float(values[known].mean()) for k, name in enumerate(classes)
                     if (known := (label == k) & np.isfinite(values)).any()}
-              for key, values in zip(_MEANS, (own, pearson, predicted, own - rest, points), strict=True)}
+              for key, values in zip(_MEANS, (own, theirs, pearson, predicted, own - rest, points), strict=True)}
   return {**{f'action_unit_{key}': float(np.mean(list(means.values()))) if means else None
              for key, means in by_class.items()},
           'action_unit_cosine_by_class': by_class['cosine'],

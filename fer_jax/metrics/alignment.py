@@ -7,6 +7,8 @@ both, beside the constant maps of ``trivial_maps``. The pointing game looks at a
 import cv2
 import numpy as np
 
+from fer_jax.landmarks.resizing import mixing
+
 # Below this share of a map's largest magnitude, its variation is rounding noise, and the map is taken for constant.
 FLAT = 1e-6
 
@@ -14,11 +16,14 @@ FLAT = 1e-6
 _TIE = 1e-6
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(image: np.ndarray, size: tuple[int, int], corners: bool = False) -> np.ndarray:
   """Bilinear resize of one map (h, w) to ``size`` = (H, W), float64: half-pixel centres, edges repeated, not
-  antialiased.
+  antialiased; with ``corners`` the form 'torch_ac_aa' of ``landmarks.resizing.mixing``, which moves the picture.
   """
   height, width = size
+  if corners:
+    rows, columns = (mixing(*sides, 'torch_ac_aa') for sides in zip(image.shape, size, strict=True))
+    return rows @ np.asarray(image, np.float64) @ columns.T
   return cv2.resize(np.asarray(image, np.float64), (width, height), interpolation=cv2.INTER_LINEAR)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fer_jax.errors import UserError, listed
 from fer_jax.metrics.action_units import CLASS_FREE
-from fer_jax.reports.alignment import GROUPS, TRIVIAL
+from fer_jax.reports.alignment import GROUPS, PUBLISHED, TRIVIAL
 from fer_jax.reports.cost import cost
 from fer_jax.reports.differences import Difference, compare, disagreements
 from fer_jax.reports.formats import ENDS, SPREAD, Column, Line, Table, covered, interval_of, mean
@@ -198,8 +198,9 @@ def _alignments(rows: Sequence[Row]) -> list[Table]:
   notes = [f'Maps of no network stand at the bottom. {constant.capitalize()}: the same picture for every face; what is '
            'not above them says nothing about the face shown.'] if constant else []
   notes += ['Class free: drawn from the landmarks of the face, without its class.'] * (CLASS_FREE in maps)
-  if any(key == 'action_unit_cosine' for key, *_ in shown):
-    notes.append("'action units: cosine' of the map cam is CAM-COS of AU cues, that of the map attention ATT-COS.")
+  if any(key == 'action_unit_published_cosine' for key, *_ in shown):
+    notes.append(f"'action units: {PUBLISHED}' of the map cam is CAM-COS of AU cues, that of the map attention "
+                 'ATT-COS, enlarged as their code does it; the other columns have each map where the network sees it.')
   columns = (Column('map', 'l'), _ROW, _SEEDS, *_columns(shown), _MARKS)
   return [Table(_title(rows, 'alignment of attribution maps'), columns, tuple(lines), tuple(notes))]
 

@@ -23,8 +23,8 @@ from fer_jax.runtime import storage
 
 # Charts of accuracy against alignment: title, axis, map, key of its row in an evaluation's alignment.
 _MEASURES = (
-    ('ATT-COS', 'cosine with action units', 'attention', 'action_unit_cosine'),
-    ('CAM-COS', 'cosine with action units', 'cam', 'action_unit_cosine'),
+    ('ATT-COS', 'cosine with action units', 'attention', 'action_unit_published_cosine'),
+    ('CAM-COS', 'cosine with action units', 'cam', 'action_unit_published_cosine'),
     ('CAM and landmarks', 'Pearson correlation with landmarks', 'cam', 'pearson'),
     ('Sum of logits and landmarks', 'Pearson correlation with landmarks', 'logit_sum', 'pearson'),
 )

@@ -12,11 +12,14 @@ from fer_jax.reports.words import mark
 TRIVIAL = ('uniform', 'centred_gaussian', 'training_mean')
 
 
+PUBLISHED = 'cosine as published'  # CAM-COS and ATT-COS.
+
 # What maps are compared with: a title, the key of the number of faces, and columns: key, title, whether per cent.
 GROUPS = (
     ('landmarks', 'count', (('cosine', 'cosine', False), ('pearson', 'Pearson', False))),
     ('action units', 'action_unit_count', (
-        ('action_unit_cosine', 'cosine', False), ('action_unit_pearson', 'Pearson', False),
+        ('action_unit_cosine', 'cosine', False), ('action_unit_published_cosine', PUBLISHED, False),
+        ('action_unit_pearson', 'Pearson', False),
         ('action_unit_contrast', 'contrast', False), ('action_unit_predicted_cosine', 'cosine, predicted', False),
         ('action_unit_pointing', 'pointing', True))),
     ('causal mask', 'causal_count', (

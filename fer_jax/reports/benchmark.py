@@ -77,8 +77,14 @@ _COSINES = {'cam': 'CAM-COS', 'attention': 'ATT-COS'}
 
 def _measure_cosines(run: Run) -> Iterator[tuple[str, Measured]]:
   # Not 'cosine', which is that with the landmarks.
-  cosines = {_COSINES.get(name, f"cosine of '{name.replace('_', ' ')}'"): Value(row['action_unit_cosine'])
-             for name, row in (run.result.get('alignment') or {}).items() if row.get('action_unit_cosine') is not None}
+  cosines = {}
+  for name, row in (run.result.get('alignment') or {}).items():
+    key = 'action_unit_published_cosine'
+    metric = _COSINES.get(name, f"cosine of '{name.replace('_', ' ')}'")
+    if key not in row:  # Of an older file: the same but of attention, of which it is no ATT-COS.
+      key, metric = 'action_unit_cosine', metric.replace('ATT-COS', "cosine of 'attention', not enlarged as in ATT-COS")
+    if row.get(key) is not None:
+      cosines[metric] = Value(row[key])
   if cosines:
     yield '', {'accuracy': rate(run.result), **cosines}
 

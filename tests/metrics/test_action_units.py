@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from fer_jax.landmarks.action_units import CODEBOOK, action_unit_maps
 from fer_jax.metrics import action_units, alignment
+from tests.attribution.test_priors import along_one_axis
 from tests.landmarks.test_action_units import synthetic_face
 
 CLASSES = tuple(CODEBOOK)
@@ -86,6 +87,26 @@ def test_hand_checked_maps(cam, attention, expected):
   rows, _ = measure({'m': np.array([cam], float)}, drawn, [1], attention=['m'] if attention else ())
   assert rows['m']['action_unit_cosine'] == pytest.approx(expected, abs=5e-5)
   assert rows['m']['action_unit_count'] == 1 and rows['m']['action_unit_contrast'] is None  # There is no other class.
+
+
+@pytest.mark.parametrize('side, theirs, ours', [(28, 0.997, 0.971), (7, 0.847, 0.753)])
+def test_published_cosine_enlarges_attention_as_the_authors_code(side, theirs, ours):
+  # Attention that their loss has made perfect: the action-unit map, shrunk as they shrink it. It is scored as they
+  # score it, and where the network sees it.
+  def moved(image, n_out):
+    step = (len(image) - 1) / (n_out - 1)
+    for axis in (0, 1):
+      image = np.apply_along_axis(along_one_axis, axis, image, n_out, step, max(step, 1))
+    return image
+
+  label = [CLASSES.index(name) for name in SHOWN]
+  maps = np.array([moved(FACE[k].astype(float), side) for k in label])
+  rows, _ = measure({'cam': maps, 'attention': maps}, np.stack([FACE] * 6), label, attention=['attention'])
+  expected = np.mean([cosine(moved(image, 224), FACE[k].astype(float)) for image, k in zip(maps, label, strict=True)])
+  assert rows['attention']['action_unit_published_cosine'] == pytest.approx(expected) == pytest.approx(theirs, abs=1e-3)
+  assert rows['attention']['action_unit_cosine'] == pytest.approx(ours, abs=1e-3)
+  for name in ('cam', 'class_free'):
+    assert rows[name]['action_unit_published_cosine'] == rows[name]['action_unit_cosine']
 
 
 @given(hnp.arrays(np.float32, (6, 3, 3), elements=values), st.floats(0.01, 100), st.floats(-50, 50), st.booleans())

@@ -202,7 +202,8 @@ def test_cost_is_that_of_a_seed(tmp_path):
 
 def test_alignment_stands_above_maps_that_know_nothing(tmp_path):
   for seed, (cosine, pearson) in enumerate(((0.5, 0.2), (0.6, 0.3))):
-    maps = {'cam': {'pearson': pearson, 'action_unit_cosine': cosine, 'action_unit_pointing': 0.25},
+    maps = {'cam': {'pearson': pearson, 'action_unit_cosine': cosine, 'action_unit_published_cosine': cosine,
+                    'action_unit_pointing': 0.25},
             'attention': {'pearson': None, 'action_unit_cosine': 0.8}}
     make(tmp_path, 'plain', seed, alignment={**maps, **TRIVIAL})
   make(tmp_path, 'pal', alignment={'cam': {'pearson': 0.9}, **TRIVIAL})

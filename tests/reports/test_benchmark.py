@@ -184,14 +184,17 @@ def test_subsets_are_found_by_the_names_of_their_lists(tmp_path):
 
 def test_cosines_with_action_units_are_not_those_with_landmarks(tmp_path):
   write_run(tmp_path / 'run', name='au_cues', data={'dataset': 'rafdb', 'variant': 'aligned'},
-            alignment={'cam': {'cosine': 0.9, 'action_unit_cosine': 0.7}, 'uniform': {'action_unit_cosine': 0.47},
-                       'attention': {'cosine': 0.3, 'action_unit_cosine': None}})
+            alignment={'cam': {'cosine': 0.9, 'action_unit_published_cosine': 0.7},
+                       'uniform': {'action_unit_cosine': 0.47},
+                       'attention': {'cosine': 0.3, 'action_unit_cosine': 0.8}})
   (table,), _ = tables_of(tmp_path, 'rafdb_au_cues')
   cam = lines_of(table, 'CAM-COS')
   assert cam['au_cues']['ours'] == '0.700'
   assert cam['au_cues']['published'].startswith('0.70 CAM with AU [single run chosen on test')
   assert lines_of(table, "cosine of 'uniform'")['au_cues']['ours'] == '0.470'
+  # Of a file without the authors' form.
   assert lines_of(table, 'ATT-COS')['au_cues']['ours'] == ''
+  assert lines_of(table, "cosine of 'attention', not enlarged as in ATT-COS")['au_cues']['ours'] == '0.800'
   assert '[computed; ' in cam['fixed map: Gaussian, sigma 60 px']['published']
 
 
