@@ -45,7 +45,8 @@ def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning
     schedule: with t in [0, 1] the share of training that is done, a multiple of ``learning_rate``: 'constant'; 'cosine'
       falls to ``end``; 'step' is multiplied by ``factor`` at each of ``boundaries``; 'exponential' by ``factor`` after
       each ``period``; 'polynomial' is end + (1 - end) (1 - t)^power.
-    warmup: share of training during which the schedule is also multiplied by a line from 0 to 1.
+    warmup: share of training during which the schedule is also multiplied by a line that rises to 1; the first of n
+      updates has 1 / n, since one at a rate of 0 would move the statistics and no parameter.
     end, power, boundaries, factor, period: of the schedules that name them; boundaries are shares of training,
       ascending in (0, 1), and so is the period: 1 / epochs decays once an epoch.
     clip_norm: gradients of greater global norm are scaled down to this; 0 leaves them. Frozen parameters do not count.
@@ -111,8 +112,8 @@ def _schedule(updates: int, schedule: str, peak: float, warmup: float, end: floa
   if schedule == 'exponential' and not 0 < period <= 1:
     raise UserError(f'optimizer.period={period}: it is a share of training, in (0, 1].')
   rate = rates[schedule]()
-  rise = optax.linear_schedule(0.0, 1.0, round(warmup * updates)) if round(warmup * updates) else lambda count: 1.0
-  return lambda count: rate(count) * rise(count)
+  rising = max(round(warmup * updates), 1)
+  return lambda count: rate(count) * jnp.minimum((count + 1) / rising, 1.0)
 
 
 def _rules_by_path(params: Any, rules: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, _Rule]:

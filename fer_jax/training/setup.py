@@ -17,7 +17,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from fer_jax import registry
-from fer_jax.attribution import maps
+from fer_jax.attribution import maps, priors
 from fer_jax.data import augment
 from fer_jax.data.reading import mixture, streams
 from fer_jax.data.reading.splits import Split
@@ -130,6 +130,8 @@ def make_plan(config: ConfigDict, mesh: jax.sharding.Mesh) -> Plan:
   faces = parts[0].source
   if config.parallel == 'pmap':
     mixture.check_devices(parts, config.batch_size, mesh.size)
+    if any(term.get('prior') == 'shuffled' for term in config.losses.values()):
+      priors.check_devices(config.batch_size, mesh.size)
   holdout_split = data.test if config.select == 'best_on_test' else data.holdout
   holdout, test = data.open(holdout_split) if holdout_split else None, data.open(data.test)
   every = lambda epochs: max(1, round(epochs * len(faces) / config.batch_size))

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from fer_jax import registry
+from fer_jax.attribution import priors
 from fer_jax.attribution.maps import tap_map
 from fer_jax.data import augment
-from fer_jax.data.face import LANDMARK_SOURCES
 from fer_jax.errors import UserError, nearest
 from fer_jax.models.classifier import Classifier, Outputs
 from fer_jax.models.heads.linear import Linear
@@ -23,6 +23,8 @@ from fer_jax.training.state import TrainState
 from fer_jax.training.teacher import Teacher
 
 Batch = Mapping[str, jax.Array]
+
+_DRAW = 0x6472  # Sets the row numbers of the prior 'shuffled' apart from what augmentation draws by the same keys.
 
 # What an evaluation keeps of its batches.
 KEPT = ('label', 'landmark_source', 'landmark_heatmap', 'causal_mask', 'row', 'mask')
@@ -83,11 +85,6 @@ class Context:
     return jnp.matmul(cotangent, kernel.T, precision='highest')  # Accelerators would round the factors.
 
 
-def _landmarks(batch: Batch) -> jax.Array:
-  trusted = batch['landmark_source'] >= LANDMARK_SOURCES.index('detector')
-  return trusted & (batch['landmark_heatmap'].max(axis=(1, 2)) > 0)
-
-
 # Which examples a loss term speaks of: (B,) bool from a batch.
 MASKS: dict[str, Callable[[Batch], jax.Array]] = {
     'all': lambda batch: jnp.ones_like(batch['label'], bool),
@@ -95,9 +92,9 @@ MASKS: dict[str, Callable[[Batch], jax.Array]] = {
     # The first row of a triplet, which stands for all three.
     'triplets': lambda batch: batch['triplet'].reshape(-1) >= 0,
     # A detector or the data set found the landmarks; whole-image fallbacks are left out.
-    'landmarks': _landmarks,
+    'landmarks': priors.trusted,
     # And the labelled expression has action units: neutral faces carry none.
-    'action_units': lambda batch: _landmarks(batch) & (batch['action_unit_map'].max(axis=(1, 2)) > 0),
+    'action_units': lambda batch: priors.trusted(batch) & (batch['action_unit_map'].max(axis=(1, 2)) > 0),
     # Any landmarks at all, fallbacks too.
     'any_landmarks': lambda batch: batch['landmark_heatmap'].max(axis=(1, 2)) > 0,
 }
@@ -200,6 +197,7 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], f
   teacher = recipe.teacher and recipe.teacher(frozen, batch, keys, recipe.augment)
   batch = augment.augment(batch, keys, image_size=recipe.image_size, regions=recipe.regions, **recipe.augment)
   images = augment.normalise(batch['image'], **recipe.normalise)
+  batch = {**batch, 'draw': jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _DRAW)))(keys)}
   if recipe.group:
     batch = {**batch, 'triplet': batch['triplet'].reshape(-1, recipe.group)}
   # One key per shard is enough for dropout: it carries no promise about the number of devices.

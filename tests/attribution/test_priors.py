@@ -7,6 +7,7 @@ import pytest
 
 from fer_jax.attribution import priors
 from fer_jax.attribution.priors import prior_map
+from fer_jax.data.face import LANDMARK_SOURCES
 from fer_jax.errors import UserError
 
 ROWS = 4
@@ -16,7 +17,12 @@ def batch_of(height=24, width=24):
   rng = np.random.default_rng(0)
   maps = {name: jnp.asarray(rng.uniform(0.1, 0.9, (ROWS, height, width)), jnp.float32)
           for name in ('landmark_heatmap', 'action_unit_map', 'action_unit_generic_map')}
-  return {'label': jnp.zeros(ROWS, jnp.int32), **maps}
+  # The circle of 'shuffled' is rows 1, 0, 3, 2.
+  return {'label': jnp.zeros(ROWS, jnp.int32), 'landmark_source': jnp.full(ROWS, LANDMARK_SOURCES.index('exact')),
+          'draw': jnp.float32([0.5, 0.1, 0.9, 0.7]), **maps}
+
+
+NEXT = np.array([3, 0, 1, 2])
 
 
 def along_one_axis(values, n_out, step, width):
@@ -74,7 +80,7 @@ def test_priors_stay_between_their_sources_least_and_largest_value(kind, resize)
   level = jnp.float32([0.1, 0.3, 0.7, 1 / 3])
   constant = {**batch, priors.SOURCES[kind]: jnp.broadcast_to(level[:, None, None], (ROWS, 24, 24))}
   drawn, _ = prior_map(constant, kind, (7, 7), resize)
-  level = level[np.array([1, 0, 3, 2])] if kind == 'shuffled' else level
+  level = level[NEXT] if kind == 'shuffled' else level
   np.testing.assert_array_equal(drawn, np.broadcast_to(level[:, None, None], drawn.shape))
   drawn, _ = prior_map(batch, kind, (30, 5), resize)
   source = batch[priors.SOURCES[kind]]
@@ -94,9 +100,38 @@ def test_an_empty_map_is_not_valid(kind):
   batch = batch_of()
   batch[priors.SOURCES[kind]] = batch[priors.SOURCES[kind]].at[2].set(0.0)
   drawn, valid = prior_map(batch, kind, (7, 7))
-  empty = 3 if kind == 'shuffled' else 2  # The face that looks at row 2.
-  np.testing.assert_array_equal(valid, np.arange(ROWS) != empty)
-  assert (drawn[empty] == 0).all()
+  np.testing.assert_array_equal(valid, np.arange(ROWS) != 2)
+  assert (drawn[2] == 0).all()
+
+
+def test_a_shuffled_face_gets_the_landmarks_of_another_where_both_are_trusted():
+  rng, rows = np.random.default_rng(1), 24
+  found, pairs = LANDMARK_SOURCES.index('detector'), set()
+  for _ in range(40):
+    source = rng.choice([found - 1, found], rows, p=(0.3, 0.7))
+    source[:7] = found - 1  # A face alone in its block at most.
+    batch = {'label': jnp.zeros(rows), 'landmark_source': jnp.asarray(source), 'draw': jnp.asarray(rng.random(rows)),
+             'landmark_heatmap': jnp.ones((rows, 1, 1)) * jnp.arange(1, rows + 1)[:, None, None]}
+    other = np.asarray(priors.prior(batch, 'shuffled', (1, 1)))[:, 0, 0].astype(int) - 1
+    for block in np.arange(rows).reshape(-1, 8):
+      known = [row for row in block if source[row] == found]
+      if len(known) < 2:
+        assert (other[block] == -1).all()
+        continue
+      assert sorted(other[known]) == known and all(other[row] != row for row in known)
+      assert (np.delete(other[block], np.array(known) - block[0]) == -1).all()
+    pairs |= {(row, int(at)) for row, at in enumerate(other) if at >= 0}
+  assert len(pairs) == 2 * 8 * 7  # Everybody in its block is met.
+  with pytest.raises(UserError, match="needs 'draw'"):
+    priors.prior({name: value for name, value in batch.items() if name != 'draw'}, 'shuffled', (1, 1))
+
+
+def test_blocks_stay_on_a_device_of_the_mapped_form():
+  for rows, devices in ((64, 8), (12, 3), (20, 5)):
+    priors.check_devices(rows, devices)
+  for rows, devices in ((32, 8), (16, 4), (12, 6)):
+    with pytest.raises(UserError, match='choose a batch_size'):
+      priors.check_devices(rows, devices)
 
 
 @pytest.mark.parametrize('options, message', [

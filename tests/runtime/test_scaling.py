@@ -106,7 +106,7 @@ def test_loss_terms_add_numbers_and_no_collective(form, more):
     # Its path is a loop, whose gradient of the head's kernel is ready before and travels alone.
     ({'losses__pal__attribution': 'integrated_gradients'}, 1)])
 def test_rows_stay_on_their_device(change, more):
-  (found, _), (before, _) = count(make('pal', batch_size=16, **change)), counted('pal', 'jit')
+  (found, _), (before, _) = count(make('pal', batch_size=64, **change)), counted('pal', 'jit')
   assert found.keys() == {'all-reduce'} and found['all-reduce'].count == before['all-reduce'].count + more
 
 

@@ -120,7 +120,7 @@ def test_bad_losses(losses, message):
 
 
 def test_shuffled_pairs_do_not_depend_on_devices():
-  made = lambda **options: faces.config(losses__pal__prior='shuffled', batch_size=16, **options)
+  made = lambda **options: faces.config(losses__pal__prior='shuffled', batch_size=64, **options)
   one = faces.steps(made(), count=1)[0]
   eight = faces.steps(made(parallel='pmap'), count=1, devices=8)[0]
   assert difference(one.params, eight.params) < 1e-5
