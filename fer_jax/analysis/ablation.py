@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fer_jax.analysis import queue
 from fer_jax.errors import UserError, nearest
+from fer_jax.runtime import lock
 from fer_jax.training import config_files
 
 
@@ -88,13 +89,14 @@ def report(workdir: str, rows: Sequence[str], seeds: int, command: str, out: str
   from fer_jax.reports import ablation, formats
   from fer_jax.reports.ablation_page import write_page
   from fer_jax.runtime import storage
+  workdir = storage.as_path(workdir)
   found, problems = ablation.collect(workdir, rows, seeds)
   tables = ablation.make_tables(found, command)
   print(formats.deliver(tables, out))
-  with contextlib.nullcontext() if alone else queue.hold(f'{workdir}/ablation.lock', wait=True):
+  with contextlib.nullcontext() if alone else lock.hold(f'{workdir}/ablation.lock', wait=True):
     for ending in ('md', 'tex', 'csv'):
       formats.deliver(tables, f'{workdir}/ablation.{ending}')
-    page = write_page(storage.as_path(workdir), found, tables)
+    page = write_page(workdir, found, tables)
   for sentence in problems:
     print(f'note: {sentence}', file=sys.stderr)
   print(f'Written: {workdir}/ablation.md, ablation.tex, ablation.csv; report: {page}', file=sys.stderr)

@@ -5,15 +5,12 @@ Several workers may go through one queue, here and on other hosts. Nothing in th
 
 import contextlib
 import dataclasses
-import datetime
-import fcntl
 import functools
 import json
 import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +21,8 @@ from typing import TextIO
 from etils import epath
 
 from fer_jax.errors import UserError
+from fer_jax.runtime import lock as locks
+from fer_jax.runtime import paths
 
 PREEMPTED = 75  # As in cluster.py, which would load JAX.
 
@@ -42,14 +41,14 @@ class Job:
   command: tuple[str, ...]
 
   @property
-  def lock(self) -> str:
-    """The file that a worker holds while it trains: beside the workdir, which must be empty at the start."""
-    return f'{self.workdir}.lock'
+  def lock(self) -> Path:
+    """The file that a worker holds, and hands to the training."""
+    return locks.of(self.workdir)
 
 
 def make_job(workdir: str, row: str, seed: int, config: str, more: Sequence[str] = ()) -> Job:
   """The training of ``config`` with ``seed`` in WORKDIR/ROW-SEED; ``more`` are further arguments of it."""
-  home = f"{workdir.rstrip('/')}/{row}-{seed}"
+  home = f"{paths.expand(workdir).rstrip('/')}/{row}-{seed}"
   return Job(row, seed, home, (sys.executable, '-m', 'fer_jax.train', f'--config={config}', f'--config.seed={seed}',
                                f'--workdir={home}', *more))
 
@@ -57,7 +56,10 @@ def make_job(workdir: str, row: str, seed: int, config: str, more: Sequence[str]
 def finished(workdir: str) -> str | None:
   """When the run in this folder, which may be on gs://, was finished; None if it is not."""
   record = epath.Path(workdir) / 'run.json'
-  return json.loads(record.read_text()).get('finished') if record.exists() else None
+  try:
+    return json.loads(record.read_text()).get('finished') if record.exists() else None
+  except (ValueError, AttributeError) as error:  # Cut off, or no record.
+    raise UserError(f'{record} is damaged: {error}. Put it back, or remove {workdir} to train it again.') from error
 
 
 def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dry_run: bool = False) -> int:
@@ -77,10 +79,10 @@ def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dr
     An exit status: 0, PREEMPTED as soon as a training was, or 1 if some failed, here or with another worker meanwhile.
 
   Raises:
-    UserError: the file system has no locks.
+    UserError: the file system has no locks, or the record of a run is damaged.
   """
   queue, failed, pause = list(jobs), [], 0.0
-  before = {job: _read_note(job) for job in jobs} if shared else {}
+  before = {job: locks.read_note(job.lock) for job in jobs} if shared else {}
   with _Trainings(workers) as trainings:
     while trainings.running or queue and not trainings.asked:
       ended = list(trainings.ended())
@@ -95,7 +97,7 @@ def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dr
           _say(shlex.join(job.command))
         elif not shared:
           trainings.start(job)
-        elif lock := hold(job.lock):
+        elif lock := locks.hold(job.lock):
           note = lock.read().strip()
           # What another worker saw fail would fail here as well; what was killed there may do better.
           if note != before[job] and (ended := re.match(r'finished|failed: status [0-9]+', note)):
@@ -111,7 +113,7 @@ def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dr
         pause = 0.0
         continue
       if not pause and not trainings.running:
-        _say('# waiting for ' + ', '.join(f'{job.workdir} ({_read_note(job)})' for job in queue))
+        _say('# waiting for ' + ', '.join(f'{job.workdir} ({locks.read_note(job.lock)})' for job in queue))
       pause = _PAUSE if len(trainings.running) == workers else min(2 * pause or _PAUSE, _LONGEST_PAUSE)
       time.sleep(pause)
   if failed and not trainings.asked:
@@ -141,14 +143,15 @@ class _Trainings:
   def start(self, job: Job, lock: TextIO | None = None) -> None:
     """Starts a training, which has ``lock`` open while it lives."""
     if lock:
-      _write_note(lock, 'in training')
+      locks.write_note(lock, 'in training')
     if self._apart:
       _say(f'# {job.workdir}: in training, see {job.workdir}.log')
     with open(f'{job.workdir}.log', 'a') if self._apart else contextlib.nullcontext() as log:
       print(shlex.join(job.command), file=log, flush=True)
       # A group of its own: the terminal's Ctrl-C is to come through here, as SIGTERM.
+      handed = {locks.HANDED: str(lock.fileno())} if lock else {}
       process = subprocess.Popen(job.command, process_group=0, pass_fds=[lock.fileno()] if lock else [],
-                                 env=self._environment, stdout=log, stderr=log)
+                                 env=self._environment | handed, stdout=log, stderr=log)
     self.running[job] = process, lock
     if self.asked:  # Between the caller's look and now.
       process.terminate()
@@ -162,7 +165,7 @@ class _Trainings:
       if self._apart:
         _say(f'# {job.workdir}: ' + (f'{end}, see {job.workdir}.log' if end else 'finished'))
       if lock:
-        _write_note(lock, f'failed: {end}' if end else 'finished')
+        locks.write_note(lock, f'failed: {end}' if end else 'finished')
         lock.close()
       del self.running[job]
       if status == PREEMPTED:
@@ -173,46 +176,3 @@ class _Trainings:
     self.asked = True
     for process, _ in list(self.running.values()):
       process.terminate()
-
-
-def hold(path: str, wait: bool = False) -> TextIO | None:
-  """Holds a lock file until it is closed: returns it, or, without ``wait``, None where somebody else holds it.
-
-  The kernel lets go of the lock when the last process that has the file open is gone, however it ends. A training that
-  is given the descriptor (which ``filelock`` keeps to itself) therefore keeps the lock when only its worker is killed.
-
-  Raises:
-    UserError: the file cannot be written, or the file system has no locks.
-  """
-  try:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, 'a+')
-  except OSError as error:
-    raise UserError(f'cannot write {path}: {error.strerror}; choose another --workdir.') from error
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    file.seek(0)
-    return file
-  except OSError as error:
-    file.close()
-    if isinstance(error, BlockingIOError):
-      return None
-    raise UserError(f'{path} cannot be locked: {error.strerror}. Without locks two workers would train the same run: '
-                    'choose a --workdir on another file system, or train with launch/sweep and then use --collect.'
-                    ) from error
-
-
-def _read_note(job: Job) -> str:
-  """What the last worker who held a job has said of it."""
-  try:
-    return Path(job.lock).read_text().strip()
-  except OSError:  # None yet; and what keeps it from being written will say so.
-    return ''
-
-
-def _write_note(lock: TextIO, words: str) -> None:
-  """Replaces the text of a lock file: what happened, where and when."""
-  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='microseconds')
-  lock.seek(0)
-  lock.truncate()
-  print(f'{words}, {socket.gethostname()} process {os.getpid()}, {now}', file=lock, flush=True)

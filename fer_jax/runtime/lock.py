@@ -52,8 +52,9 @@ def hold(path: str | os.PathLike[str], wait: bool = False) -> TextIO | None:
     file.close()
     if isinstance(error, BlockingIOError):
       return None
-    raise NoLocks(f'{path} cannot be locked: {error.strerror}. Without locks two trainings could write into one run: '
-                  'choose a --workdir on another file system.') from error
+    raise NoLocks(f'{path} cannot be locked: {error.strerror}. Without locks two workers would train the same run: '
+                  'choose a --workdir on another file system, or train with launch/sweep and then use --collect.'
+                  ) from error
 
 
 def _handed(path: str | os.PathLike[str]) -> TextIO | None:

@@ -5,23 +5,24 @@ What fails is said in one sentence, as a ``UserError``. Checkpoints are Orbax's,
 
 import contextlib
 import errno
-import importlib.util
 import io
 import json
+import math
 import os
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from etils import epath
 from flax import traverse_util
 from fsspec.config import conf
 
 from fer_jax.errors import UserError
 from fer_jax.runtime import cluster
+from fer_jax.runtime.paths import absolute as absolute  # Callers ask for paths and files in one place.
+from fer_jax.runtime.paths import as_path as as_path
+from fer_jax.runtime.paths import is_remote as _remote
 
 # What other processes write must be seen: gcsfs would answer from what it listed before.
 conf['gcs'] = {'use_listings_cache': False} | conf.get('gcs', {})
@@ -33,34 +34,27 @@ _TODO_REMOTE = ('check that the bucket exists, that this machine may use it (gcl
                 'its service account) and that it is connected')
 
 
-def as_path(path: str | os.PathLike[str]) -> epath.Path:
-  """The path of a local file or folder, or of one under gs://.
-
-  Raises:
-    UserError: it is of another kind of storage, or gs:// cannot be reached from this installation.
-  """
-  text = os.fspath(path)
-  if re.match(r'\w+:/', text) and not text.startswith('gs://'):
-    raise UserError(f'{text}: give a local path, or one that begins with gs://.')
-  if _remote(text) and not any(map(importlib.util.find_spec, ('gcsfs', 'tensorflow'))):
-    raise UserError(f'{text}: gs:// paths need a package that is not installed: pip install "fer_jax[gcs]"')
-  return epath.Path(text)
-
-
-def absolute(path: str | os.PathLike[str]) -> epath.Path:
-  """The path from the root of its file system."""
-  path = as_path(path)
-  return path if _remote(path) else epath.Path(os.path.abspath(path))
-
-
 def write_text(path: str | os.PathLike[str], text: str) -> None:
   """Writes a text as UTF-8."""
-  _write(path, text.encode())
+  _write(path, text.encode(errors='backslashreplace'))  # A file name on the command line need not be UTF-8.
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
   """Writes a value as JSON."""
-  write_text(path, json.dumps(value, indent=2) + '\n')
+  write_text(path, to_json(value, indent=2) + '\n')
+
+
+def to_json(value: Any, **options: Any) -> str:
+  """A value as JSON; numbers that are not finite, which JSON does not know, become null."""
+  return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _finite(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_finite(item) for item in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
@@ -84,7 +78,7 @@ def append(path: str | os.PathLike[str], text: str) -> None:
       path.write_bytes((path.read_bytes() if path.exists() else b'') + text.encode())
       return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('a') as file:
+    with path.open('a', encoding='utf-8') as file:
       file.write(text)
 
 
@@ -159,10 +153,6 @@ def explained(path: str | os.PathLike[str], verb: str = 'write') -> Iterator[Non
     todo = f'What was saved before is kept; {todo}' if verb == 'write' else todo[0].upper() + todo[1:]
     raise UserError(f'cannot {verb} {os.fspath(path)}: {reason}. {todo} and give the same command again, or choose '
                     'another path.') from error
-
-
-def _remote(path: str | os.PathLike[str]) -> bool:
-  return os.fspath(path).startswith('gs://')
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:

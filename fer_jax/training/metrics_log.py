@@ -59,9 +59,9 @@ class Window:
 
 
 class MetricsLog:
-  """metrics.jsonl: one JSON object per line with 'step', 'kind' and scalars; TensorBoard too where it is installed.
+  """metrics.jsonl: one JSON object per line with 'step', 'kind' and scalars, null where one is not finite.
 
-  Process 0 writes.
+  TensorBoard has them too where it is installed. Process 0 writes.
   """
 
   def __init__(self, path: epath.Path):
@@ -75,7 +75,7 @@ class MetricsLog:
 
   def write(self, at: int, kind: str, values: Mapping[str, float]) -> None:
     """Appends a line about step ``at``."""
-    storage.append(self._path, json.dumps({'step': at, 'kind': kind, **values}) + '\n')
+    storage.append(self._path, storage.to_json({'step': at, 'kind': kind, **values}) + '\n')
     if self._board:
       for name, value in values.items():
         self._board.add_scalar(f'{kind}/{name}', value, at)
@@ -86,7 +86,7 @@ class MetricsLog:
       return
     kept = []
     for line in storage.read_text(self._path).splitlines():
-      with contextlib.suppress(json.JSONDecodeError):
+      with contextlib.suppress(ValueError, KeyError, TypeError):
         kept += [f'{line}\n'] * (json.loads(line)['step'] <= at)
     storage.write_text(self._path, ''.join(kept))
 

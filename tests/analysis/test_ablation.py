@@ -10,8 +10,8 @@ from fer_jax.errors import UserError
 
 def test_jobs_go_seed_by_seed():
   jobs = ablation.list_jobs('t.py:faces', ['a', 'b'], 2, 'runs/x/', ['--config.epochs=1'])
-  assert [(job.row, job.seed, job.workdir, job.lock) for job in jobs] == [
-      (row, seed, f'runs/x/{row}-{seed}', f'runs/x/{row}-{seed}.lock') for seed in (0, 1) for row in 'ab']
+  assert [(job.row, job.seed, job.workdir, str(job.lock)) for job in jobs] == [
+      (row, seed, f'runs/x/{row}-{seed}', f'runs/x/{row}-{seed}/lock') for seed in (0, 1) for row in 'ab']
   assert jobs[1].command == (sys.executable, '-m', 'fer_jax.train', '--config=t.py:faces:b', '--config.seed=0',
                              '--workdir=runs/x/b-0', '--config.epochs=1')
   with pytest.raises(UserError, match='--seeds=0: give a whole number above 0'):

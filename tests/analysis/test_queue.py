@@ -14,7 +14,7 @@ import pytest
 from fer_jax.analysis import queue
 from fer_jax.analysis.queue import Job
 from fer_jax.errors import UserError
-from fer_jax.runtime import cluster
+from fer_jax.runtime import cluster, lock
 from tests.processes import ROOT
 
 # In place of a training: notes its start and its end, fails where it is not alone, and does what 'todo' says.
@@ -105,7 +105,7 @@ def test_workers_divide_the_runs_and_none_is_done_twice(folder):
   assert statuses == [0, 0, 0], printed
   for name in names:
     assert len(starts(folder, name)) == 1 and not (folder / name / 'twice').exists()
-    assert {path.name for path in (folder / name).iterdir()} == {'starts', 'run.json'}  # No lock among its files.
+    assert {path.name for path in (folder / name).iterdir()} == {'starts', 'run.json', 'lock'}
   statuses, [(out, _)] = ends(work(folder, *names))
   assert statuses == [0] and out.count(': finished at 2026-01-01') == 8
 
@@ -196,22 +196,22 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
 
   jobs = [Job('a', 0, str(tmp_path / 'w' / 'a-0'), ('false',))]
   monkeypatch.setattr(fcntl, 'flock', none)
-  with pytest.raises(UserError, match='a-0.lock cannot be locked: No locks available. .*two workers.*--workdir'):
+  with pytest.raises(UserError, match='a-0/lock cannot be locked: No locks available. .*two workers.*--workdir'):
     queue.train_all(jobs, shared=True)
   (tmp_path / 'file').touch()
-  with pytest.raises(UserError, match='cannot write .*/file/a-0.lock: .*choose another --workdir'):
+  with pytest.raises(UserError, match='cannot write .*/file/a-0/lock: .*choose another --workdir'):
     queue.train_all([Job('a', 0, str(tmp_path / 'file' / 'a-0'), ('false',))], shared=True)
 
 
 def test_waiting_for_a_lock_ends_when_it_is_let_go(tmp_path):
-  code = ('import sys; from fer_jax.analysis.queue import hold\n'
+  code = ('import sys; from fer_jax.runtime.lock import hold\n'
           'with hold(sys.argv[1]): print("held", flush=True); sys.stdin.read()')
   holder = subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'lock')], cwd=ROOT, text=True,
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
   assert holder.stdout.readline() == 'held\n'
-  assert queue.hold(str(tmp_path / 'lock')) is None
+  assert lock.hold(str(tmp_path / 'lock')) is None
   holder.stdin.close()
-  with queue.hold(str(tmp_path / 'lock'), wait=True):
+  with lock.hold(str(tmp_path / 'lock'), wait=True):
     assert holder.wait() == 0
 
 
