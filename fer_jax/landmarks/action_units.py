@@ -12,7 +12,7 @@ import numpy as np
 from fer_jax.errors import UserError, nearest
 
 # The codebook of FACS action units. Neutral shows none. Contempt has no entry in the source: it is a *one-sided* AU 12
-# and 14, AU 14 is not drawable and a two-sided AU 12 would be the map of a smile, so it has none here either.
+# and 14, and two-sided they would be the map of a smile, so it has none here either.
 CODEBOOK = {
     'neutral': (),
     'happiness': (6, 12, 25),
@@ -24,9 +24,10 @@ CODEBOOK = {
     'contempt': (),
 }
 
-# The table of action units that have a geometry. The expression 'any' shows them all: a map of where expressions lie
-# that tells no class. (The source's own such map also counts AU 14 and 43, for which it gives no ellipses.)
+# The action units of the codebook. The expression 'any' shows them all: a map of where expressions lie that tells no
+# class. The source's own such map has two more, the dimple and the closed eye, which the geometry 'code' draws too.
 UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 16, 17, 20, 23, 24, 25, 26, 27)
+MORE_UNITS = (14, 43)
 ANY = 'any'
 
 RADII = ('scaled', 'fixed_px')
@@ -38,23 +39,26 @@ GEOMETRY = {
     'intended': {'disgust': 'au10', 'au20_right': 'p54', 'au10': 'midpoints', 'au6': 'cheek'},
 }
 
+# What the rules of this file draw: prepared data say by which of them their maps were drawn, and those drawn by others
+# are drawn again when they are read. To be raised where a map changes.
+DRAWING = 2
+
 _CANVAS = 224  # The source's radii are for images of this side in pixels; its integer truncation is done at it.
 _COARSE = 28
-
-# The source shrinks the canvas by 8 with bilinear sampling, which reads two of every eight pixels in each direction.
-_READ = np.array([c for i in range(_COARSE) for c in (8 * i + 3, 8 * i + 4)])
+_BITS = 8  # Of the fractions of a pixel that OpenCV is told.
 
 
 def action_unit_map(landmarks: np.ndarray | None, expression: str | None, size: int, geometry: str = 'code',
                     radii: str = 'scaled', image_size: int = _CANVAS, **switches: str) -> np.ndarray:
   """Draws the action units of ``expression`` (arXiv 2402.00281, section 3).
 
-  Each action unit is one or two filled ellipses on a canvas of 224 px, shrunk to 28, blurred by a 3x3 box and enlarged
-  again; the map is the pixel-wise maximum over action units, scaled to its own minimum and maximum.
+  Each action unit is one or two filled ellipses, as OpenCV fills them, on a canvas of 224 px, shrunk to 28 by bilinear
+  sampling, blurred by a 3x3 box and enlarged again; the map is the pixel-wise maximum over action units, scaled to its
+  own minimum and maximum.
 
   Args:
     landmarks: (68, 2) x, y as fractions of width and height, iBUG-68 order; None or any NaN where not known.
-    expression: a key of ``CODEBOOK``; 'any' for all of ``UNITS``, whatever the face shows; None if unknown.
+    expression: a key of ``CODEBOOK``; 'any' for all action units, whatever the face shows; None if unknown.
     size: side of the map in pixels.
     geometry: a key of ``GEOMETRY``.
     radii: 'scaled': radii that the source gives in pixels are shares of the image side, as they are at 224 px;
@@ -92,14 +96,14 @@ def action_unit_maps(landmarks: np.ndarray | None, expressions: Sequence[str | N
   if landmarks is None or not np.isfinite(landmarks).all():
     return maps
   # Truncated like the source's; the small term keeps a whole pixel whole after its way through float32 fractions.
-  p = np.trunc(np.asarray(landmarks, np.float64) * _CANVAS + 1e-3)
+  p = np.trunc(np.clip(np.asarray(landmarks, np.float64), -99, 99) * _CANVAS + 1e-3)
   pixel = 1.0 if radii == 'scaled' else _CANVAS / image_size
   drawn: dict[tuple, np.ndarray] = {}
   # Made once and written over: making arrays of this size takes longer than filling them.
-  result, *room = np.empty((1 + len(UNITS), size, size), np.float32)
+  result, *room = np.empty((1 + len(UNITS + MORE_UNITS), size, size), np.float32)
   for i, expression in enumerate(expressions):
     result[:] = 0
-    for unit in _units(expression, choice):
+    for unit in _units(expression, choice) + MORE_UNITS * (expression == ANY and geometry == 'code'):
       ellipses = tuple(_ellipses(unit, p, choice, pixel))
       if ellipses not in drawn:
         coarse = cv2.blur(_draw(ellipses), (3, 3))
@@ -124,10 +128,11 @@ def _units(expression: str | None, choice: dict[str, str]) -> tuple[int, ...]:
 
 def _draw(ellipses: Sequence[tuple]) -> np.ndarray:
   """Coverage (28, 28) of filled ellipses (centre x, centre y, horizontal and vertical semi-axis) on the canvas."""
-  covered = np.zeros((2 * _COARSE, 2 * _COARSE), bool)
-  for cx, cy, a, b in ellipses:
-    covered |= ((_READ - cx) / a) ** 2 + (((_READ - cy) / b) ** 2)[:, None] <= 1
-  return cv2.resize(covered.astype(np.float32), (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
+  canvas = np.zeros((_CANVAS, _CANVAS), np.float32)
+  for ellipse in ellipses:
+    x, y, a, b = (round(value * 2**_BITS) for value in ellipse)
+    cv2.ellipse(canvas, (x, y), (a, b), 0, 0, 360, 1, cv2.FILLED, shift=_BITS)
+  return cv2.resize(canvas, (_COARSE, _COARSE), interpolation=cv2.INTER_LINEAR)
 
 
 def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) -> list[tuple]:
@@ -144,8 +149,8 @@ def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) ->
     halves = np.trunc((x[right] - x[left]) / 2), np.trunc((y[bottom] - y[top] + extra) / 2)
     return (middle(left, right)[0], middle(top, bottom)[1], *(h if h > 0 else otherwise * pixel for h in halves))
 
-  def eyes(extra=0):
-    return [between(i, i + 3, i + 2, i + 5, extra=extra) for i in (36, 42)]
+  def eyes(extra=0, otherwise=5):
+    return [between(i, i + 3, i + 2, i + 5, otherwise, extra) for i in (36, 42)]
 
   def share_at(*centres, a, b=22):
     return [(*centre, a, b) for centre in centres]
@@ -174,6 +179,9 @@ def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) ->
       return pixels_at(*((middle(48, 50), middle(52, 54)) if midpoints else ((x[48], y[50]), (x[52], y[54]))))
     case 12 | 15:
       return pixels_at(p[48], p[54])
+    case 14:
+      left, right = max(x[48] - 20 * pixel, 0), min(x[54] + 20 * pixel, _CANVAS)
+      return pixels_at((left, y[48]), (right, y[54]))
     case 16:
       return pixels_at(p[59], p[55])
     case 17:
@@ -184,4 +192,6 @@ def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) ->
       return [between(48, 54, 51, 57)]
     case 25:
       return pixels_at(p[51], p[57], a=25, b=10)
+    case 43:
+      return eyes(20 * pixel, otherwise=0)
   raise ValueError(f'action unit {unit} has no geometry')

@@ -89,7 +89,7 @@ def test_hand_checked_maps(cam, attention, expected):
   assert rows['m']['action_unit_count'] == 1 and rows['m']['action_unit_contrast'] is None  # There is no other class.
 
 
-@pytest.mark.parametrize('side, theirs, ours', [(28, 0.997, 0.971), (7, 0.847, 0.753)])
+@pytest.mark.parametrize('side, theirs, ours', [(28, 0.997, 0.972), (7, 0.854, 0.763)])
 def test_published_cosine_enlarges_attention_as_the_authors_code(side, theirs, ours):
   # Attention that their loss has made perfect: the action-unit map, shrunk as they shrink it. It is scored as they
   # score it, and where the network sees it.

@@ -26,6 +26,7 @@ from fer_jax.data import face
 from fer_jax.data.preparing import beam, contents, pool
 from fer_jax.data.preparing.records import Listed, Reason, make_record
 from fer_jax.errors import UserError, nearest, raise_if
+from fer_jax.landmarks.action_units import DRAWING
 from fer_jax.runtime.progress import progress
 
 
@@ -228,7 +229,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self._progress.set_postfix({'split': split})
     skipped = {}
     for one, result in pool.work_on(listed, self.maker(), self._parts, workers=self._workers,
-                                    stamp=lambda one: one.file.stamp()):
+                                    stamp=lambda one: (DRAWING, one.file.stamp())):
       self._progress.update()
       if isinstance(result, Reason):
         skipped[str(one.file)] = result
@@ -274,7 +275,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
               for name, info in self.info.splits.items()}
     self.finish(self._skipped, {split: facts['faces'] for split, facts in splits.items()})
     settings = {'dataset': self.name, 'variant': self.builder_config.name, 'version': str(self.version),
-                'align_size': self.align_size, 'classes': list(self.classes())}
+                'align_size': self.align_size, 'classes': list(self.classes()), 'drawing': DRAWING}
     contents.write(self.data_path, settings, {
         'landmark_model': self._landmark_model or '', 'source': self._source or '', 'splits': splits,
         'skipped': len(left_out), 'notes': self._notes})

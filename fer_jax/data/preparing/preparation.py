@@ -18,6 +18,7 @@ from fer_jax.data.preparing import beam
 from fer_jax.data.preparing.builder import FaceBuilder
 from fer_jax.data.preparing.contents import SKIPPED
 from fer_jax.errors import UserError, nearest
+from fer_jax.landmarks.action_units import DRAWING
 
 
 def make_builder(dataset: str, variant: str | None = None, data_dir: str | None = None, **options: Any) -> FaceBuilder:
@@ -97,6 +98,9 @@ def summary(builder: FaceBuilder) -> str:
   coverage = builder.data_path / 'coverage.txt'
   if coverage.exists():
     lines += coverage.read_text().splitlines()
+  if contents.get('drawing') != DRAWING:
+    lines.append('An earlier version of fer_jax drew its action-unit maps otherwise: they are drawn again whenever '
+                 'they are read. Remove the folder and prepare it again to save that time.')
   return '\n'.join([*lines, *contents['notes'], f'Digest {contents["digest"]}', f'In {builder.data_path}'])
 
 

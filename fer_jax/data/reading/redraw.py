@@ -7,7 +7,7 @@ import numpy as np
 
 from fer_jax.data.face import MAP_SIZE
 from fer_jax.errors import UserError, nearest
-from fer_jax.landmarks.action_units import GEOMETRY, action_unit_map, action_unit_maps
+from fer_jax.landmarks.action_units import DRAWING, GEOMETRY, action_unit_map, action_unit_maps
 from fer_jax.landmarks.heatmap import landmark_heatmap
 
 # Every option there is, with the value that the builders draw with; '': as the geometry says.
@@ -20,7 +20,7 @@ DEFAULTS = {
 Draw = Callable[[np.ndarray, str | None], np.ndarray]
 
 
-def redrawn(maps: Mapping[str, Any], image_size: int) -> dict[str, Draw]:
+def redrawn(maps: Mapping[str, Any], image_size: int, drawing: int = DRAWING) -> dict[str, Draw]:
   """Returns how to draw the maps that are not to be taken from the records.
 
   Args:
@@ -28,10 +28,11 @@ def redrawn(maps: Mapping[str, Any], image_size: int) -> dict[str, Draw]:
       ``landmarks.action_units.action_unit_map``, and whether the action-unit map of no expression in particular is
       wanted, which is drawn with the options of ``action_unit_map``.
     image_size: side in pixels of the images in a batch; what ``radii='fixed_px'`` is relative to.
+    drawing: by which rules the maps of the records were drawn, see ``landmarks.action_units.DRAWING``.
 
   Returns:
     {name: draw}, where draw(landmarks, expression) takes (68, 2) fractions and a canonical name or None and returns
-    uint8 (56, 56). Maps whose options draw what the builders drew are not in it.
+    uint8 (56, 56). Maps whose options and rules draw what the builders drew are not in it.
 
   Raises:
     UserError: an unknown map, option or value.
@@ -51,7 +52,7 @@ def redrawn(maps: Mapping[str, Any], image_size: int) -> dict[str, Draw]:
   def draw_units(landmarks: np.ndarray, expression: str | None) -> np.ndarray:
     return action_unit_map(landmarks, expression, MAP_SIZE, image_size=image_size, **switches)
 
-  if _in_full(**switches) != _in_full(**_switches({})):
+  if drawing != DRAWING or _in_full(**switches) != _in_full(**_switches({})):
     draws['action_unit_map'] = draw_units
   if maps.get('action_unit_generic_map'):
     draws['action_unit_generic_map'] = lambda landmarks, _: draw_units(landmarks, 'any')

@@ -22,6 +22,7 @@ from fer_jax.data.reading.folder import Folder
 from fer_jax.data.reading.redraw import redrawn, unit_maps
 from fer_jax.data.reading.restricted import Restricted
 from fer_jax.errors import UserError, nearest
+from fer_jax.landmarks.action_units import DRAWING
 
 TARGETS = ('label', 'target', 'votes')
 
@@ -50,6 +51,7 @@ class Split:
   whole: rows.Whole = dataclasses.field(default_factory=rows.Whole)
   folder: str = ''  # Where the data set lies, with what its builder wrote beside the records; '' where nobody knows.
   maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # As ``redraw.redrawn`` takes them.
+  drawing: int = DRAWING  # The rules that the maps of the records were drawn by; others are drawn again.
 
   def __post_init__(self):
     if self.target not in TARGETS:
@@ -63,7 +65,7 @@ class Split:
     self.channels = self.channels or (1 if image.ndim == 2 else 3)
     self._stored_size = 0 if self.size else max(image.shape[:2])
     self.size = self.size or self._stored_size
-    self._redrawn = redrawn(self.maps, self.size)
+    self._redrawn = redrawn(self.maps, self.size, self.drawing)
     self._cached: dict[int, dict[str, Any]] = {}
 
   def __len__(self) -> int:
@@ -212,7 +214,8 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
   records = builder.as_data_source('+'.join(f'{one.split}[{one.start}:{one.stop}]' for one in intervals), decoders=skip)
   fingerprint = hashlib.sha256(f'{contents["digest"]} {split}'.encode()).hexdigest()
   return _restricted(records, tuple(contents['classes']), classes, fingerprint, str(builder.data_path),
-                     options | {'digest': contents['digest'], 'intervals': intervals, 'whole': whole})
+                     options | {'digest': contents['digest'], 'drawing': contents.get('drawing', 1),
+                                'intervals': intervals, 'whole': whole})
 
 
 def _restricted(records: Sequence[Any], classes: tuple[str, ...], wanted: Sequence[str], fingerprint: str, folder: str,

@@ -17,7 +17,7 @@ from fer_jax.data.preparing.files import File
 from fer_jax.data.preparing.records import Listed
 from fer_jax.data.reading import splits
 from fer_jax.errors import UserError
-from fer_jax.landmarks import detect
+from fer_jax.landmarks import action_units, detect
 from fer_jax.runtime import progress
 
 CLASSES = ('happiness', 'neutral')
@@ -307,8 +307,15 @@ def test_beam_and_the_pool_give_the_same_records(tmp_path, monkeypatch):
   assert 'tensorflow' not in sys.modules
 
 
-def test_a_source_knows_its_digest(tmp_path):
+def test_a_source_knows_its_digest_and_draws_maps_of_earlier_rules_again(tmp_path):
   one = preparation.make_builder('synthetic_faces', 'tiny', str(tmp_path))
   preparation.prepare(one)
   source = splits.open_split('synthetic_faces', 'tiny', 'train', str(tmp_path))
   assert source.digest == one.contents()['digest'] and source.fingerprint != source.digest
+  assert source.drawing == action_units.DRAWING and 'drawn again' not in preparation.summary(one)
+  path = one.data_path / 'contents.json'
+  path.write_text(json.dumps({key: value for key, value in one.contents().items() if key != 'drawing'}))
+  old = splits.open_split('synthetic_faces', 'tiny', 'train', str(tmp_path))
+  assert old.drawing == 1 and 'action-unit maps otherwise' in preparation.summary(one)
+  for row in range(8):  # The rules are today's, so that nothing changes by it.
+    np.testing.assert_array_equal(old.example(row)['action_unit_map'], source.example(row)['action_unit_map'])

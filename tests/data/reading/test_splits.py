@@ -275,6 +275,15 @@ def test_maps_drawn_with_the_builders_options_are_the_stored_ones():
     np.testing.assert_array_equal(landmark_heatmap(fractions, 56), make_faces().example(i)['landmark_heatmap'])
 
 
+def test_maps_of_earlier_rules_are_not_taken_from_the_records():
+  old, new = make_faces(drawing=1), make_faces()
+  for record in old.records:
+    record |= {name: encode(np.full((56, 56), 7, np.uint8)) for name in ('action_unit_map', 'landmark_heatmap')}
+  for row in range(3):
+    np.testing.assert_array_equal(old.example(row)['action_unit_map'], new.example(row)['action_unit_map'])
+    assert (old.example(row)['landmark_heatmap'] == 7).all()  # Its rules are the same.
+
+
 @pytest.mark.parametrize('maps, name, draw', [
     ({'landmark_heatmap': {'sigma': 8 / 224, 'combine': 'max'}}, 'landmark_heatmap',
      lambda landmarks, _: landmark_heatmap(landmarks, 56, sigma=8 / 224, combine='max')),
