@@ -92,15 +92,21 @@ def parts(config, data):
   return [Part(data, config.data.parts, order=config.data.order), *others]
 
 
-def assert_traces(config):
-  """The step can be traced, which takes a tenth of compiling it, and returns a state of the same form."""
+def traced_step(config):
+  """The jaxpr of the config's step, the form of the state it takes and the forms of the state and meter it returns."""
   taught = teacher(config, traced=True)
   system = setup.make_system(config, CLASSES, 20, taught)
   batch = next(streams.training_batches(parts(config, source(maps=config.data.maps.to_dict())), seed=0,
                                        batch_size=config.batch_size, threads=0))
   like = jax.eval_shape(system.initial)
-  state, meter = jax.eval_shape(functools.partial(step.train_step, system.recipe), like,
-                                step.new_meter(system.recipe.terms), taught.variables if taught else {}, batch)
+  trace = jax.make_jaxpr(functools.partial(step.train_step, system.recipe), return_shape=True)
+  program, returned = trace(like, step.new_meter(system.recipe.terms), taught.variables if taught else {}, batch)
+  return program.jaxpr, like, returned
+
+
+def assert_traces(config):
+  """The step can be traced, which takes a tenth of compiling it, and returns a state of the same form."""
+  _, like, (state, meter) = traced_step(config)
   forms = lambda tree: [(path, leaf.shape, leaf.dtype) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
   assert forms(state) == forms(like)
   assert meter.keys() > {f'loss/{name}' for name, term in config.losses.items() if term.weight}

@@ -19,8 +19,8 @@ class Forward(Protocol):
   def gradient(self, cotangent: jax.Array) -> Mapping[str, jax.Array]:
     """Pulls a cotangent (B, K) on the logits back to every tap: {tap: (B, h, w, c)}."""
 
-  def logits(self, perturbations: Mapping[str, jax.Array]) -> jax.Array:
-    """Logits (B, K) of the same images with taps moved by ``perturbations`` {tap: (B, h, w, c)}."""
+  def logits(self, activations: Mapping[str, jax.Array]) -> jax.Array:
+    """Logits (B, K) of the same images with ``activations`` {tap: (B, h, w, c)} in the place of the taps' own."""
 
   def class_weights(self, cotangent: jax.Array) -> jax.Array:
     """Weights (B, C) of the pooled features in the scalar whose gradient at the logits is ``cotangent`` (B, K)."""
@@ -33,6 +33,6 @@ class Tap:
   name: str  # For messages.
   activation: jax.Array  # (B, h, w, c).
   gradient: Callable[[jax.Array], jax.Array]  # Pulls a cotangent (B, K) on the logits back to the activation.
-  moved: Callable[[jax.Array], jax.Array]  # The logits (B, K) with the activation moved by (B, h, w, c).
+  logits: Callable[[jax.Array], jax.Array]  # The logits (B, K) of another activation (B, h, w, c) of the same images.
   class_weights: Callable[[jax.Array], jax.Array] | None = None  # As ``Forward``'s; None where nobody knows.
   attention: jax.Array | None = None  # As ``Outputs``'.

@@ -72,7 +72,7 @@ def attribution_map(logits_of: Callable[[jax.Array], jax.Array], tap: jax.Array,
   if labels is None and target in ('true_class', 'cross_entropy'):
     raise UserError(f"attribution target '{target}' needs labels=, (B,) integers.")
   batch = {} if labels is None else {'label': labels, 'target': jax.nn.one_hot(labels, logits.shape[1])}
-  layer = Tap('tap', tap, lambda seen: pull_back(seen)[0], lambda change: logits_of(tap + change))
+  layer = Tap('tap', tap, lambda seen: pull_back(seen)[0], logits_of)
   return _draw(layer, cotangent(logits, target, batch), attribution, channels, steps)
 
 
@@ -88,7 +88,7 @@ def tap_map(forward: Forward, *, attribution: str, target: str, tap: str, channe
   if tap not in outputs.taps:
     raise UserError(f"the backbone has no tap '{tap}'{nearest(tap, outputs.taps)}")
   layer = Tap(tap, outputs.taps[tap], lambda seen: forward.gradient(seen)[tap],
-              lambda change: forward.logits({tap: change}), forward.class_weights, outputs.attention)
+              lambda activation: forward.logits({tap: activation}), forward.class_weights, outputs.attention)
   return _draw(layer, cotangent(outputs.logits, target, forward.batch), attribution, channels, steps)
 
 

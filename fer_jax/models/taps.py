@@ -1,4 +1,4 @@
-"""Taps: the activations of a backbone that losses and attributions look at and move."""
+"""Taps: the activations of a backbone that losses and attributions look at, move and replace."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,24 @@ import flax.linen as nn
 import jax
 
 
-def tapping(backbone: nn.Module) -> tuple[dict[str, jax.Array], Callable[[str, jax.Array], jax.Array]]:
-  """Returns an empty dict and ``tap(name, x) -> x``, which makes x (N, h, w, c) a ``perturb`` point and files it there.
+def tapping(backbone: nn.Module) -> tuple[dict[str, jax.Array], Callable[..., jax.Array]]:
+  """Returns an empty dict and ``tap(name, x) -> x``, which makes x (N, h, w, c) a tap and files it there.
 
-  Call it inside the compact ``__call__`` of ``backbone``, and go on with what ``tap`` returns.
+  Call it inside the compact ``__call__`` of ``backbone``, and go on with what ``tap`` returns. What else the layers above
+  see of those below, such as a class token, goes along: ``tap(name, x, *beside) -> (x, *beside)``.
+
+  A tap is a ``perturb`` point. A pass with the mutable collection 'held' also returns there what every tap was,
+  ``(x, *beside)``; a pass that is given such a tuple in 'held' goes on with it, and the layers below are dead code.
   """
   taps: dict[str, jax.Array] = {}
 
-  def tap(name: str, x: jax.Array) -> jax.Array:
-    taps[name] = backbone.perturb(name, x)
-    return taps[name]
+  def tap(name: str, x: jax.Array, *beside: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
+    if not backbone.is_initializing():  # Where every collection is mutable, and nothing is to be held.
+      if backbone.is_mutable_collection('held'):
+        backbone.put_variable('held', name, (x, *beside))
+      else:
+        x, *beside = backbone.get_variable('held', name, (x, *beside))
+    taps[name] = x = backbone.perturb(name, x)
+    return (x, *beside) if beside else x
 
   return taps, tap

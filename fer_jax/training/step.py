@@ -35,8 +35,8 @@ class Context:
 
   The taps are perturbation points: adding p to one moves its activation by p. One pass at p = 0 gives the outputs and,
   through ``jax.vjp``, the pull-back of any cotangent on the logits to any tap; XLA computes only what is asked for.
-  Where a face has regions, taps and their gradients are the full face's. ``batch_stats`` are the running statistics
-  after this pass, in evaluation those before it.
+  Another pass may start at a tap. Where a face has regions, taps and their gradients are the full face's.
+  ``batch_stats`` are the running statistics after this pass, in evaluation those before it.
   """
 
   def __init__(self, model: Classifier, variables: Mapping[str, Any], images: jax.Array, batch: Batch, train: bool,
@@ -49,15 +49,17 @@ class Context:
     zeros = {name: jnp.zeros((len(tap) * regions, *tap.shape[1:]), tap.dtype) for name, tap in taps.items()}
     mutable, rngs = (['batch_stats'], {'dropout': key}) if train else ([], None)
 
-    def run(perturbations):
-      everything = {**plain, 'perturbations': {'backbone': perturbations}}
-      outputs, updates = model.apply(everything, images, train, batch.get('mask'), mutable=mutable, rngs=rngs)
-      return outputs.logits, (outputs, updates.get('batch_stats', plain['batch_stats']))
+    def run(mutable, **collections):
+      return model.apply({**plain, **collections}, images, train, batch.get('mask'), mutable=mutable, rngs=rngs)
 
-    _, self._pull_back, (self.outputs, self.batch_stats) = jax.vjp(run, zeros, has_aux=True)
+    def run_all(perturbations):
+      outputs, updates = run([*mutable, 'held'], perturbations={'backbone': perturbations})
+      return outputs.logits, (outputs, updates.get('batch_stats', plain['batch_stats']), updates['held']['backbone'])
+
+    _, self._pull_back, (self.outputs, self.batch_stats, self._held) = jax.vjp(run_all, zeros, has_aux=True)
+    self._logits_above = lambda held: run(mutable, held={'backbone': held})[0].logits
     # (B, R, ...), because a strided slice of rows would move them between devices.
     self._by_face = lambda rows: rows.reshape(-1, regions, *rows.shape[1:])
-    self._run, self._zeros = run, zeros
     self.batch, self.teacher = batch, teacher
 
   def gradient(self, cotangent: jax.Array) -> dict[str, jax.Array]:
@@ -65,12 +67,17 @@ class Context:
     rows = self._pull_back(cotangent.astype(self.outputs.logits.dtype))[0]
     return {name: self._by_face(value)[:, 0] for name, value in rows.items()}
 
-  def logits(self, perturbations: Mapping[str, jax.Array]) -> jax.Array:
-    """Logits (B, K) of the same images with taps moved by ``perturbations`` {tap: (B, h, w, c)}."""
-    moved = dict(self._zeros)
-    for name, value in perturbations.items():
-      moved[name] = self._by_face(moved[name]).at[:, 0].set(value).reshape(moved[name].shape)
-    return self._run(moved)[0]
+  def logits(self, activations: Mapping[str, jax.Array]) -> jax.Array:
+    """Logits (B, K) of the same images with ``activations`` {tap: (B, h, w, c)} in the place of the taps' own.
+
+    Nothing below them is computed again.
+    """
+    held = {}
+    for name, full_face in activations.items():
+      rows, *beside = self._held[name]
+      others = self._by_face(rows)[:, 1:]
+      held[name] = (jnp.concatenate([full_face[:, None], others], axis=1).reshape(rows.shape), *beside)
+    return self._logits_above(held)
 
   def class_weights(self, cotangent: jax.Array) -> jax.Array:
     """Weights (B, C) of the last features in the scalar whose gradient with respect to the logits is ``cotangent``.

@@ -15,6 +15,7 @@ from fer_jax.errors import UserError
 from fer_jax.losses.alignment import alignment
 from fer_jax.models.classifier import Classifier
 from fer_jax.models.heads.linear import Linear
+from fer_jax.models.taps import tapping
 from fer_jax.training.step import Context
 
 FAMILY = ('grad_cam', 'grad_cam_plus_plus', 'grad_cam_plus_plus_intended', 'layer_cam')
@@ -27,7 +28,7 @@ def context_of(features, head, attention=None, **batch):
   return SimpleNamespace(
       outputs=SimpleNamespace(logits=logits, taps={'x': features}, attention=attention), batch=batch,
       gradient=lambda cotangent: {'x': pull_back(cotangent)[0]},
-      logits=lambda moved: head(features + moved['x']), class_weights=None)
+      logits=lambda activations: head(activations['x']), class_weights=None)
 
 
 def pooled(features, weights, bias=0.0, **batch):
@@ -278,9 +279,9 @@ class Trunk(nn.Module):
 
   @nn.compact
   def __call__(self, x, train):
-    taps = {}
+    taps, tap = tapping(self)
     for name, width in (('first', 4), ('last', 6)):
-      taps[name] = x = self.perturb(name, nn.relu(nn.Conv(width, (3, 3))(x)))
+      x = tap(name, nn.relu(nn.Conv(width, (3, 3))(x)))
     return x, taps, None
 
 

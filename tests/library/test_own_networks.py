@@ -9,6 +9,7 @@ from flax import nnx
 import fer_jax
 from fer_jax.losses.alignment import PRESETS, alignment
 from fer_jax.models.classifier import Classifier
+from fer_jax.models.taps import tapping
 from fer_jax.training.step import Context
 
 ROWS, SIDE, WIDTH, CLASSES = 3, 8, 4, 5
@@ -45,8 +46,8 @@ class Trunk(nn.Module):
 
   @nn.compact
   def __call__(self, images, train):
-    x = self.perturb('stage4', nn.relu(nn.Conv(WIDTH, (3, 3), 2, use_bias=False)(images)))
-    return x, {'stage4': x}, None
+    taps, tap = tapping(self)
+    return tap('stage4', nn.relu(nn.Conv(WIDTH, (3, 3), 2, use_bias=False)(images))), taps, None
 
 
 class Head(nn.Module):

@@ -126,7 +126,7 @@ def test_moving_a_tap_moves_the_full_face_as_its_gradient_says():
     for tap in ('stem', 'stage3'):
       direction = jax.random.normal(key, gradient[tap].shape)
       direction /= jnp.sqrt((direction**2).sum((1, 2, 3), keepdims=True))
-      up, down = (context.logits({tap: sign * 0.01 * direction}).sum(1) for sign in (1, -1))
+      up, down = (context.logits({tap: context.outputs.taps[tap] + sign * 0.01 * direction}).sum(1) for sign in (1, -1))
       out[tap] = (gradient[tap] * direction).sum((1, 2, 3)), (up - down) / 0.02
     return out
 

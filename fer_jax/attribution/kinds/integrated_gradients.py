@@ -12,14 +12,15 @@ from fer_jax.attribution.forward import Tap
 def integrated_gradients(tap: Tap, cotangent: jax.Array, steps: int) -> jax.Array:
   """Integrates the pulled-back ``cotangent`` (B, K) along ``steps`` points of a straight path: (B, h, w, c).
 
-  Only the part of the net above the tap is evaluated ``steps`` times.
+  Only what is above the tap is evaluated ``steps`` times. Places on the path and means are float32 at least.
   """
-  x = tap.activation
+  wide = jnp.promote_types(tap.activation.dtype, jnp.float32)
+  x = tap.activation.astype(wide)
 
   def gradient(fraction: jax.Array) -> jax.Array:
-    # Adding (fraction - 1) x moves the tap's value to fraction * x.
-    return jax.vjp(tap.moved, (fraction - 1.0) * x)[1](cotangent)[0]
+    place = (fraction * x).astype(tap.activation.dtype)
+    return jax.vjp(tap.logits, place)[1](cotangent)[0].astype(wide)
 
-  fractions = (jnp.arange(steps, dtype=x.dtype) + 1) / steps
+  fractions = (jnp.arange(steps, dtype=wide) + 1) / steps
   # One after the other: vmap would put the steps before the rows, and XLA then lose how these are split over devices.
   return x * jax.lax.map(gradient, fractions).mean(axis=0)

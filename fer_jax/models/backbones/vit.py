@@ -125,8 +125,8 @@ class ViT(nn.Module):
     (taps, tap), attention = tapping(self), []
 
     def tap_patches(name: str, tokens: jax.Array) -> jax.Array:
-      tapped = tap(name, tokens[:, 1:].reshape(grid))
-      return jnp.concatenate([tokens[:, :1], tapped.reshape(tokens[:, 1:].shape)], axis=1)
+      tapped, first = tap(name, tokens[:, 1:].reshape(grid), tokens[:, :1])
+      return jnp.concatenate([first, tapped.reshape(tokens[:, 1:].shape)], axis=1)
 
     first = self.param('cls_token', nn.initializers.normal(1e-6), (1, 1, self.width))
     position = self.param('pos_embed', nn.initializers.normal(0.02), (1, 1 + grid[1] * grid[2], self.width))

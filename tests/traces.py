@@ -1,0 +1,27 @@
+"""What a traced function computes: its equations, with those of all functions inside it."""
+
+from collections.abc import Iterator
+
+import jax
+from jax.interpreters import partial_eval
+
+
+def equations(jaxpr, primitives=()) -> Iterator:
+  """Yields every equation of a jaxpr and of the jaxprs in it, or those of some primitives only."""
+  for equation in jaxpr.eqns:
+    if not primitives or equation.primitive.name in primitives:
+      yield equation
+    for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, 'jaxpr')):
+      inner = getattr(inner, 'jaxpr', inner)
+      if hasattr(inner, 'eqns'):
+        yield from equations(inner, primitives)
+
+
+def live(jaxpr):
+  """The jaxpr without what its results do not need, as a compiler leaves it."""
+  return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
+
+
+def scope(equation) -> str:
+  """The modules an equation was traced in, as 'Classifier/backbone/conv1', without the transformations around them."""
+  return str(equation.source_info.name_stack).replace('transpose(', '').replace('jvp(', '').replace(')', '')
