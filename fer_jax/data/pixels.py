@@ -22,7 +22,8 @@ def decode(record: Mapping[str, Any], field: str = 'image') -> np.ndarray:
   Raises:
     UserError: the bytes are no image.
   """
-  # Orientation tags are ignored: landmarks are in pixels of the stored image.
+  # Stored images are upright (``image_file``). Tags of those prepared before that are ignored: their landmarks are in
+  # pixels of the file as it is.
   flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYCOLOR if field == 'image' else cv2.IMREAD_GRAYSCALE)
   image = cv2.imdecode(np.frombuffer(record[field], np.uint8), flags)
   if image is None:

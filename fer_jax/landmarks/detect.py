@@ -7,17 +7,16 @@ the box: such points are good for tight frontal faces and poor for profiles, so 
 
 import functools
 import importlib.util
-import io
 import pathlib
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import PIL.Image
 
 from fer_jax.errors import UserError
 
 _SHORT_SIDE = 192  # The image is resized so that its short side has this many pixels: faces of 48 px are enlarged by 4.
+_LONG_SIDE = 2048  # At most: a line of pixels would need gigabytes.
 _BORDER = 0.25  # Of the image's sides, on each side.
 _THRESHOLD = -0.4  # Of the detector's score; dlib's own default is 0.
 
@@ -43,7 +42,7 @@ class Detector:
       import dlib
     except ImportError as e:
       raise UserError(f'detecting landmarks needs dlib ({e}): pip install "fer_jax[landmarks]"') from e
-    path = pathlib.Path(model_path) if model_path else _packaged_model()
+    path = pathlib.Path(model_path).expanduser() if model_path else _packaged_model()
     if not path.is_file():
       raise UserError(f'no landmark model at {path}; give the path of dlib\'s shape_predictor_68_face_landmarks.dat.')
     try:
@@ -61,8 +60,8 @@ class Detector:
       look: look for the face; otherwise the whole image is its box.
     """
     height, width = image.shape[:2]
-    scale = _SHORT_SIDE / min(height, width)
-    h, w = round(height * scale), round(width * scale)
+    scale = min(_SHORT_SIDE / min(height, width), _LONG_SIDE / max(height, width))
+    h, w = max(round(height * scale), 1), max(round(width * scale), 1)
     resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
     top, left = round(h * _BORDER), round(w * _BORDER)
     framed = cv2.copyMakeBorder(resized, top, top, left, left, cv2.BORDER_CONSTANT, value=0)
@@ -76,24 +75,6 @@ class Detector:
     # dlib names pixels; a pixel's centre lies half a pixel from its edge.
     points = np.array([(p.x - left + 0.5, p.y - top + 0.5) for p in parts]) * (width / w, height / h)
     return Found(points.astype(np.float32), source, float(score))
-
-
-def decode(encoded: bytes) -> np.ndarray:
-  """Decodes an image file to uint8, grey (H, W) or RGB (H, W, 3); stricter than OpenCV, which mends truncated files.
-
-  Raises:
-    ValueError: it is empty, truncated, corrupt or no image; the message says which.
-  """
-  if not encoded:
-    raise ValueError('empty file')
-  try:
-    image = PIL.Image.open(io.BytesIO(encoded))
-    image.load()
-    return np.asarray(image if image.mode == 'L' else image.convert('RGB'))
-  except PIL.UnidentifiedImageError as e:
-    raise ValueError('not an image') from e
-  except Exception as e:  # Broken files reach Pillow's parsers in many ways, and each has its own exceptions.
-    raise ValueError(f'unreadable or truncated image ({e})') from e
 
 
 def _packaged_model() -> pathlib.Path:

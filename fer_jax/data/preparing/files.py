@@ -1,19 +1,20 @@
 """The files of a data set as distributed, in a folder or in a zip."""
 
+import collections
 import csv
 import functools
 import io
 import os
 import re
+import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fer_jax.data.image_file import ENDINGS
 from fer_jax.errors import UserError
-
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 _UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
 
@@ -39,12 +40,16 @@ class File(NamedTuple):
       ValueError: it cannot be read; the message says why.
     """
     try:
-      return _archive(self.path).read(self.entry) if self.entry else Path(self.path).read_bytes()
+      if self.entry:
+        return _archive(self.path).read(self.entry)
+      if os.path.exists(self.path) and not os.path.isfile(self.path):  # A pipe would never end.
+        raise OSError('not a file')
+      return Path(self.path).read_bytes()
     except _UNREADABLE as e:
       raise ValueError(f'unreadable ({e})') from e
 
   def lines(self) -> Iterator[tuple[int, str]]:
-    """Yields the number, from 1, and the text of each line of the content that is not blank.
+    """Yields the number, from 1, and the text of each line of the content that is not blank, ``composed``.
 
     Raises:
       UserError: it cannot be read, or is no UTF-8 text.
@@ -53,7 +58,7 @@ class File(NamedTuple):
       # Decoded line by line: as one text a large file would be in memory twice.
       for number, line in enumerate(io.TextIOWrapper(io.BytesIO(self.read()), 'utf-8-sig'), 1):
         if line.strip():
-          yield number, line.rstrip('\n')
+          yield number, composed(line.rstrip('\n'))
     except ValueError as e:
       raise UserError(f'{self} cannot be read as UTF-8 text: {e}. Obtain the file anew.') from e
 
@@ -72,11 +77,13 @@ class File(NamedTuple):
 class Tree:
   """The files below a folder, on disk or in a zip; hidden ones are left out."""
 
-  def __init__(self, root: str, files: Mapping[str, File], how_to: str):
+  def __init__(self, root: str, files: Mapping[str, File], how_to: str, notes: Sequence[str] = ()):
     """Makes a tree of files by path, in any order."""
     self.root = root  # The folder, as messages call it.
-    self.files = dict(sorted(files.items()))  # By their path from the root, with '/' on every machine, ascending.
+    # By their path from the root, with '/' on every machine and in Unicode's composed form, ascending.
+    self.files = dict(sorted(files.items()))
     self.how_to = how_to  # How the data set is obtained and laid out; ends the messages.
+    self.notes = notes  # What there is to say, in sentences.
 
   def lacks(self, what: str, hint: str = '') -> UserError:
     """The error that ``what`` is wrong with the tree; it says what lies there instead. ``hint`` is a whole line."""
@@ -87,7 +94,7 @@ class Tree:
     if not folder:
       return self
     files = {path.removeprefix(folder): file for path, file in self.files.items() if path.startswith(folder)}
-    return Tree(f'{self.root}/{folder.rstrip("/")}', files, self.how_to)
+    return Tree(f'{self.root}/{folder.rstrip("/")}', files, self.how_to, self.notes)
 
   def level_of(self, pattern: str) -> 'Tree':
     """The part of the tree in which files match ``pattern``, a regex on paths, perhaps some levels down.
@@ -107,7 +114,15 @@ class Tree:
 
   def images(self) -> dict[str, File]:
     """Those of the files whose names end as those of images do."""
-    return {path: file for path, file in self.files.items() if path.lower().endswith(IMAGES)}
+    return {path: file for path, file in self.files.items() if path.lower().endswith(ENDINGS)}
+
+  def others(self) -> list[str]:
+    """A sentence that counts the other files, if there are some."""
+    paths = [path for path in self.files if not path.lower().endswith(ENDINGS)]
+    kinds = collections.Counter(os.path.splitext(path)[1].lower() or 'no ending' for path in paths)
+    counts = ', '.join(f'{count:,} {kind}' for kind, count in kinds.most_common(5)) + ' ...' * (len(kinds) > 5)
+    return [f'{self.root}: {len(paths):,} file(s) whose names do not end as those of images that are read here were '
+            f'ignored ({counts}), e.g. {paths[0]}'] if paths else []
 
   def listing(self) -> str:
     """What lies directly below the root, in short."""
@@ -123,13 +138,15 @@ def open_tree(path: str | None, how_to: str) -> Tree:
     how_to: how the data set is obtained and laid out; ends the messages.
 
   Raises:
-    UserError: no path, nothing there, something else there, or a file whose name is not UTF-8.
+    UserError: no path, nothing there, something else there, a file whose name is not UTF-8, or two of one name.
   """
   if not path:
     raise UserError(how_to)
-  path = os.path.expanduser(path)
+  path = os.path.expanduser(path).rstrip('/') or '/'
   if os.path.isdir(path):
-    return Tree(path, {name: File(os.path.join(path, name)) for name in _walk(path)}, how_to)
+    notes: list[str] = []
+    names = _walk(path, notes)
+    return Tree(path, _by_name(path, {name: File(os.path.join(path, name)) for name in names}), how_to, notes)
   if not os.path.exists(path):
     raise UserError(f'--source: {path} does not exist.\n{how_to}')
   try:
@@ -137,7 +154,12 @@ def open_tree(path: str | None, how_to: str) -> Tree:
   except _UNREADABLE as e:
     raise UserError(f'--source: {path} is neither a folder nor a zip file, or a damaged one ({e}).\n{how_to}') from e
   files = {name: File(path, name) for name in names if not name.endswith('/') and not _hidden(name)}
-  return Tree(path, files, how_to)
+  return Tree(path, _by_name(path, files), how_to)
+
+
+def composed(text: str) -> str:
+  """A name in Unicode's composed form (NFC); macOS writes a letter and its accent as two."""
+  return unicodedata.normalize('NFC', text)
 
 
 def fields_of(line: str, strict: bool = True) -> list[str]:
@@ -170,22 +192,68 @@ def read_lines(lines: Iterable[tuple[int, str]], read: Callable[[str], Any],
   return made, problems
 
 
-def _walk(root: str) -> Iterator[str]:
-  """Paths from ``root`` of its files; links to folders are followed."""
+def _by_name(root: str, files: Mapping[str, File]) -> dict[str, File]:
+  named: dict[str, File] = {}
+  for path, file in files.items():
+    if (other := named.setdefault(composed(path), file)) != file:
+      raise UserError(f'{root}: the names of {str(other)!a} and {str(file)!a} are written alike; rename one.')
+  return named
+
+
+def _walk(root: str, notes: list[str]) -> list[str]:
+  """Paths from ``root`` of its files, and of those in folders that links lead to.
+
+  Every folder is read once, those that lie below ``root`` first, and none that holds the link to it: a link is no way
+  to a file that has a name already. Links that were not followed, and those to files read already, go to ``notes``.
+  """
+  paths, folder_links, file_links, seen = [], [], [], set()
+
   def fail(error: OSError) -> None:
     raise UserError(f'cannot list {error.filename}: {error.strerror}.') from error
 
-  for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
-    folders[:] = [name for name in folders if not _hidden(name)]
-    inner = os.path.relpath(folder, root).replace(os.sep, '/')
-    for name in names:
-      path = name if inner == '.' else f'{inner}/{name}'
-      try:
-        path.encode()
-      except UnicodeEncodeError as e:
-        raise UserError(f'the name of {os.path.join(root, path)!a} is not UTF-8 text; rename the file.') from e
-      if not _hidden(name):
-        yield path
+  def read(top: str) -> None:
+    for folder, folders, names in os.walk(top, onerror=fail):
+      real = os.path.realpath(folder)
+      if real in seen:
+        unread.append(folder)
+        folders.clear()
+        continue
+      seen.add(real)
+      folders[:] = sorted(name for name in folders if not _hidden(name))
+      below = [os.path.join(folder, name) for name in folders]
+      folder_links.extend(filter(os.path.islink, below))
+      for name in sorted(names):
+        path = os.path.join(folder, name)
+        try:
+          path.encode()
+        except UnicodeEncodeError as e:
+          raise UserError(f'the name of {path!a} is not UTF-8 text; rename the file.') from e
+        if not _hidden(name):
+          paths.append(path)
+          file_links.extend([path] if os.path.islink(path) else [])
+
+  unread: list[str] = []
+  read(root)
+  for link in folder_links:  # It grows while folders are read.
+    target, around, folder = os.path.realpath(link), set(), link
+    while folder != root:
+      folder = os.path.dirname(folder)
+      around.add(os.path.realpath(folder))
+    if any(f'{one}/'.startswith(target.rstrip('/') + '/') for one in around):
+      unread.append(link)
+    else:
+      read(link)
+  if unread:
+    notes.append(f'{root}: {len(unread):,} link(s) to folders that are read under another name, or that the links lie '
+                 f'in, were not followed, e.g. {unread[0]}')
+  if file_links:
+    known = {os.path.join(os.path.realpath(folder), name)
+             for folder, name in map(os.path.split, set(paths).difference(file_links))}
+    twice = [path for path in file_links if (target := os.path.realpath(path)) in known or known.add(target)]
+    if twice:
+      notes.append(f'{root}: {len(twice):,} file(s) are links to others that are read too, which so count again, e.g. '
+                   f'{twice[0]}')
+  return [os.path.relpath(path, root).replace(os.sep, '/') for path in paths]
 
 
 def _hidden(path: str) -> bool:

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import PIL.Image
 
-from fer_jax.data import face
+from fer_jax.data import face, image_file
 from fer_jax.landmarks import align, detect
 
 Box = tuple[float, float, float, float]  # Left, top, right, bottom in pixels of the image.
@@ -35,9 +34,11 @@ class Listed:
   name: str  # The data set's own file name; unique within its split, and no other split has it.
   file: Content  # Where the image is.
   label: int  # Index into the builder's classes, -1 if unknown.
+  # What follows is in pixels of the image as its file has it, before EXIF data turn it: so the tools read it that data
+  # sets were made with, MATLAB and older OpenCV.
   # The face's box, where the image is more than the face; it may leave the image. The record's image is cut to it.
   box: Box | None = None
-  # (68, 2) in pixels of the image as distributed, iBUG order, where the data set has them: no others are looked for.
+  # (68, 2), iBUG order, where the data set has them: no others are looked for.
   landmarks: np.ndarray | None = None
   points: np.ndarray | None = None  # (5, 2) likewise, those of ``align.TEMPLATE``, to align by instead of the 68.
   extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Values of the builder's extra features.
@@ -47,9 +48,9 @@ def make_record(listed: Listed, *, expressions: Sequence[str | None], align_size
                 landmark_model: str | None = None) -> dict[str, Any] | Reason:
   """Makes the record of one face.
 
-  Where the image is neither cut nor aligned, it is stored as distributed, byte for byte; otherwise as PNG, or as JPEG
-  of quality 95 where it came as JPEG. An image whose landmarks are not trusted (no face was detected) is not aligned
-  but scaled so that its box fits into the square.
+  The image is brought upright, box and landmarks with it. Where it is neither turned nor cut nor aligned, it is stored
+  as distributed, byte for byte; otherwise as PNG, or as JPEG of quality 95 where it came as JPEG. An image whose
+  landmarks are not trusted (no face was detected) is not aligned but scaled so that its box fits into the square.
 
   Args:
     expressions: canonical names of the builder's classes, None for a class that is no expression.
@@ -64,25 +65,26 @@ def make_record(listed: Listed, *, expressions: Sequence[str | None], align_size
   """
   try:
     encoded = listed.file.read()
-    image = detect.decode(encoded)
-    box = _within(listed.box, image)
+    opened = image_file.read(encoded)
+    image, turn = opened.pixels, opened.turn
+    box = _within(listed.box and turn.box(listed.box), image)
   except ValueError as error:
     return str(error)
   left, top, right, bottom = box
   stored, corner = image[top:bottom, left:right], np.float32([left, top])
   if listed.landmarks is not None:
-    landmarks, source, score = np.asarray(listed.landmarks, np.float32) - corner, 'released', 0.0
+    landmarks, source, score = np.float32(turn.landmarks(listed.landmarks)) - corner, 'released', 0.0
   else:
     landmarks, source, score = detect.detector(landmark_model)(stored)
   if align_size:
-    points = listed.points
+    points = None if listed.points is None else turn.landmarks(listed.points)
     if points is None and source != 'image_box':
       points = align.five_points(landmarks + corner)
     matrix = align.fitted(box, align_size) if points is None else align.similarity(points, align_size)
     stored, landmarks = align.warp(image, matrix, align_size), align.move(landmarks + corner, matrix)
-  as_distributed = not align_size and stored.shape == image.shape
+  as_distributed = opened.plain and not align_size and stored.shape == image.shape
   return face.record(
-      image=_file(stored, encoded, as_distributed), name=listed.name, label=listed.label,
+      image=io.BytesIO(encoded) if as_distributed else opened.file(stored), name=listed.name, label=listed.label,
       expression=expressions[listed.label] if listed.label >= 0 else None, size=stored.shape[:2],
       landmarks=landmarks, source=source, score=score, **listed.extra)
 
@@ -96,13 +98,5 @@ def _within(box: Box | None, image: np.ndarray) -> tuple[int, int, int, int]:
   top, bottom = (round(min(max(y, 0), height)) for y in (box[1], box[3]))
   if left >= right or top >= bottom:
     raise ValueError(f'the face box {tuple(round(edge, 1) for edge in box)} is not within the {width} x {height} image')
+  image_file.check_sides(right - left, bottom - top)
   return left, top, right, bottom
-
-
-def _file(image: np.ndarray, encoded: bytes, as_distributed: bool) -> io.BytesIO:
-  """The image file to store, given the one it came in."""
-  with PIL.Image.open(io.BytesIO(encoded)) as file:
-    kind, mode = file.format, file.mode
-  if as_distributed and kind in ('PNG', 'JPEG') and mode in ('L', 'RGB'):
-    return io.BytesIO(encoded)
-  return face.jpeg(image) if kind == 'JPEG' else face.png(image)

@@ -17,12 +17,14 @@ import tensorflow_datasets as tfds
 from fer_jax.data.face import LANDMARK_SOURCES, canonical
 from fer_jax.data.pixels import decode, digest, name_of, to_channels, to_size, to_square
 from fer_jax.data.preparing import preparation
+from fer_jax.data.preparing.files import composed
 from fer_jax.data.reading import rows
 from fer_jax.data.reading.folder import Folder
 from fer_jax.data.reading.redraw import redrawn, unit_maps
 from fer_jax.data.reading.restricted import Restricted
 from fer_jax.errors import UserError, nearest
 from fer_jax.landmarks.action_units import DRAWING
+from fer_jax.runtime import cluster
 
 TARGETS = ('label', 'target', 'votes')
 
@@ -73,6 +75,8 @@ class Split:
 
   @functools.cached_property
   def _names_and_labels(self) -> list[tuple[str, int]]:
+    if isinstance(self.records, Folder):
+      return self.records.names_and_labels
     return [(name_of(record), int(record['label'])) for record in self.records]
 
   @property
@@ -92,13 +96,18 @@ class Split:
     if stored is None:
       return np.array([digest(decode(self.records[row])) for row in range(len(self))], np.uint64)
     read = np.concatenate([stored[one.split][one.start:one.stop] for one in self.intervals])
-    return read[self.records.rows] if isinstance(self.records, Restricted) else read
+    return read[self.records.rows] if self.restricted else read
 
   @functools.cached_property
   def places(self) -> tuple[np.ndarray, np.ndarray]:
     """Where every example lies in its data set, see ``rows.places``."""
     names, at = rows.places(self.intervals)
-    return (names[self.records.rows], at[self.records.rows]) if isinstance(self.records, Restricted) else (names, at)
+    return (names[self.records.rows], at[self.records.rows]) if self.restricted else (names, at)
+
+  @property
+  def restricted(self) -> bool:
+    """Whether faces of other classes are left out."""
+    return isinstance(self.records, Restricted)
 
   def example(self, row: int) -> dict[str, Any]:
     """Reads and decodes example ``row``: the fields of a batch without ``mask`` and ``row``.
@@ -192,6 +201,8 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
       raise UserError(f"a folder has no variant '{variant}'; choose '' or, if its folders are classes, 'classes'.")
     folder = os.path.expanduser(data_dir or '.')
     images = Folder(os.path.join(folder, split), labelled=variant == 'classes')
+    for note in images.notes:
+      cluster.say(f'{note}.')
     return _restricted(images, images.classes, classes, images.fingerprint, folder, options)
   builder = preparation.make_builder(name, variant, data_dir)
   if not builder.is_prepared():
@@ -221,6 +232,7 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
 def _restricted(records: Sequence[Any], classes: tuple[str, ...], wanted: Sequence[str], fingerprint: str, folder: str,
                 options: Mapping[str, Any]) -> Split:
   if wanted:
+    wanted = [composed(name) for name in wanted]
     records, classes = Restricted(records, classes, wanted), tuple(wanted)
     fingerprint = hashlib.sha256(f"{fingerprint} {','.join(wanted)}".encode()).hexdigest()
   return Split(records, classes, fingerprint=fingerprint, folder=folder, **options)

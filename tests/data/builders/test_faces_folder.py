@@ -75,7 +75,9 @@ def test_accepted_layouts(tmp_path, path, level):
   assert list(faces.splits['train']) == ['Happy', 'müde', 'staunend', 'surprised']
   assert list(faces.splits['train']['Happy']) == ['train/Happy/1.png', 'train/Happy/below/1.JPG']
   assert faces.splits['train']['Happy']['train/Happy/below/1.JPG'].read() == jpeg(1)
-  assert list(faces.splits['valid']['Happy']) == ['Validation/Happy/1.png'] and not faces.notes
+  assert list(faces.splits['valid']['Happy']) == ['Validation/Happy/1.png']
+  note, = faces.notes
+  assert '1 file(s)' in note and '(1 .txt), e.g. Happy/notes.txt' in note
 
 
 @pytest.mark.parametrize('name', ['val', 'valid', 'validation', 'VAL'])

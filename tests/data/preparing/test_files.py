@@ -1,12 +1,14 @@
 """Files in folders and zips: the same names, contents and errors from both."""
 
 import os
+import unicodedata
 import zipfile
 
 import pytest
 
 from fer_jax.data.preparing import files
 from fer_jax.errors import UserError, raise_if
+from tests import trees
 
 CONTENT = {'b/2.png': b'two', 'b/é 漢.PNG': b'not ascii', 'a.csv': '\ufeffÄ\r\n'.encode(), 'b/c/1.jpeg': b'one',
            '.hidden/x.png': b'', 'b/.DS_Store': b'', '__MACOSX/b/2.png': b''}
@@ -103,3 +105,78 @@ def test_problems_are_told_at_once_but_not_all():
     raise_if([f'line {i}' for i in range(1030)], 'bad lines', '\nMend them.')
   lines = str(e.value).splitlines()
   assert lines[0] == 'bad lines (1,030):' and lines[20:] == ['  line 19', '  ... and 1,010 more', 'Mend them.']
+
+
+def layout(tmp_path, links=(), files=('train/happy/1.png', 'train/sad/2.png', 'test/sad/3.png')):
+  """A folder of files and {link: target}, beside a folder 'other' that holds one more file."""
+  root = tmp_path / 'root'
+  for name in (*(f'root/{name}' for name in files), 'other/x/4.png', 'beside.png'):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(name.encode())
+  for link, target in dict(links).items():
+    (root / link).symlink_to(target)
+  return files_of(root)
+
+
+def files_of(root):
+  tree = files.open_tree(str(root), '')
+  return list(tree.files), ' '.join(tree.notes)
+
+
+PLAIN = ['test/sad/3.png', 'train/happy/1.png', 'train/sad/2.png']
+
+
+@pytest.mark.parametrize('links, more, said', [
+    ({'train/happy/loop': '..'}, [], 'train/happy/loop'),
+    ({'train/happy/loop': '.'}, [], 'train/happy/loop'),
+    ({'train/happy/up': '../../..'}, [], 'train/happy/up'),  # Above the root: whatever else lies there.
+    ({'train/happy/a': '../sad', 'train/sad/b': '../happy', 'c': 'train'}, [], '3 link(s) to folders'),
+    ({'train/happy/a': '../../../other', 'x': '../other/x'}, ['x/4.png'], '1 link(s) to folders'),
+    ({'all': '../other'}, ['all/x/4.png'], ''),
+    ({'train/happy/5.png': '1.png'}, ['train/happy/5.png'], '1 file(s) are links to others'),
+    ({'test/sad/5.png': '../../../beside.png', 'test/sad/6.png': '../../../beside.png'},
+     ['test/sad/5.png', 'test/sad/6.png'], '1 file(s) are links to others'),
+    ({'train/happy/self': 'self', 'train/happy/9.png': 'nowhere'}, ['train/happy/9.png', 'train/happy/self'], ''),
+])
+def test_a_folder_is_read_once_whatever_links_lead_to_it(tmp_path, links, more, said):
+  names, notes = layout(tmp_path, links)
+  # What lies there itself keeps its name, though links to it may come first.
+  assert names == sorted(PLAIN + more)
+  assert said in notes and bool(said) == bool(notes)
+
+
+def test_links_that_lead_around_a_folder_elsewhere(tmp_path):
+  layout(tmp_path, {'a': '../other'})
+  (tmp_path / 'other/x/back').symlink_to('../..')  # Around the other folder, and around the root.
+  (tmp_path / 'other/x/root').symlink_to(tmp_path / 'root')
+  names, notes = files_of(tmp_path / 'root')
+  assert names == sorted([*PLAIN, 'a/x/4.png']) and '2 link(s)' in notes
+  (tmp_path / 'link').symlink_to('root')
+  assert files_of(f'{tmp_path}/link/') == (names, notes.replace('/root', '/link', 1).replace(
+      f'{tmp_path}/root/a', f'{tmp_path}/link/a'))
+
+
+def test_what_is_no_file_ends(tmp_path):
+  os.mkfifo(tmp_path / 'pipe.png')
+  with pytest.raises(ValueError, match='unreadable .not a file'):
+    files.open_tree(str(tmp_path), '').files['pipe.png'].read()
+
+
+@pytest.mark.parametrize('kind', ['folder', 'f.zip'])
+def test_names_are_composed_whatever_wrote_them(tmp_path, kind):
+  apart, together = (unicodedata.normalize(form, 'fröhlich/é.png') for form in ('NFD', 'NFC'))
+  tree = files.open_tree(trees.write(tmp_path / kind, {apart: b'1'}), '')
+  assert list(tree.files) == [together] and tree.files[together].read() == b'1'
+  with pytest.raises(UserError, match=r'are written alike; rename one'):
+    files.open_tree(trees.write(tmp_path / f'2{kind}', {apart: b'1', together: b'2'}), '')
+  table = files.File(trees.write(tmp_path / 'list', {'a.csv': apart}) + '/a.csv')
+  assert list(table.lines()) == [(1, together)]
+
+
+def test_other_files_are_counted_in_one_sentence(tmp_path):
+  kept = ['a.jfif', 'b.JPE', 'c.gif', 'd.pgm', 'e.jp2', 'f.avif', 'g.tga', 'h.ppm']
+  others = ['x.heic', 'y.HEIC', 'z.txt', 'none', '.hidden.txt']
+  tree = files.open_tree(trees.write(tmp_path, dict.fromkeys([*kept, *others], b'')), '')
+  assert list(tree.images()) == kept
+  note, = tree.others()
+  assert '4 file(s)' in note and '(2 .heic, 1 no ending, 1 .txt), e.g. none' in note

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from fer_jax.data import face
+from fer_jax.data import face, image_file
 from fer_jax.data.builders.ferplus import ferplus
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing import builder, pool, preparation
@@ -17,7 +17,7 @@ from fer_jax.data.preparing.files import File
 from fer_jax.data.preparing.records import Listed
 from fer_jax.data.reading import splits
 from fer_jax.errors import UserError
-from fer_jax.landmarks import action_units, detect
+from fer_jax.landmarks import action_units
 from fer_jax.runtime import progress
 
 CLASSES = ('happiness', 'neutral')
@@ -118,8 +118,8 @@ def test_what_was_finished_is_not_done_again(source, tmp_path, monkeypatch):
   good = (source / '17.png').read_bytes()
   contents = {path.read_bytes(): path.name for path in source.iterdir()}
   done = []
-  decode = detect.decode
-  monkeypatch.setattr(detect, 'decode', lambda encoded: done.append(contents.get(encoded)) or decode(encoded))
+  read = image_file.read
+  monkeypatch.setattr(image_file, 'read', lambda encoded: done.append(contents.get(encoded)) or read(encoded))
   (source / '17.png').write_bytes(good[:300])
   (source / '41.png').write_bytes(b'')
   with pytest.raises(UserError, match=r'images that cannot be used \(2\):') as e:

@@ -4,9 +4,12 @@ import os
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from fer_jax.data import face
+from fer_jax.data.preparing.files import File
+from fer_jax.data.preparing.records import Listed, make_record
 from fer_jax.data.reading import splits, streams
 from fer_jax.data.reading.folder import Folder
 from fer_jax.data.reading.mixture import Part
@@ -47,9 +50,10 @@ def test_hidden_files_other_endings_and_folders_are_no_images(tmp_path):
   for name in [*shown, '.hidden.png', '.thumbnails/a.png', 'sub/.b/c.png']:
     write(tmp_path, name)
   (tmp_path / 'folder.png').mkdir()
-  for name in ('readme.txt', 'x.gif', 'png', 'labels.csv'):
+  for name in ('readme.txt', 'x.heic', 'png', 'labels.csv'):
     (tmp_path / name).write_text('no image')
   assert names(tmp_path) == shown
+  assert '4 file(s)' in Folder(tmp_path).notes[0] and '1 .heic' in Folder(tmp_path).notes[0]
   assert all(splits.Split(Folder(tmp_path), face.EXPRESSIONS).example(row)['image'].shape == (8, 8, 1)
              for row in range(6))
 
@@ -243,3 +247,45 @@ def test_classes_that_cannot_be_had(wanted, message):
 def test_no_face_of_the_classes():
   with pytest.raises(UserError, match='the split has no face of the classes surprise'):
     Restricted(make_records()[:2], CLASSES, ('surprise',))
+
+
+@pytest.mark.parametrize('name, make', [
+    ('empty.png', lambda path: path.write_bytes(b'')), ('gone.jpg', lambda path: path.symlink_to('nowhere')),
+    ('pipe.png', os.mkfifo), ('loop.png', lambda path: path.symlink_to('loop.png'))])
+def test_files_that_cannot_be_read_are_told_before_anything_is_computed(tmp_path, name, make):
+  write(tmp_path, 'a.png')
+  make(tmp_path / name)
+  with pytest.raises(UserError, match=rf'images that cannot be used \(1\):\n  .*{name}: '):
+    Folder(tmp_path)
+  (tmp_path / name).unlink()
+  (tmp_path / name).mkdir()  # A folder is a folder, whatever it is called.
+  write(tmp_path, f'{name}/b.png')
+  assert names(tmp_path) == ['a.png', f'{name}/b.png']
+
+
+def test_what_is_prepared_and_what_is_read_are_one_picture(tmp_path):
+  image = np.random.default_rng(0).integers(0, 256, (8, 6), dtype=np.uint8)
+  exif = PIL.Image.Exif()
+  exif[274] = 6
+  PIL.Image.fromarray(image).save(tmp_path / 'a.png')
+  PIL.Image.fromarray(image.astype(np.uint16) * 257).save(tmp_path / 'b.png')
+  PIL.Image.fromarray(np.rot90(image)).save(tmp_path / 'c.png', exif=exif)
+  PIL.Image.fromarray(np.float32(image) / 255).save(tmp_path / 'd.tiff')
+  PIL.Image.fromarray(image).save(tmp_path / 'e.jpg', exif=exif)
+  split = splits.open_split('folder', '', '', str(tmp_path), size=8)
+  for row in range(4):
+    np.testing.assert_array_equal(split.example(row)['image'], split.example(0)['image'])
+  listed = Listed('', File(str(tmp_path / 'e.jpg')), 0, landmarks=np.zeros((68, 2)))
+  prepared = make_record(listed, expressions=('happiness',))
+  assert prepared['image'].getvalue() == split.records[4]['image']
+
+
+def test_a_damaged_image_is_told_where_it_is_read(tmp_path):
+  write(tmp_path, 'a.png')
+  write(tmp_path, 'thin.png', shape=(1, 12_000))
+  (tmp_path / 'cut.png').write_bytes((tmp_path / 'a.png').read_bytes()[:60])
+  split = splits.open_split('folder', '', '', str(tmp_path))
+  assert split.names == ['a.png', 'cut.png', 'thin.png']
+  for row, said in ((1, 'cut.png: unreadable or truncated'), (2, 'thin.png: 12,000 x 1 pixels are too thin')):
+    with pytest.raises(UserError, match=said):
+      split.example(row)

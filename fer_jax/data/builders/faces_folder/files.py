@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fer_jax.data import face
-from fer_jax.data.preparing.files import IMAGES, File, how_to, open_tree
+from fer_jax.data.image_file import ENDINGS
+from fer_jax.data.preparing.files import File, composed, how_to, open_tree
 from fer_jax.data.preparing.records import Listed
 from fer_jax.errors import UserError, nearest, raise_if
 
@@ -35,14 +36,14 @@ def open_files(path: str | None, how_to: str = HOW_TO) -> Faces:
     UserError: no such path, no folder of a split, two of the same split, or an image that is in no class.
   """
   tree = open_tree(path, how_to)
-  tree = tree.level_of(rf'(?i:({"|".join(SPLITS)})/.*({"|".join(map(re.escape, IMAGES))}))')
+  tree = tree.level_of(rf'(?i:({"|".join(SPLITS)})/.*({"|".join(map(re.escape, ENDINGS))}))')
   folders: dict[str, str] = {}
   for folder in tree.folders():
     if split := SPLITS.get(folder.lower()):
       if folders.setdefault(split, folder) != folder:
         raise UserError(f'{tree.root} has {folders[split]}/ and {folder}/, which are both the split {split}. Keep one.')
-  images = {split: tree.below(f'{folders[split]}/').images() for split in ('train', 'valid', 'test')
-            if split in folders}
+  trees = {split: tree.below(f'{folders[split]}/') for split in ('train', 'valid', 'test') if split in folders}
+  images = {split: below.images() for split, below in trees.items()}
   images = {split: files for split, files in images.items() if files}
   if not images:
     raise tree.lacks('has no folder train, val or test with images')
@@ -55,8 +56,10 @@ def open_files(path: str | None, how_to: str = HOW_TO) -> Faces:
     for name, file in files.items():
       splits[split].setdefault(name.partition('/')[0], {})[f'{folders[split]}/{name}'] = file
   ignored = [name for name in tree.images() if name.partition('/')[0] not in folders.values()]
-  return Faces(tree.root, splits, [f'{len(ignored):,} image(s) outside of the folders of the splits were ignored, e.g. '
-                                   f'{ignored[0]}'] if ignored else [])
+  notes = [*tree.notes, *(note for below in trees.values() for note in below.others())]
+  if ignored:
+    notes.append(f'{len(ignored):,} image(s) outside of the folders of the splits were ignored, e.g. {ignored[0]}')
+  return Faces(tree.root, splits, notes)
 
 
 def listed(faces: Faces, labels: Mapping[str, int], hint: str) -> dict[str, list[Listed]]:
@@ -88,7 +91,7 @@ def read_classes(classes: Sequence[str]) -> dict[str, str]:
   names: dict[str, str] = {}
   problems = []
   for one in classes:
-    folder, _, name = (part.strip() for part in one.rpartition(':'))
+    folder, _, name = (part.strip() for part in composed(one).rpartition(':'))
     folder, name = folder or name, face.canonical(name) or name
     if not name:
       problems.append(f'{one!r} names no class')

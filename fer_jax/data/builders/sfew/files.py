@@ -4,10 +4,10 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from fer_jax.data import face
+from fer_jax.data.image_file import decode
 from fer_jax.data.preparing.files import File, Tree, how_to, open_tree
 from fer_jax.data.preparing.records import Listed
 from fer_jax.errors import UserError, raise_if
-from fer_jax.landmarks.detect import decode
 
 CLASSES = ('anger', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise')  # The folders, sorted.
 SPLITS = {'train': 'Train', 'valid': 'Val', 'test': 'Test'}  # How names of folders begin.
