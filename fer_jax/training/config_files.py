@@ -38,7 +38,7 @@ def find(name: str) -> tuple[str, str]:
   path, _, argument = name.partition(':')
   if Path(path).is_file():
     return path, argument
-  shipped = {str(file.relative_to(_folder()).with_suffix('')): file for file in _folder().rglob('[!_]*.py')
+  shipped = {str(file.relative_to(folder()).with_suffix('')): file for file in folder().rglob('[!_]*.py')
              if file.stem != 'common'}
   start, _, known = path.removesuffix('.py').rpartition('configs/')
   if start or known not in shipped:
@@ -49,7 +49,7 @@ def find(name: str) -> tuple[str, str]:
 def run(path: str) -> dict[str, Any]:
   """The names that a config file defines; its imports from ``configs`` are its neighbours, or else this package's."""
   own = [str(folder) for folder in Path(path).resolve().parents if folder.name == 'configs'][:1]
-  folders = list(dict.fromkeys([*own, str(_folder())]))
+  folders = list(dict.fromkeys([*own, str(folder())]))
   if list(dict.fromkeys(getattr(sys.modules.get('configs'), '__path__', ()))) != folders:  # Of another file.
     for name in [name for name in sys.modules if name.partition('.')[0] == 'configs']:
       del sys.modules[name]
@@ -58,7 +58,7 @@ def run(path: str) -> dict[str, Any]:
   return runpy.run_path(path)
 
 
-def _folder() -> Path:
+def folder() -> Path:
   """The configs of this package: a wheel has them inside, a clone beside it."""
   package = Path(__file__).parents[1]
   return next(folder for folder in (package / 'configs', package.parent / 'configs') if folder.is_dir())

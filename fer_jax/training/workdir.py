@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -15,19 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
 from fer_jax import __version__
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, listed
 from fer_jax.runtime import storage
+from fer_jax.training import versions
 
 if TYPE_CHECKING:
   from fer_jax.data.reading.splits import Split
   from fer_jax.training.setup import Trained
 
 # What a run may find in its workdir at the start: compiled programs, and what is left where this was cut off before.
-_BEFORE = {'compile_cache', 'run.json', 'run.json.part', 'config.json.part'}
+_BEFORE = {'compile_cache', 'lock', 'run.json', 'run.json.part', 'config.json.part'}
 
 
 def open_workdir(settings: Mapping[str, Any], workdir: str | os.PathLike[str], overrides: Sequence[str]
@@ -44,13 +47,9 @@ def open_workdir(settings: Mapping[str, Any], workdir: str | os.PathLike[str], o
   workdir = storage.as_path(workdir)
   if is_claimed(workdir, settings):
     return read_run(workdir)
-  with storage.explained(workdir, 'read'):
-    there = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
-  if there - _BEFORE:
-    raise UserError(f'{workdir} is not empty and holds no run (no config.json); choose another --workdir.')
   command = shlex.join(['python', '-m', f'fer_jax.{Path(sys.argv[0]).stem}', *sys.argv[1:]])
   record = {'name': settings['name'], 'command': command, 'overrides': list(overrides),
-            'versions': versions(), 'commit': commit(), 'started': now(), 'seed': settings['seed']}
+            'versions': used(), 'commit': commit(), 'started': now(), 'seed': settings['seed']}
   storage.write_json(workdir / 'run.json', record)
   # Last: its presence says that this is a run.
   storage.write_json(workdir / 'config.json', settings)
@@ -58,14 +57,19 @@ def open_workdir(settings: Mapping[str, Any], workdir: str | os.PathLike[str], o
 
 
 def is_claimed(workdir: str | os.PathLike[str], settings: Mapping[str, Any]) -> bool:
-  """Whether a workdir holds a run of this config; False where it holds none.
+  """Whether a workdir holds a run of this config; False where it is empty or not there.
 
   Raises:
-    UserError: it holds a run of another config; the differing keys are named.
+    UserError: it holds a run of another config (the differing keys are named), or other files.
   """
+  workdir = storage.as_path(workdir)
   try:
     theirs = storage.flat(_read_settings(workdir))
   except FileNotFoundError:
+    with storage.explained(workdir, 'read'):
+      there = {path.name for path in workdir.iterdir()} if workdir.exists() else set()
+    if there - _BEFORE:
+      raise UserError(f'{workdir} is not empty and holds no run (no config.json); choose another --workdir.') from None
     return False
   ours = storage.flat(settings)
   shown = lambda values, key: json.dumps(values[key]) if key in values else 'absent'
@@ -112,8 +116,16 @@ def _digest(variables: Any) -> str:
 
 
 def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-  """The content of run.json."""
-  record = storage.read_json(storage.as_path(workdir) / 'run.json')
+  """The content of run.json.
+
+  Raises:
+    UserError: it is not there, or damaged.
+  """
+  path = storage.as_path(workdir) / 'run.json'
+  try:
+    record = _read(path)
+  except FileNotFoundError as error:
+    raise UserError(f'{path} is gone: put it back, or train again in another --workdir.') from error
   return {'evaluations' if key == 'looks' else key: value for key, value in record.items()}
 
 
@@ -127,29 +139,56 @@ def read_finished(workdir: str | os.PathLike[str]) -> dict[str, Any]:
   record = read_run(workdir)
   if 'finished' not in record:
     raise UserError(f'the run in {workdir} has not finished; give its command again and it goes on:\n'
-                    f"  {record['command']}")
+                    f"  {record.get('command', 'unknown')}")
   return record
 
 
 def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
-  """The config of the run in ``workdir``.
+  """The config of the run in ``workdir``, with today's keys; what only another version knows is told and left out.
 
   Raises:
-    UserError: there is no run.
+    UserError: there is no run, or its config.json is damaged.
   """
   try:
-    return ConfigDict(_read_settings(workdir)).lock()
+    settings = _read_settings(workdir)
   except FileNotFoundError as error:
     raise UserError(f'{workdir} holds no run (no config.json); give the --workdir of a training run, or make one:\n'
                     f'  python -m fer_jax.train --config=pal:synthetic_faces --workdir={workdir}') from error
+  if strange := versions.unknown(settings):
+    _tell(f'note: config.json of {workdir} has {listed(strange)}, which this version ({__version__}) does not know and '
+          'leaves out: what is computed here may differ from what the version that trained it would give.')
+  return ConfigDict(versions.known(settings)).lock()
+
+
+@functools.cache
+def _tell(note: str) -> None:
+  """Says it once."""
+  print(note, file=sys.stderr, flush=True)
 
 
 def _read_settings(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-  """The content of config.json, with today's names of keys."""
-  settings = storage.read_json(storage.as_path(workdir) / 'config.json')
-  settings.pop('seeds', None)
-  settings['data'] = {'duplicates' if key == 'copies' else key: value for key, value in settings['data'].items()}
-  return settings
+  """The content of config.json, with today's keys."""
+  path = storage.as_path(workdir) / 'config.json'
+  settings = _read(path)
+  try:
+    return versions.bring_up(settings)
+  except UserError as error:
+    raise _damaged(path, str(error)) from error
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+  """A dictionary in a JSON file; FileNotFoundError where there is none."""
+  try:
+    value = storage.read_json(path)
+  except ValueError as error:  # Cut off, empty, no JSON, or no text.
+    raise _damaged(path, str(error)) from error
+  if not isinstance(value, dict):
+    raise _damaged(path, f'it holds a {type(value).__name__}')
+  return value
+
+
+def _damaged(path: epath.Path, why: str) -> UserError:
+  return UserError(f'{path} is damaged ({why}): put a copy of it back, or train again in another --workdir.')
 
 
 def parameter_table(params: Any) -> str:
@@ -160,7 +199,7 @@ def parameter_table(params: Any) -> str:
   return '\n'.join([*lines, f"{'total':{width}}  {'':22} {sum(leaf.size for leaf in leaves.values()):>12,}", ''])
 
 
-def versions() -> dict[str, str]:
+def used() -> dict[str, str]:
   """Versions of what decides the numbers."""
   packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
   return {'fer_jax': __version__, 'python': sys.version.split()[0], 'xla_flags': os.environ.get('XLA_FLAGS', ''),
@@ -169,18 +208,27 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
   """The git commit of the code, with '-dirty' where files differ from it; of a git archive the one it was made of;
-  'version x' elsewhere."""
+  'version x' elsewhere, with the reason where there is a clone that git cannot read."""
+  root = Path(__file__).parents[2]
+
   def git(*arguments: str) -> str:
-    command = ['git', '-C', str(Path(__file__).parents[1]), *arguments]
+    # In a container the clone may belong to another user, which git calls dubious. This code runs anyway; what the
+    # clone's settings would run does not.
+    trusted = ['-c', f'safe.directory={root.resolve()}', '-c', 'core.fsmonitor=false']
+    command = ['git', *trusted, '-C', str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
   try:
     # An installed copy inside some other project's checkout is not that project's commit.
     git('ls-files', '--error-unmatch', __file__)
     return git('rev-parse', '--short=12', 'HEAD') + ('-dirty' if git('status', '--porcelain') else '')
-  except (OSError, subprocess.CalledProcessError):
-    archived = (Path(__file__).parents[1] / 'COMMIT').read_text().strip()
-    return f'version {__version__}' if archived.startswith('$') else archived[:12]
+  except (OSError, subprocess.CalledProcessError) as error:
+    archived = (Path(__file__).parents[1] / 'COMMIT').read_text(encoding='utf-8').strip()
+    if not archived.startswith('$'):
+      return archived[:12]
+    said = (getattr(error, 'stderr', None) or str(error)).strip().partition('\n')[0]
+    known = (root / '.git').exists() or 'dubious' in said
+    return f'version {__version__}' + (f', commit unknown ({said})' if known else '')
 
 
 def now() -> str:

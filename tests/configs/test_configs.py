@@ -10,7 +10,8 @@ import configs
 from configs import common
 from fer_jax import registry
 from fer_jax.errors import UserError
-from fer_jax.training import setup
+from fer_jax.runtime import storage
+from fer_jax.training import ranges, setup
 from tests import faces
 
 SYSTEMS = sorted(m.name for m in pkgutil.iter_modules(configs.__path__) if m.name != 'common' and not m.ispkg)
@@ -46,6 +47,7 @@ def test_every_data_set_is_known_by_its_builder(name, argument):
 @pytest.mark.parametrize('name, argument', [(n, a) for n, a in CASES if a.partition(':')[0] in SIZES.values()])
 def test_the_full_size_config_describes_a_whole_model(name, argument):
   config = get_config(name, argument)
+  ranges.check(storage.flat(config.to_dict()))
   system = setup.make_system(config, faces.CLASSES, 1000)
   shapes = jax.eval_shape(system.initial)
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) > 100_000
