@@ -3,8 +3,8 @@
     python -m fer_jax.report --workdirs='runs/*'
     python -m fer_jax.report --workdirs=runs/pal-0,runs/pal-1,runs/pal-2 --table=ferplus --out=table.tex
 
-Runs that differ in their seed alone are one row: mean, standard deviation and Student's t interval over seeds; of a
-single run the Wilson interval over its faces. What is leaky or untrained is marked. Needs no device.
+Runs that differ in their seed alone are one row: mean, standard deviation and, from three on, Student's t interval over seeds; of
+a single run the Wilson interval over its faces. What is leaky or untrained is marked. Needs no device.
 """
 
 import sys

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy  # Its parts load when they are first used.
 
+SEEDS = 3  # Fewer have no interval over seeds.
+
 
 class Estimate(NamedTuple):
   """A number, the interval it may lie in (None where nothing is known), and of how many values it was made."""
@@ -58,14 +60,29 @@ def mean_rate(hits: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
 def t_interval(values: Sequence[float]) -> Estimate:
   """The mean over seeds of one number each, roughly normal, with Student's t 95 % interval.
 
-  A single seed, which says nothing about the spread, has no interval. Raises a ValueError without values.
+  Fewer than ``SEEDS`` have none: one says nothing about the spread, and of two the interval is 18 standard deviations
+  wide (9.0 to each side). Raises a ValueError without values.
   """
   mean, n = _mean(values)
-  if n == 1:
+  if n < SEEDS:
     return Estimate(mean, None, None, n)
   # Not scipy.stats.t.interval, which is NaN where all seeds agree.
   half = float(scipy.stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
   return Estimate(mean, mean - half, mean + half, n)
+
+
+def share_interval(shares: Sequence[float], whole: float = 1.0) -> Estimate:
+  """As ``t_interval``, of shares of a ``whole``, such as accuracies: the interval is inside and longer towards half.
+
+  It is symmetric on the logit scale, log(p / (1 - p)), to which the standard error of the mean is carried by the slope
+  there (delta method). So seeds of exactly 0 or 1 do no harm; where all are 0, or all are 1, so are its ends.
+  """
+  mean, low, high, n = t_interval(shares)
+  share = mean / whole
+  if low is None or low == high:
+    return Estimate(mean, low, high, n)
+  logit, half = math.log(share / (1 - share)), (high - mean) / whole / (share * (1 - share))
+  return Estimate(mean, *(whole / (1 + math.exp(-end)) for end in (logit - half, logit + half)), n)
 
 
 def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 9999) -> Estimate:

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from fer_jax.metrics.confusion import recall
-from fer_jax.metrics.intervals import t_interval, wilson
+from fer_jax.metrics.intervals import share_interval, wilson
 from fer_jax.reports import figures, row_figures, template, wall
 from fer_jax.reports.ablation import Row
 from fer_jax.reports.alignment import CLASS_FREE, TRIVIAL
@@ -18,7 +18,7 @@ from fer_jax.reports.differences import Difference, compare, disagreements
 from fer_jax.reports.formats import Table
 from fer_jax.reports.row_figures import Dots
 from fer_jax.reports.runs import Run, net, settings
-from fer_jax.reports.words import SELECT, brief, evaluations, every, every_leak, named, other_data
+from fer_jax.reports.words import brief, chosen, evaluations, every, every_leak, named, other_data
 from fer_jax.runtime import storage
 
 # Charts of accuracy against alignment: title, axis, map, key of its row in an evaluation's alignment.
@@ -80,7 +80,7 @@ def _described(workdir: epath.Path, place: int, row: Row) -> dict[str, Any]:
       'name': row.name, 'place': place, 'colour': row_figures.colour(place), 'runs': row.runs, 'wanted': row.wanted,
       'missing': max(row.wanted - len(row.runs), 0), 'leaks': reasons, 'leaky': bool(reasons), 'untrained': untrained,
       'mark': 'LEAKY' if reasons else 'UNTRAINED' if untrained else '',
-      'accuracy': t_interval(values) if values else None,
+      'accuracy': share_interval(values, 100) if values else None,
       'links': [{'seed': run.config['seed'], 'accuracy': run.result['accuracy'],
                  'address': _address(workdir, run.workdir)} for run in row.runs],
   }
@@ -94,10 +94,8 @@ def _described(workdir: epath.Path, place: int, row: Row) -> dict[str, Any]:
 
 
 def _dots(row: Mapping[str, Any], values: Sequence[float], text: str, faces: Sequence[float] | None = None) -> Dots:
-  """A row of a chart of per cent; its interval over seeds ends where per cent do."""
-  low, high = t_interval(values)[1:3] if values else (None, None)
-  if low is not None:
-    low, high = max(low, 0.0), min(high, 100.0)
+  """A row of a chart of per cent, with its interval over seeds."""
+  low, high = share_interval(values, 100)[1:3] if values else (None, None)
   return Dots(row['name'], row['place'], values, low, high, text, row['mark'], faces)
 
 
@@ -125,9 +123,9 @@ def _difference_dots(row: Mapping[str, Any], difference: Difference) -> Dots:
 def _words(runs: Sequence[Run]) -> str:
   """One sentence on data and protocol, from the first run; where others differ, ``disagreements`` says it."""
   protocol = runs[0].result['protocol']
-  select = SELECT.get(protocol['select'], protocol['select'])
   return (f"Trained on “{protocol['trained_on']}” of {named(protocol)}, tested on {protocol['n']:,} faces of its "
-          f"{protocol['split']} split, {protocol['K']} classes, with {select}. What the rows change is listed below.")
+          f"{protocol['split']} split, {protocol['K']} classes, with {chosen(protocol)}. What the rows change is "
+          'listed below.')
 
 
 def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:

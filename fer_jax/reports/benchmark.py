@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fer_jax.errors import UserError, nearest
-from fer_jax.metrics.intervals import t_interval
+from fer_jax.metrics.intervals import share_interval, t_interval
 from fer_jax.reports.formats import Column, Line, Table
 from fer_jax.reports.runs import Run, grouped, marks, protocol
 
@@ -219,13 +219,15 @@ def _row_lines(label: str, ours: Mapping[Run, Measured], entries: Sequence[Mappi
 def _over_seeds(found: Mapping[Run, Value], metric: str) -> dict[str, str]:
   """Our cells of a line, by column."""
   values = [value.value for value in found.values()]
-  mean, low, high, count = t_interval(values)
+  cosine = 'cosine' in metric or metric.endswith('-COS')
+  mean, low, high, count = t_interval(values) if cosine else share_interval(values, 100)
   if count == 1:
     low, high = next(iter(found.values())).interval
   numbers = {'ours': mean, 'sd': float(np.std(values, ddof=1)) if count > 1 else None,
              '95 % from': low, '95 % to': high}
-  decimals = 3 if 'cosine' in metric or metric.endswith('-COS') else 2
-  beware = [*marks(list(found)), *(value.mark for value in found.values() if value.mark)]
+  decimals = 3 if cosine else 2
+  beware = [*marks(list(found)), *(value.mark for value in found.values() if value.mark),
+            *['two seeds are too few for an interval'] * (count == 2)]
   return {'marks': '; '.join(dict.fromkeys(beware)), 'seeds': str(count),
           **{name: '' if number is None else f'{number:.{decimals}f}' for name, number in numbers.items()}}
 

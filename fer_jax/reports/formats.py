@@ -22,12 +22,14 @@ from rich.table import Table as RichTable
 from rich.theme import Theme
 
 from fer_jax.errors import UserError
-from fer_jax.metrics.intervals import t_interval
+from fer_jax.metrics.intervals import SEEDS, share_interval
 from fer_jax.runtime import cluster, storage
 
 # How csv takes cells apart: what separates the two numbers, and what is added to the column's name for each.
 SPREAD = (' ± ', ('', ' sd'))
 ENDS = (' to ', (' from', ' to'))
+
+TOO_FEW = 'too few seeds'  # In the place of an interval.
 
 
 class Column(NamedTuple):
@@ -92,18 +94,20 @@ def mean(values: Iterable[float], decimals: int = 2) -> str:
 
 
 def interval_of(results: Sequence[Mapping[str, Any]]) -> str:
-  """The 95 % interval of an accuracy in per cent: over seeds (Student's t), of a single one over faces (Wilson)."""
-  low, high = (t_interval([result['accuracy'] for result in results])[1:3] if len(results) > 1 else
+  """The 95 % interval of an accuracy in per cent: over seeds, of a single one over faces (Wilson)."""
+  low, high = (share_interval([result['accuracy'] for result in results])[1:3] if len(results) > 1 else
                results[0]['accuracy_interval'])
-  return f'{100 * low:.2f} to {100 * high:.2f}'
+  return TOO_FEW if low is None else f'{100 * low:.2f} to {100 * high:.2f}'
 
 
 def covered(counts: Collection[int]) -> list[str]:
   """Notes on what ``interval_of`` covers, where lines have these numbers of seeds."""
   notes = []
-  if set(counts) - {0, 1}:
-    notes.append("95 % over several seeds (Student's t) covers what the seed decides, and takes the test faces as they "
-                 'are.')
+  if max(counts, default=0) >= SEEDS:
+    notes.append("95 % over several seeds (Student's t on the logit scale) covers what the seed decides, and takes the "
+                 'test faces as they are.')
+  if 2 in counts:
+    notes.append(f'Two seeds are too few for an interval over seeds; {SEEDS} have one.')
   if 1 in counts:
     notes.append('95 % of a single seed (Wilson) covers which faces were tested, and says nothing of other seeds.')
   return notes

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fer_jax.metrics.intervals import bootstrap, mean_rate, t_interval, wilson
+from fer_jax.metrics.intervals import bootstrap, mean_rate, share_interval, t_interval, wilson
 
 
 def test_wilson_of_2761_of_3068():
@@ -61,7 +61,7 @@ def test_the_interval_of_a_mean_of_rates_at_its_edges():
   assert 0 < low < high == 1
 
 
-@pytest.mark.parametrize('seeds', [2, 3, 5])
+@pytest.mark.parametrize('seeds', [3, 5])
 def test_t_covers_the_true_mean_for_few_seeds(seeds):
   runs = np.random.default_rng(seeds).normal(0.86, 0.01, (4000, seeds))
   estimates = [t_interval(values) for values in runs]
@@ -69,15 +69,37 @@ def test_t_covers_the_true_mean_for_few_seeds(seeds):
   assert covered == pytest.approx(0.95, abs=slack(4000))
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=8).filter(lambda v: np.std(v) > 1e-3))
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=8).filter(lambda v: np.std(v) > 1e-3))
 def test_t_interval_agrees_with_scipy(values):
   expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
   assert t_interval(values) == pytest.approx((np.mean(values), expected.low, expected.high, len(values)))
 
 
-def test_one_seed_says_nothing_and_equal_seeds_agree():
-  assert t_interval([0.9]) == (0.9, None, None, 1)
-  assert t_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5, 3)
+@pytest.mark.parametrize('of', [t_interval, share_interval])
+def test_two_seeds_are_too_few_and_equal_seeds_agree(of):
+  # Student's t would have the mean of these two reach from -0.25 to 0.51.
+  assert of([0.9]) == (0.9, None, None, 1) and of([0.1, 0.16]) == (pytest.approx(0.13), None, None, 2)
+  assert of([0.5, 0.5, 0.5]) == (0.5, pytest.approx(0.5), pytest.approx(0.5), 3)
+  assert of([0, 0, 0]) == (0, 0, 0, 3) and of([1, 1, 1, 1]) == (1, 1, 1, 4)
+
+
+@given(st.lists(st.integers(0, 500).map(lambda k: k / 500), min_size=3, max_size=8))
+def test_the_interval_of_a_share_is_inside_and_around_its_mean(shares):
+  mean, low, high, _ = share_interval(shares)
+  assert 0 <= low <= mean + 1e-12 and mean - 1e-12 <= high <= 1 and (0 < low and high < 1 or mean in (0, 1))
+  of_hundred = share_interval([100 * share for share in shares], 100)
+  assert of_hundred[:3] == pytest.approx((100 * mean, 100 * low, 100 * high), abs=1e-9)
+  mirrored = share_interval([1 - share for share in shares])
+  assert (mirrored.low, mirrored.high) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+def test_the_interval_of_a_share_is_students_where_it_is_short_and_covers_at_the_edge():
+  shares = [0.731, 0.735, 0.728]
+  assert share_interval(shares)[:3] == pytest.approx(t_interval(shares)[:3], abs=1e-4)
+  runs = stats.beta(28, 1).rvs((1000, 3), random_state=0)  # Seeds between 0.85 and 1, often at 1.
+  covered, beyond = (np.mean([test(of(values)) for values in runs]) for of, test in (
+      (share_interval, lambda found: found.low <= 28 / 29 <= found.high), (t_interval, lambda found: found.high > 1)))
+  assert covered > 0.93 and beyond > 0.5
 
 
 def test_bootstrap_of_a_rate_gives_the_percentiles_of_a_binomial():
