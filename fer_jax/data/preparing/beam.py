@@ -1,14 +1,13 @@
 """Preparing by Apache Beam: the same records as those of the pool, by any of its runners. Beam is an extra."""
 
 import json
-import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
 
-from fer_jax.data.preparing import pool
+from fer_jax.data.preparing import packed, pool
 from fer_jax.data.preparing.records import Listed, Reason
 from fer_jax.errors import UserError
 
@@ -39,18 +38,19 @@ def examples(folder: epath.Path, split: str, listed: Sequence[Listed],
              maker: Callable[[Listed], dict[str, Any] | Reason]) -> Any:
   """The examples of a split as a transform of Beam.
 
-  What is listed travels in files in ``folder``, not in the pipeline's graph; so do the reasons why there is no record
-  of a face, see ``skipped``.
+  What is listed travels in files in ``folder``, not in the pipeline's graph, and of the kinds that the graph names; so
+  do the reasons why there is no record of a face, see ``skipped``.
   """
   import apache_beam as beam
   maker(listed[0])  # What is missing shows here, not as an error of some worker.
   tasks = [folder / f'{_TASK}{split}-{first:09d}' for first in range(0, len(listed), pool.PART)]
   for i, task in enumerate(tasks):
-    task.write_bytes(pickle.dumps(listed[i * pool.PART:(i + 1) * pool.PART]))
+    task.write_bytes(packed.pack(list(listed[i * pool.PART:(i + 1) * pool.PART])))
+  kinds = [Listed, *{type(one.file) for one in listed}]
 
   def transform(begin: Any, reasons: str) -> Any:
     made = (begin | beam.Create([str(task) for task in tasks])
-            | beam.FlatMap(lambda task: pickle.loads(epath.Path(task).read_bytes())) | beam.Reshuffle()
+            | beam.FlatMap(lambda task: packed.unpack(epath.Path(task).read_bytes(), kinds)) | beam.Reshuffle()
             | beam.Map(lambda one: (one, maker(one))))
     _ = (made | 'Bad' >> beam.Filter(lambda pair: isinstance(pair[1], Reason))
          | beam.Map(lambda pair: json.dumps([str(pair[0].file), pair[1]]))

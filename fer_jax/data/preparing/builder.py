@@ -9,6 +9,7 @@ import abc
 import collections
 import dataclasses
 import functools
+import hashlib
 import itertools
 import os
 import re
@@ -254,7 +255,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Where parts of the work are kept against interruption: beside the data, if that is on a disk."""
     home = os.fspath(self.data_path.parent)
     if '://' in home:
-      return Path(tempfile.gettempdir(), 'fer_jax', self.name, self.builder_config.name, 'parts')
+      digest = hashlib.sha256(home.encode()).hexdigest()[:16]
+      return Path(tempfile.gettempdir(), f'fer_jax-{os.getuid()}-{self.name}-{self.builder_config.name}-{digest}')
     return Path(home, 'parts')
 
   def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager,
