@@ -9,7 +9,7 @@ import jax
 def tapping(backbone: nn.Module) -> tuple[dict[str, jax.Array], Callable[..., jax.Array]]:
   """Returns an empty dict and ``tap(name, x) -> x``, which makes x (N, h, w, c) a tap and files it there.
 
-  Call it inside the compact ``__call__`` of ``backbone``, and go on with what ``tap`` returns. What else the layers above
+  Call it inside the compact ``__call__`` of ``backbone``, and go on with what ``tap`` returns. What else layers above
   see of those below, such as a class token, goes along: ``tap(name, x, *beside) -> (x, *beside)``.
 
   A tap is a ``perturb`` point. A pass with the mutable collection 'held' also returns there what every tap was,

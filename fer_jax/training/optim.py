@@ -1,6 +1,7 @@
 """The optimiser: an optax chain, a learning-rate schedule, rules for single parameters, and the moving average."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -50,7 +51,8 @@ def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning
     end, power, boundaries, factor, period: of the schedules that name them; boundaries are shares of training,
       ascending in (0, 1), and so is the period: 1 / epochs decays once an epoch.
     clip_norm: gradients of greater global norm are scaled down to this; 0 leaves them. Frozen parameters do not count.
-    accumulate: so many steps' gradients are averaged into one update; the parameters rest in between.
+    accumulate: so many steps' gradients are averaged into one update; the parameters rest in between, and after the
+      last whole number of updates.
     rules: pairs (regular expression, options) for the parameters in whose path, such as 'backbone/conv1/kernel', the
       expression is found. The first that matches decides. Options: ``learning_rate`` and ``weight_decay``, multiples of
       the values above, and ``frozen``.
@@ -60,15 +62,18 @@ def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning
     rate.
 
   Raises:
-    UserError: an unknown name or a value out of range, or a rule that is malformed or matches no parameter.
+    UserError: an unknown name or a value out of range, fewer steps than one update takes, or a rule that is malformed
+      or matches no parameter.
   """
   if name not in OPTIMISERS:
     raise UserError(f"unknown optimizer '{name}'{nearest(str(name), OPTIMISERS)}")
   if accumulate < 1:
     raise UserError(f'optimizer.accumulate={accumulate}: choose 1 or more.')
+  if accumulate > total_steps:
+    raise UserError(f'optimizer.accumulate={accumulate}: training has {total_steps} steps, too few for one update; '
+                    'train for longer, or accumulate less.')
   rule_by_path = _rules_by_path(params, rules)
-  updates = max(total_steps // accumulate, 1)
-  rate = _schedule(updates, schedule, learning_rate, warmup, end, power, boundaries, factor, period)
+  rate = _schedule(total_steps // accumulate, schedule, learning_rate, warmup, end, power, boundaries, factor, period)
   each = lambda field: {path: getattr(rule, field) for path, rule in rule_by_path.items()}
   decay = _grouped(each('weight_decay'), lambda scale: optax.add_decayed_weights(weight_decay * scale))
   core = optax.trace(momentum, nesterov) if name == 'sgd' else optax.scale_by_adam(beta1, beta2, epsilon)
@@ -83,14 +88,33 @@ def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning
   return optimiser, lambda step: jnp.asarray(rate(step // accumulate))
 
 
-def ema_update(old: Any, new: Any, decay: float, step: int | jax.Array) -> Any:
-  """Returns d * old + (1 - d) * new with d = min(decay, (1 + step) / (10 + step)), for trees of equal structure.
+def ema_update(old: Any, new: Any, decay: float, step: int | jax.Array, accumulate: int = 1) -> Any:
+  """Returns old + (1 - d) (new - old) with d = min(decay, (1 + n) / (10 + n)), for trees of equal structure.
 
-  The warm-up of d keeps the initial parameters from lingering in the average (TensorFlow's
-  ``ExponentialMovingAverage`` with ``num_updates``).
+  n is the number of updates before that of ``step``. A step that ends none, see ``make_optimizer``'s ``accumulate``,
+  leaves the average as it is. The warm-up of d keeps the initial parameters from lingering in the average
+  (TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``). What never changes is its own average bit for bit.
   """
-  step = jnp.asarray(step, jnp.float32)
-  return optax.incremental_update(new, old, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
+  done = jnp.asarray(step // accumulate, jnp.float32)
+  share = jnp.where((step + 1) % accumulate == 0, 1 - jnp.minimum(decay, (1 + done) / (10 + done)), 0.0)
+  return jax.tree.map(lambda old, new: old + share * (new - old), old, new)
+
+
+def frozen_paths(params: Any, rules: Sequence[tuple[str, Mapping[str, Any]]]) -> frozenset[str]:
+  """The paths of the parameters that ``rules`` freeze, and of the modules all of whose parameters are frozen.
+
+  Args:
+    params, rules: see ``make_optimizer``.
+  """
+  frozen = {path: rule.frozen for path, rule in _rules_by_path(params, rules).items()}
+  trained = {part for path in frozen if not frozen[path] for part in _prefixes(path)}
+  return frozenset(part for path in frozen for part in _prefixes(path)) - trained
+
+
+def hold(params: Any, paths: frozenset[str]) -> Any:
+  """The parameters, of which those at ``paths`` have no gradient."""
+  return jax.tree_util.tree_map_with_path(
+      lambda path, leaf: jax.lax.stop_gradient(leaf) if _path(path) in paths else leaf, params)
 
 
 def _schedule(updates: int, schedule: str, peak: float, warmup: float, end: float, power: float,
@@ -148,6 +172,11 @@ def _grouped(groups: Mapping[str, Hashable], transformation: Callable[[Any], opt
     return jax.tree_util.tree_map_with_path(lambda path, _: str(groups[_path(path)]), tree)
 
   return optax.partition({str(group): transformation(group) for group in distinct}, label)
+
+
+def _prefixes(path: str) -> list[str]:
+  """'a', 'a/b' and 'a/b/c' of 'a/b/c'."""
+  return list(itertools.accumulate(path.split('/'), '{}/{}'.format))
 
 
 def _path(path: tuple[Any, ...]) -> str:

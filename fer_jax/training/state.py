@@ -22,7 +22,7 @@ class TrainState:
     params: float32 parameters.
     batch_stats: running BatchNorm statistics.
     opt_state: the optimiser's state.
-    ema: {'params', 'batch_stats'} averaged over steps, or None where the config asks for none.
+    ema: {'params', 'batch_stats'} averaged over updates, or None where the config asks for none.
   """
 
   step: jax.Array

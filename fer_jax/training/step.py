@@ -17,6 +17,7 @@ from fer_jax.attribution.maps import tap_map
 from fer_jax.data import augment
 from fer_jax.errors import UserError, nearest
 from fer_jax.models.classifier import Classifier, Outputs
+from fer_jax.models.frozen import as_in_evaluation
 from fer_jax.models.heads.linear import Linear
 from fer_jax.training import optim
 from fer_jax.training.state import TrainState
@@ -36,11 +37,12 @@ class Context:
   The taps are perturbation points: adding p to one moves its activation by p. One pass at p = 0 gives the outputs and,
   through ``jax.vjp``, the pull-back of any cotangent on the logits to any tap; XLA computes only what is asked for.
   Another pass may start at a tap. Where a face has regions, taps and their gradients are the full face's.
-  ``batch_stats`` are the running statistics after this pass, in evaluation those before it.
+  ``batch_stats`` are the running statistics after this pass, in evaluation those before it. Modules at the paths
+  ``frozen`` run as in evaluation.
   """
 
   def __init__(self, model: Classifier, variables: Mapping[str, Any], images: jax.Array, batch: Batch, train: bool,
-               key: jax.Array | None = None, teacher: Outputs | None = None):
+               key: jax.Array | None = None, teacher: Outputs | None = None, frozen: frozenset[str] = frozenset()):
     self._head, self._params = model.head, variables['params']
     plain = {'params': variables['params'], 'batch_stats': variables['batch_stats']}
     taps = jax.eval_shape(lambda: model.apply(plain, images, False)).taps
@@ -50,7 +52,8 @@ class Context:
     mutable, rngs = (['batch_stats'], {'dropout': key}) if train else ([], None)
 
     def run(mutable, **collections):
-      return model.apply({**plain, **collections}, images, train, batch.get('mask'), mutable=mutable, rngs=rngs)
+      with as_in_evaluation(frozen):
+        return model.apply({**plain, **collections}, images, train, batch.get('mask'), mutable=mutable, rngs=rngs)
 
     def run_all(perturbations):
       outputs, updates = run([*mutable, 'held'], perturbations={'backbone': perturbations})
@@ -162,6 +165,8 @@ class Recipe:
       is one image, of ``landmarks.regions.region_boxes``.
     seed: of dropout and drawn targets, with the step.
     data_seed: of order and augmentation, likewise.
+    accumulate: steps for one update of the parameters.
+    frozen: paths of parameters and modules that stay as they are, see ``optim.frozen_paths``.
     remat: keep only what leaves the backbone's blocks for the backward pass, and compute their inside again.
     group: rows of a batch that a loss may compare with each other, see ``data/reading/mixture.py``; 0 where nobody
       knows. Then the compiler takes every row for a neighbour of the next one and sends rows between devices.
@@ -182,6 +187,8 @@ class Recipe:
   remat: bool = False
   drawn_target: bool = False
   ema_decay: float = 0.0
+  accumulate: int = 1
+  frozen: frozenset[str] = frozenset()
   teacher: Teacher | None = None
   group: int = 0
   axis: str | None = None
@@ -220,8 +227,8 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], f
   weighted = lambda means: (weights * means[:-1]).sum()  # Not a matrix product: accelerators would round its factors.
 
   def objective(params):
-    variables = {'params': params, 'batch_stats': state.batch_stats}
-    context = Context(recipe.model, variables, images, batch, train=True, key=dropout, teacher=teacher)
+    variables = {'params': optim.hold(params, recipe.frozen), 'batch_stats': state.batch_stats}
+    context = Context(recipe.model, variables, images, batch, True, dropout, teacher, recipe.frozen)
     columns = jnp.stack([*(term.loss(context) for term in recipe.terms), hits(context.outputs, batch)], axis=1)
     # where, not a product: a masked example may be anything, and 0 * inf is not 0. Divided by the counts over all
     # devices, so that the shards' shares of a mean add up to the global mean.
@@ -236,7 +243,8 @@ def train_step(recipe: Recipe, state: TrainState, meter: dict[str, jax.Array], f
   params = optax.apply_updates(state.params, updates)
   ema = state.ema
   if recipe.ema_decay:
-    ema = optim.ema_update(ema, {'params': params, 'batch_stats': batch_stats}, recipe.ema_decay, state.step)
+    ema = optim.ema_update(ema, {'params': params, 'batch_stats': batch_stats}, recipe.ema_decay, state.step,
+                           recipe.accumulate)
   values = {'loss': weighted(means), 'gradient_norm': optax.tree.norm(gradient), 'accuracy': means[-1], 'steps': 1}
   shares = counts / total(len(masks))
   for i, term in enumerate(recipe.terms):

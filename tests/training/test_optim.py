@@ -167,6 +167,24 @@ def test_accumulated_micro_batches_equal_one_batch():
   np.testing.assert_allclose([rate(s) for s in range(4)], [0.1, 0.1, 0.01, 0.01], rtol=1e-6)
 
 
+def test_the_average_counts_updates_and_not_the_steps_between():
+  by_update = by_step = np.float32([0.0, 1.0])
+  for i in range(4):
+    new = np.float32([i + 1, 1.0])
+    by_update = optim.ema_update(by_update, new, 0.3, i)
+    for k in range(8):
+      by_step = optim.ema_update(by_step, new + (k < 7), 0.3, 8 * i + k, accumulate=8)
+    np.testing.assert_array_equal(by_step, by_update)
+  assert by_step[1] == 1 and 3 < by_step[0] < 4
+
+
+def test_what_is_frozen_by_path():
+  rules = (('body/bias', {'frozen': False}), ('^body|head', {'frozen': True}))
+  assert optim.frozen_paths(PARAMS, rules) == {'body/kernel', 'head', 'head/kernel'}
+  assert optim.frozen_paths(PARAMS, rules[1:]) == {'body', 'body/bias', 'body/kernel', 'head', 'head/kernel'}
+  assert not optim.frozen_paths(PARAMS, ())
+
+
 def test_accumulation_with_frozen_parameters():
   params, _ = run(GRADIENTS, accumulate=2, rules=(('^head/', {'frozen': True}),))
   assert params['head']['kernel'].tobytes() == PARAMS['head']['kernel'].tobytes()
@@ -181,6 +199,7 @@ def test_accumulation_with_frozen_parameters():
     ({'schedule': 'exponential', 'period': 0.0}, 'period'),
     ({'warmup': 500}, 'share of training'),
     ({'accumulate': 0}, 'accumulate'),
+    ({'accumulate': 11}, 'training has 10 steps, too few for one update'),
     ({'rules': (('neck/', {'frozen': True}),)}, r"'neck/' matches no parameter.*body/bias"),
     ({'rules': (('bias', {'frosen': True}),)}, "did you mean 'frozen'"),
     ({'rules': (('(', {'frozen': True}),)}, 'not a regular expression'),

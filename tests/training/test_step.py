@@ -9,7 +9,7 @@ import pytest
 
 from fer_jax.data.reading import streams
 from fer_jax.errors import UserError
-from fer_jax.training import setup, step
+from fer_jax.training import optim, setup, step
 from tests import faces
 
 
@@ -79,6 +79,31 @@ def test_the_average_follows_the_parameters(reference):
   state = reference[0]
   assert 0 < difference(state.ema['params'], state.params) < 1
   assert difference(state.ema, {'params': state.params, 'batch_stats': state.batch_stats}) > 0
+
+
+def moved(before, after):
+  """The paths 'a/b/c' of what is not the same bit for bit."""
+  leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
+  return {jax.tree_util.keystr(path, simple=True, separator='/') for (path, old), new in leaves if (old != new).any()}
+
+
+@pytest.mark.parametrize('form', ['jit', 'pmap'])
+def test_frozen_scopes_rest_and_the_average_counts_updates(form):
+  made = config(parallel=form, optimizer__accumulate=2, model__head__dropout=0.5,
+                optimizer__rules=(('layer4_0/(conv2|bn2|downsample)|fc/kernel', {}), ('', {'frozen': True})))
+  start = setup.make_system(made, faces.CLASSES, 20).initial()
+  start = jax.device_get(start)
+  state, _ = faces.steps(made, count=3, devices=2, start=start)
+  trained = {'backbone/layer4_0/conv2/kernel', 'backbone/layer4_0/downsample_0/kernel', 'head/fc/kernel'}
+  normed = {f'backbone/layer4_0/{name}/{{}}' for name in ('bn2', 'downsample_1')}
+  assert moved(start.params, state.params) == trained | {
+      name.format(part) for name in normed for part in ('scale', 'bias')}
+  statistics = {name.format(part) for name in normed for part in ('mean', 'var')}
+  assert moved(start.batch_stats, state.batch_stats) == moved(start.ema['batch_stats'], state.ema['batch_stats'])
+  assert moved(start.batch_stats, state.batch_stats) == statistics
+  # The third step is half of an update, so the average has seen one.
+  once = optim.ema_update(start.params, state.params, made.ema, 0)
+  assert difference(state.ema['params'], once) < 1e-7 < difference(start.params, state.params)
 
 
 def test_drawn_targets_differ_from_soft_ones():
