@@ -1,5 +1,6 @@
 """What every command shares: its flags, starting processes, and a user's mistake as one line instead of a traceback."""
 
+import io
 import os
 import re
 import sys
@@ -11,6 +12,9 @@ from typing import Any
 from absl import app, flags, logging
 
 from fer_jax.errors import UserError
+from fer_jax.runtime import devices, paths
+
+INTERRUPTED = 130  # Exit status after Ctrl-C, as in a shell.
 
 flags.disclaim_key_flags()  # Flags defined here are those of the command that asks for them: --help shows them.
 
@@ -18,7 +22,8 @@ flags.disclaim_key_flags()  # Flags defined here are those of the command that a
 def run(define: Callable[[], None], main: Callable[[Any], Any]) -> None:
   """Runs a command: ``define()`` defines its flags, ``main(given)`` takes their values, ``given.workdir``.
 
-  ``UserError`` is printed as ``error: ...`` and exits with status 2.
+  ``UserError`` is printed as ``error: ...`` and exits with status 2; Ctrl-C with ``INTERRUPTED``. Output that cannot be
+  written does not end the work.
   """
 
   def guarded(argv: list[str]) -> Any:
@@ -32,9 +37,42 @@ def run(define: Callable[[], None], main: Callable[[Any], Any]) -> None:
       _abandon(1, traceback.format_exc())
       raise
 
-  define()
+  _steady_streams()
   sys.unraisablehook = _unraisable
-  app.run(guarded, flags_parser=_parse)
+  try:
+    define()
+    app.run(guarded, flags_parser=_parse)
+  except KeyboardInterrupt:
+    _abandon(INTERRUPTED, 'Ctrl-C')
+    print('Ctrl-C', file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+class _Steady(io.FileIO):
+  """The end of a standard stream. What nobody reads any more, or has no room, is lost, and the work goes on."""
+
+  def write(self, data: Any) -> int:
+    """Writes bytes, or loses them."""
+    size = memoryview(data).nbytes
+    try:
+      written = super().write(data)
+    except OSError:
+      return size
+    return size if written is None else written
+
+
+def _steady_streams() -> None:
+  """Lets no output fail: not for its encoding either, in which a character that it has not is written as \\u25b2."""
+  while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+    os.set_inheritable(descriptor, True)  # It was closed: the next file would be in its place, and get what is printed.
+  os.close(descriptor)
+  for descriptor, name in enumerate(('stdout', 'stderr'), 1):
+    stream = getattr(sys, name)
+    raw = _Steady(descriptor, 'w', closefd=False)
+    at_once = bool(stream) and stream.write_through
+    setattr(sys, name, io.TextIOWrapper(
+        raw if at_once else io.BufferedWriter(raw), stream.encoding if stream else 'utf-8', 'backslashreplace',
+        line_buffering=bool(stream) and stream.line_buffering, write_through=at_once))
 
 
 def define_config(what: str) -> None:
@@ -100,10 +138,11 @@ def start(given: Any, default_cache: str | None = None) -> None:
 
   from fer_jax.runtime import cluster
   cluster.start(given.coordinator_address, given.num_processes, given.process_id, given.start_timeout)
+  devices.find()
   # What is compiled for one CPU need not run on the next machine's, so there no cache is the default.
   usual = None if os.environ.get('JAX_COMPILATION_CACHE_DIR') or jax.default_backend() == 'cpu' else default_cache
   if folder := given.compile_cache or usual:
-    jax.config.update('jax_compilation_cache_dir', folder)  # Process 0 writes there.
+    jax.config.update('jax_compilation_cache_dir', paths.expand(folder))  # Process 0 writes there.
 
 
 def _unraisable(problem: Any) -> None:
@@ -130,6 +169,7 @@ def _parse(argv: list[str]) -> list[str]:
     _fail(UserError('--config: ' + ' '.join(message.split())))
   if flags.FLAGS['verbosity'].using_default_value:
     logging.set_verbosity(logging.FATAL)  # Libraries narrate what they do, and log what they then raise.
+    devices.listen()
   return arguments
 
 

@@ -28,7 +28,10 @@ def main(given: Any) -> None:
   """Prints or writes the tables; which runs could not be used is said on the standard error."""
   if not given.workdirs:
     raise UserError("--workdirs: name the folders of training runs, such as --workdirs='runs/*'.")
+  import jax
+
   from fer_jax.reports import benchmark, formats, runs
+  jax.config.update('jax_platforms', 'cpu')  # Nothing is computed.
   formats.check_out(given.out)
   found, problems = runs.collect(given.workdirs)
   tables, remarks = benchmark.make_tables(found, given.table)

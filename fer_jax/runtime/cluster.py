@@ -5,12 +5,9 @@ Every process runs the same program on its own rows of each batch, by JAX's mult
 
 import contextlib
 import functools
-import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
-import signal
 import sys
 import threading
 import time
@@ -25,11 +22,16 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fer_jax.errors import UserError, listed
+from fer_jax.runtime import devices
 from fer_jax.runtime.rendezvous import meet
 
 AXIS = 'data'
 
-PREEMPTED = 75  # Exit status after SIGTERM with the state saved: the same command goes on from there.
+_PLACE = [0, 1]  # The number of this process, and how many there are.
+
+# Exit status after SIGTERM with the state saved: the same command goes on from there. After Ctrl-C it is 130, as in a
+# shell, so that what starts trainings again leaves this one alone.
+PREEMPTED = 75
 
 # What is added to XLA_FLAGS, by platform and version of jaxlib, because XLA aborts on a flag it does not know. This is
 # the one place for flags that matter: what is not measured is not here. launch/README.md names some for GPU and TPU.
@@ -48,19 +50,20 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
 
   Args:
     coordinator_address: 'host:port' of process 0.
+    num_processes: how many there are; 1 alone: this one, whatever is around it.
     process_id: from 0 to ``num_processes`` - 1.
     timeout: seconds to wait for the others.
 
   Raises:
     UserError: an argument is missing or wrong, or a process did not come in time; the message says which.
   """
-  # Devices cannot be asked yet, but JAX's support for others than the CPU comes in packages of its own.
-  others = importlib.util.find_spec('libtpu') or importlib.metadata.entry_points(group='jax_plugins')
-  usual = 'accelerator' if others and os.environ.get('JAX_PLATFORMS') != 'cpu' else 'cpu'
+  usual = 'accelerator' if devices.may_be_others() else 'cpu'
   flag = XLA_FLAGS.get((usual, jaxlib.__version__))
   current = os.environ.get('XLA_FLAGS', '')
   if flag and flag.split('=')[0] not in current and os.environ.get('FER_JAX_CPU_FLAGS') != '0':
     os.environ['XLA_FLAGS'] = f'{current} {flag}'.strip()
+  if num_processes == 1 and not coordinator_address and not process_id:
+    return
   given = (coordinator_address or os.environ.get('JAX_COORDINATOR_ADDRESS'), num_processes, process_id)
   # JAX would leave devices to local processes one by one where it detects them, so explicit arguments are not detected.
   address, count, process, local = (*given, None) if None not in given else _detect(given, timeout)
@@ -73,9 +76,28 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
                     'or the platform.)')
   if not 0 <= process < count:
     raise UserError(f'--process_id={process}: of --num_processes={count} the numbers are 0 to {count - 1}.')
-  meet(address, count, process, timeout)
+  _bypass_proxy(address)
+  # Whoever is started by hand inside of a job should not wonder for minutes; of many only the first speaks at once.
+  waiting = threading.Timer(5 * bool(process), lambda: print(
+      f'note: waits up to {timeout:g} s for all {count} processes at {address}, as what is around this one (number '
+      f'{process}) says: SLURM, MPI or the platform. --num_processes=1 runs it alone.', file=sys.stderr, flush=True))
+  waiting.daemon = True
+  if None in given and count > 1:
+    waiting.start()
+  try:
+    meet(address, count, process, timeout)
+  finally:
+    waiting.cancel()
+  _PLACE[:] = process, count
   jax.distributed.initialize(address, count, process, local, cluster_detection_method='deactivate',
                              initialization_timeout=round(timeout))
+
+
+def _bypass_proxy(address: str) -> None:
+  """Tells gRPC, and nothing else, to reach process 0 without the proxy that a user has for the internet."""
+  if any(os.environ.get(name) for name in ('grpc_proxy', 'https_proxy', 'http_proxy')):
+    others = os.environ.get('no_grpc_proxy') or os.environ.get('no_proxy')
+    os.environ['no_grpc_proxy'] = ','.join(filter(None, [address.rpartition(':')[0].strip('[]'), others]))
 
 
 def _detect(given: tuple[str | None, int | None, int | None], timeout: float) -> tuple[Any, Any, Any, Any]:
@@ -95,12 +117,12 @@ def is_main() -> bool:
   return jax.process_index() == 0
 
 
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-  """A one-dimensional mesh over ``devices`` (default: all), along which batches are split."""
+def make_mesh(over: list[jax.Device] | None = None) -> Mesh:
+  """A one-dimensional mesh over some devices (default: all), along which batches are split."""
   # By process, so that the rows of one process are neighbours; jax.make_mesh may order a slice otherwise.
-  devices = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
+  over = sorted(devices.find() if over is None else over, key=lambda d: (d.process_index, d.id))
   # Auto: with explicit axes linen's Dropout fails.
-  return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+  return Mesh(np.array(over), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -172,9 +194,10 @@ def hardware() -> str:
 
 
 def banner(mesh: Mesh) -> str:
-  """One line about the machine: processes, devices, mesh."""
-  count = jax.process_count()
-  return f"{count} process{'es' if count > 1 else ''}, {hardware()}, mesh {dict(mesh.shape)}"
+  """One line about the machine: processes, devices, mesh, and whether a better device lies idle."""
+  count, fallen = jax.process_count(), devices.fallback()
+  return (f"{count} process{'es' if count > 1 else ''}, {hardware()}, mesh {dict(mesh.shape)}"
+          f"{f'; {fallen}' if fallen else ''}")
 
 
 def say(text: str) -> None:
@@ -231,43 +254,10 @@ def abandon(status: int, message: str) -> None:
 
   A normal exit would wait for the others, while they wait for this one in the middle of a step.
   """
-  if jax.distributed.is_initialized() and jax.process_count() > 1:
-    print(f'process {jax.process_index()} of {jax.process_count()}: {message}', file=sys.stderr, flush=True)
+  number, count = _PLACE  # JAX can tell only where it has found devices.
+  if jax.distributed.is_initialized() and count > 1:
+    print(f'process {number} of {count}: {message}', file=sys.stderr, flush=True)
     sys.stdout.flush()
-    if is_main():
+    if not number:
       time.sleep(2)  # All end with process 0: let those that failed in the same way say so.
     os._exit(status)
-
-
-class Preemption:
-  """SIGTERM to any process, until the training loop asks. Between the loop's steps nothing is lost by leaving.
-
-  With several processes JAX's preemption service listens, and makes all of them agree on a step. A single one listens
-  here; the handler before is put back at the end.
-  """
-
-  def __init__(self):
-    self._told = False
-
-  def __enter__(self) -> 'Preemption':
-    # Signals reach the main thread only; elsewhere (a test, a notebook's worker) there is nothing to listen to.
-    self._listening = (threading.current_thread() is threading.main_thread()
-                       and not jax.distributed.is_initialized())
-    if self._listening:
-      self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, '_told', True))
-    return self
-
-  def __exit__(self, *_) -> None:
-    if self._listening:
-      signal.signal(signal.SIGTERM, self._before)
-
-  def reached(self, step: int) -> bool:
-    """Whether to save and leave at this step: the same answer in all processes. Ask before every step, once."""
-    return self._told or multihost_utils.reached_preemption_sync_point(step)
-
-  def saved(self) -> None:
-    """From here on everything is saved: a single process leaves at once when told to, or if it was told before."""
-    if self._told:
-      sys.exit(PREEMPTED)
-    if self._listening:
-      signal.signal(signal.SIGTERM, lambda *_: sys.exit(PREEMPTED))

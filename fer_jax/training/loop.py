@@ -1,8 +1,9 @@
 """The training loop, readable top to bottom: a plan, its steps, and what the end does."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from fer_jax.errors import UserError
 from fer_jax.metrics import confusion
 from fer_jax.reports.page import write_report
 from fer_jax.reports.table import print_evaluation
-from fer_jax.runtime import cluster, storage
+from fer_jax.runtime import cluster, lock, storage
+from fer_jax.runtime.preemption import Preemption
 from fer_jax.runtime.progress import progress
-from fer_jax.training import evaluation, setup
+from fer_jax.training import evaluation, protocol, setup
 from fer_jax.training.checkpoint import Checkpoints
 from fer_jax.training.metrics_log import MetricsLog, Trace, Window
-from fer_jax.training.workdir import check_data, check_teacher, open_workdir, parameter_table
+from fer_jax.training.workdir import check_data, check_teacher, is_claimed, open_workdir, parameter_table
 
 
 def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = (), profile: range = range(0)
@@ -43,34 +45,44 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
 
   Raises:
     UserError: bad config, data set or workdir, or a loss that is not finite.
-    SystemExit: status 75 after SIGTERM, with the state saved.
+    SystemExit: status 75 after SIGTERM, 130 after Ctrl-C, with the state saved.
   """
-  with cluster.Preemption() as preemption:
+  with Preemption() as preemption, contextlib.ExitStack() as held:
     workdir, mesh = storage.as_path(workdir), cluster.make_mesh()
     cluster.say(cluster.banner(mesh))
     with cluster.together():
       plan = setup.make_plan(config, mesh)
-    record = begin(plan, workdir, overrides, mesh)
+    record = begin(plan, workdir, overrides, mesh, held)
     if 'finished' in record:  # Evaluating again would be another evaluation of the test split.
       result = cluster.once(lambda: _read_result(workdir, plan.protocol.data.test))
-      cluster.say(f"{workdir} finished at {record['finished']}; nothing to do.")
+      lacks = cluster.once(lambda: _lacks_report(workdir, record))
+      cluster.say(f"{workdir} finished at {record['finished']}; "
+                  f"{'its report is made now, without another evaluation' if lacks else 'nothing to do'}.")
     else:
       take_steps(plan, workdir, mesh, profile, preemption)
       preemption.saved()
-      result = finish(plan, workdir, mesh)
-    print_evaluation(result, report=write_report(workdir))
+      result, lacks = finish(plan, workdir, mesh), True
+    print_evaluation(result, report=write_report(workdir) if lacks else workdir / 'report.html')
   return result
 
 
-def begin(plan: setup.Plan, workdir: epath.Path, overrides: Sequence[str], mesh: Mesh) -> dict[str, Any]:
+def begin(plan: setup.Plan, workdir: epath.Path, overrides: Sequence[str], mesh: Mesh, held: contextlib.ExitStack
+          ) -> dict[str, Any]:
   """Claims the workdir and writes what is known before the first step; returns the record of the run.
 
+  Args:
+    held: where process 0 puts its hold on the workdir.
+
   Raises:
-    UserError: the processes do not agree, or the workdir holds another run, or this one with other data.
+    UserError: the processes do not agree, or the workdir holds another run, or this one with other data, or another
+      training is at it.
   """
   faces, data = plan.faces, plan.protocol.data
   cluster.check_same('the config', json.dumps(plan.settings))
   cluster.check_same('the training split', faces.fingerprint)
+  cluster.once(lambda: is_claimed(workdir, plan.settings))  # Before a file is put there.
+  if note := cluster.once(lambda: held.enter_context(lock.alone(workdir))):
+    cluster.say(note)
   record = cluster.once(lambda: open_workdir(plan.settings, workdir, overrides))
   with cluster.together():
     if not (workdir / 'config.json').exists():
@@ -81,26 +93,29 @@ def begin(plan: setup.Plan, workdir: epath.Path, overrides: Sequence[str], mesh:
     return record
   params, total = jax.eval_shape(plan.initial).params, plan.system.total_steps
   record |= {'classes': list(faces.classes), 'channels': faces.channels, 'fingerprint': faces.fingerprint,
-             'digest': faces.digest, 'steps': total, 'hardware': cluster.hardware(), 'devices': mesh.size,
-             'processes': jax.process_count(), 'parameters': int(sum(p.size for p in jax.tree.leaves(params)))}
+             'digest': faces.digest, 'shareable': faces.shareable, 'steps': total, 'hardware': cluster.hardware(),
+             'devices': mesh.size, 'processes': jax.process_count(), 'parameters': int(sum(p.size for p in jax.tree.leaves(params)))}
   if len(plan.parts) > 1:
     record['passes'] = mixture.passes(plan.parts, plan.batch_size, total)
   if plan.teacher:
     check_teacher(record, plan.teacher)
+  protocol.remember(workdir, record, plan.seen)
   storage.write_json(workdir / 'run.json', record)
   storage.write_text(workdir / 'parameters.txt', parameter_table(params))
   cluster.say(f'{plan.protocol.name}: {record["parameters"]:,} parameters, {len(faces):,} faces of {data.dataset} '
               f'({data.train}), {total:,} steps of {plan.batch_size} rows, {plan.batch_size // mesh.size} a device')
+  for reason in protocol.verdict(plan.protocol, plan.seen, plan.test, data.test)['reasons']:
+    cluster.say(f'The result on {data.test} will be marked as leaky: {reason}.')
   return record
 
 
-def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range, preemption: cluster.Preemption
+def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range, preemption: Preemption
                ) -> None:
   """Takes the steps that are left, from the newest checkpoint on; the last state is saved at the end.
 
   Raises:
     UserError: a loss that is not finite, or a full disk.
-    SystemExit: status 75 after SIGTERM, with the state saved.
+    SystemExit: status 75 after SIGTERM, 130 after Ctrl-C, with the state saved.
   """
   log = MetricsLog(workdir / 'metrics.jsonl')
   checkpoints = Checkpoints(workdir / 'checkpoints', write=True)
@@ -125,7 +140,7 @@ def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range
         meter, window = fresh_meter(), Window(at)
       if plan.holdout and at > start and (at % plan.evaluate_every == 0 or at == total):
         with window.paused():
-          scores = evaluate_holdout(plan, state.variables(plan.protocol.select == 'ema'), mesh)
+          scores = evaluate_holdout(plan, state.variables(plan.protocol.variables == 'ema'), mesh)
           log.write(at, plan.holdout_split, scores)
           if plan.keeps_best:
             best.save(at, state, {'accuracy': scores['accuracy']})
@@ -141,9 +156,9 @@ def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range
   checkpoints.close()
   best.close()
   if at < total:
-    cluster.say(f'SIGTERM: step {at:,} is saved; the same command goes on from here.' if at else
-                'SIGTERM before the first step; the same command starts again.')
-    sys.exit(cluster.PREEMPTED)
+    cluster.say(f'{preemption.word}: step {at:,} is saved; the same command goes on from here.' if at else
+                f'{preemption.word} before the first step; the same command starts again.')
+    sys.exit(preemption.status)
 
 
 def evaluate_holdout(plan: setup.Plan, variables: dict[str, Any], mesh: Mesh) -> dict[str, float]:
@@ -174,7 +189,17 @@ def finish(plan: setup.Plan, workdir: epath.Path, mesh: Mesh) -> dict[str, Any]:
 def _read_result(workdir: epath.Path, split: str) -> dict[str, Any]:
   path = workdir / 'evaluation' / f'{split}.json'
   try:
-    return storage.read_json(path)
-  except FileNotFoundError as error:
-    raise UserError(f'the run in {workdir} has finished, but {path} is gone; put it back, or choose another '
+    result = storage.read_json(path)
+  except (FileNotFoundError, ValueError) as error:
+    what = 'gone' if isinstance(error, FileNotFoundError) else f'damaged ({error})'
+    raise UserError(f'the run in {workdir} has finished, but {path} is {what}; put it back, or choose another '
                     '--workdir.') from error
+  return result
+
+
+def _lacks_report(workdir: epath.Path, record: Mapping[str, Any]) -> bool:
+  """Whether the page is not there, or from before the run was finished: the end was cut off, or the disk full."""
+  try:
+    return record['finished'] not in storage.read_text(workdir / 'report.html')
+  except (FileNotFoundError, ValueError):
+    return True
