@@ -1,10 +1,12 @@
 """A source of noise faces in memory, a config that compiles in seconds, a few steps: what many tests start from."""
 
 import functools
+import re
 from pathlib import Path
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from configs import pal
@@ -15,6 +17,7 @@ from fer_jax.data.reading.splits import Split
 from fer_jax.data.triplets import triplets_from_labels
 from fer_jax.runtime import cluster
 from fer_jax.training import setup, step
+from tests import traces
 
 CLASSES = face.EXPRESSIONS[:7]
 
@@ -80,7 +83,7 @@ def teacher(config, traced=False):
   system = setup.make_system(config, CLASSES, 20)
   record = {'classes': list(CLASSES), 'commit': 'none', 'steps': 20}
   state = jax.eval_shape(system.initial) if traced else system.initial()
-  return setup.Trained(Path('teacher'), setup.make_protocol(config), record, system, state.variables(), 0)
+  return setup.Trained(Path('teacher'), setup.make_protocol(config), record, system, state.variables(), 0, lambda: [])
 
 
 def parts(config, data):
@@ -105,8 +108,12 @@ def traced_step(config):
 
 
 def assert_traces(config):
-  """The step can be traced, which takes a tenth of compiling it, and returns a state of the same form."""
-  _, like, (state, meter) = traced_step(config)
+  """The step can be traced, which takes a tenth of compiling it, and returns a state of the same form; and nothing but
+  the layers of a backbone is computed at the precision an accelerator chooses."""
+  program, like, (state, meter) = traced_step(config)
+  layers = {f'Classifier/{path[:-len("/kernel")]}' for path in flatten_dict(like.params, sep='/') if '/kernel' in path}
+  rounded = {re.sub('.*Classifier', 'Classifier', scope) for scope in traces.rounded(program)}
+  assert not rounded - {layer for layer in layers if '/backbone/' in layer}
   forms = lambda tree: [(path, leaf.shape, leaf.dtype) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
   assert forms(state) == forms(like)
   assert meter.keys() > {f'loss/{name}' for name, term in config.losses.items() if term.weight}

@@ -25,3 +25,9 @@ def live(jaxpr):
 def scope(equation) -> str:
   """The modules an equation was traced in, as 'Classifier/backbone/conv1', without the transformations around them."""
   return str(equation.source_info.name_stack).replace('transpose(', '').replace('jvp(', '').replace(')', '')
+
+
+def rounded(jaxpr) -> set[str]:
+  """The scopes of the products whose factors an accelerator may round, which a TPU does to bfloat16."""
+  products = equations(jaxpr, ('dot_general', 'conv_general_dilated'))
+  return {scope(product) for product in products if str(product.params['precision']).count('HIGHEST') != 2}

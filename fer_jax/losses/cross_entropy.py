@@ -26,5 +26,5 @@ def cross_entropy(forward: Forward, smoothing: float = 0.0, class_weights: Seque
   if len(class_weights):
     if len(class_weights) != logits.shape[-1]:
       raise UserError(f'cross_entropy.class_weights has {len(class_weights)} numbers for {logits.shape[-1]} classes.')
-    loss *= forward.batch['target'] @ jnp.asarray(class_weights, jnp.float32)
+    loss *= (forward.batch['target'] * jnp.asarray(class_weights, jnp.float32)).sum(axis=-1)
   return loss

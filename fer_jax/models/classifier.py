@@ -61,7 +61,8 @@ class Classifier(nn.Module):
       full_face = lambda x: x.reshape(*faces, *x.shape[1:])[:, 0]
       whole, taps, attention = jax.tree.map(full_face, (features, taps, attention))
       features = features.reshape(*faces, *features.shape[1:])
-    logits, embedding, region_weights = self.head(features, train, mask)
+    with jax.default_matmul_precision('highest'):  # Accelerators would round the factors of the logits, too.
+      logits, embedding, region_weights = self.head(features, train, mask)
     pooled = whole.astype(jnp.promote_types(whole.dtype, jnp.float32)).mean(axis=(1, 2))
     return Outputs(logits, embedding, pooled, taps, region_weights, attention)
 

@@ -55,9 +55,9 @@ class RegionNorm(nn.Module):
       mean, square = jax.lax.pmean(jnp.stack([mean, square]), self.axis_name)
     var = jnp.maximum(square - jnp.square(mean), 0.0)
     # What R updates in a row leave of the old value and of each region's.
-    shares = (1 - MOMENTUM) * MOMENTUM ** jnp.arange(self.regions - 1, -1, -1)
+    shares = (1 - MOMENTUM) * MOMENTUM ** jnp.arange(self.regions - 1, -1, -1)[:, None]
     for name, value in (() if self.is_initializing() else (('mean', mean), ('var', var))):
-      running[name].value = MOMENTUM**self.regions * running[name].value + shares @ value
+      running[name].value = MOMENTUM**self.regions * running[name].value + (shares * value).sum(axis=0)
     factor = jax.lax.rsqrt(var + EPSILON) * scale
     each = lambda value: value.reshape(self.regions, *[1] * (x.ndim - 2), channels)
     return ((rows - each(mean)) * each(factor) + bias).reshape(x.shape).astype(self.dtype)

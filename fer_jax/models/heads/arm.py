@@ -75,7 +75,7 @@ class Arm(nn.Module):
     running = self.variable('batch_stats', 'global_mean', jnp.zeros, means.shape[1:])
     if train or self.global_mean == 'batch':
       kept = jnp.ones(len(means)) if mask is None else mask.astype(means.dtype)
-      total, count = jnp.einsum('b,bhw->hw', kept, means), kept.sum()
+      total, count = (kept[:, None, None] * means).sum(axis=0), kept.sum()
       if train and self.axis_name and not self.is_initializing():
         total, count = jax.lax.psum((total, count), self.axis_name)
       shared = total / jnp.maximum(count, 1)
