@@ -56,7 +56,7 @@ def make_run(folder, seed, row, full=False, **protocol):
   (workdir / 'evaluation').mkdir(exist_ok=True)
   if full:
     np.savez(workdir / 'evaluation/test.npz', **dict(zip(('label', 'prediction'), answers(seed, row), strict=True)))
-  record = {'classes': CLASSES, 'commit': 'abc', 'hardware': 'two cores', 'parameters': 123456}
+  record = {'classes': CLASSES, 'commit': 'abc', 'hardware': 'two cores', 'parameters': 123456, 'shareable': True}
   evaluated = result(seed, row, **protocol)
   return Run(str(workdir), config(seed, row), record, evaluated if full else {**evaluated, 'alignment': {}})
 

@@ -7,6 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fer_jax import registry
+from fer_jax.errors import UserError
 from fer_jax.metrics.alignment import resize
 
 FOR, AGAINST, MASK = (244, 96, 24), (44, 108, 236), (24, 168, 120)  # RGB of evidence for and against, and of a mask.
@@ -44,16 +46,33 @@ def data_uri(image: np.ndarray) -> str:
   return 'data:image/jpeg;base64,' + base64.b64encode(file.tobytes()).decode()
 
 
+def restricted(config: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+  """Whether the faces of a run are not to be passed on, from its config.json and run.json; True where nobody knows."""
+  if 'shareable' not in record:  # Of an earlier version.
+    try:
+      return not registry.find('data.builders', config['data']['dataset']).SHAREABLE
+    except (UserError, KeyError, TypeError):
+      return True
+  return not record['shareable']
+
+
+def canvas(panel: Mapping[str, np.ndarray], i: int) -> np.ndarray:
+  """What the maps of face ``i`` are laid over: the face, or the mean face where none were kept."""
+  return panel['images'][i] if 'images' in panel else panel['mean_face']
+
+
 def faces(panel: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str, Any]]:
   """Makes the rows of the face grid: of each face what ``answer`` says, and cells [{title, group, uri}].
 
-  ``panel`` has images (n, H, W, C) uint8 and, each where there is one, labels and predictions (n,) int, priors and
-  causal_masks (n, h, w) uint8, before/NAME and after/NAME (n, h, w) float32 for any names of maps.
+  ``panel`` has images (n, H, W, C) uint8, or mean_face (H, W, C) and labels in their place, and, each where there is
+  one, labels and predictions (n,) int, priors and causal_masks (n, h, w) uint8, before/NAME and after/NAME (n, h, w)
+  float32 for any names of maps.
   """
   maps = list(dict.fromkeys(key.split('/', 1)[1] for key in panel if key.startswith(('before/', 'after/'))))
   rows = []
-  for i, image in enumerate(panel['images']):
-    cells = [('photo', '', photo(image))]
+  for i in range(len(panel['images' if 'images' in panel else 'labels'])):
+    image = canvas(panel, i)
+    cells = [('photo', '', photo(image))] if 'images' in panel else []
     if 'priors' in panel:
       cells.append(('landmark prior', '', overlay(image, panel['priors'][i])))
     for which in maps:
@@ -75,17 +94,17 @@ def answer(panel: Mapping[str, np.ndarray], i: int, classes: list[str]) -> dict[
 def neighbours(found: Mapping[str, np.ndarray], classes: list[str]) -> list[dict[str, Any]]:
   """Makes the rows of the retrieval picture.
 
-  ``found`` has images (Q, 1 + k, H, W, C) uint8, the query first, then its neighbours from near to far; labels (Q, 1 +
-  k) int, -1 if unknown; distances (Q, 1 + k) real. Returns per query: query {label, uri} and cells [{label ('' if
-  unknown), same (None if unknown), distance, uri}].
+  ``found`` has, the query first and then its neighbours from near to far, labels (Q, 1 + k) int, -1 if unknown;
+  distances (Q, 1 + k) real; and, where they were kept, images (Q, 1 + k, H, W, C) uint8. Returns per query: query
+  {label, uri} and cells [{label ('' if unknown), same (None if unknown), distance, uri ('' without an image)}].
   """
-  rows = []
-  for images, labels, distances in zip(found['images'], found['labels'], found['distances'], strict=True):
+  rows, without = [], [[None] * len(labels) for labels in found['labels']]
+  for images, labels, distances in zip(found.get('images', without), found['labels'], found['distances'], strict=True):
     cells = [{
         'label': class_name(label, classes),
         'same': bool(label == labels[0]) if label >= 0 and labels[0] >= 0 else None,
         'distance': f'{distance:.3g}',
-        'uri': data_uri(photo(image)),
+        'uri': '' if image is None else data_uri(photo(image)),
     } for image, label, distance in zip(images, labels, distances, strict=True)]
     rows.append({'query': cells[0], 'cells': cells[1:]})
   return rows

@@ -15,8 +15,9 @@ _PREFERRED = ('cam', 'logit_sum', 'attention', 'predicted')
 def walls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """Makes the walls from the panel of the first run of each of the rows, which have name and runs.
 
-  Returns columns (a row each), seeds (in words), walls [{map, faces}], remarks (sentences on what is missing). A face
-  is label, photo, prior ('' where there is none) and cells {uri, label, prediction, correct}, one for each column.
+  Returns columns (a row each), seeds (in words), walls [{map, faces}], remarks (sentences on what is missing), and
+  whether faces are restricted, or averaged, the mean face standing for some. A face is label, photo and prior (each ''
+  where there is none) and cells {uri, label, prediction, correct}, one for each column.
   """
   remarks, columns = [], []
   for row in rows:
@@ -37,7 +38,10 @@ def walls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   seeds = {column['row']['name']: column['run'].config['seed'] for column in columns}
   said = (f'seed {next(iter(seeds.values()))}' if len(set(seeds.values())) == 1 else
           ', '.join(f'{name}: {seed}' for name, seed in seeds.items()))
-  return {'columns': columns, 'seeds': said, 'remarks': remarks,
+  restricted = any('images' in column['panel'] and pictures.restricted(column['run'].config, column['run'].record)
+                   for column in columns)
+  return {'columns': columns, 'seeds': said, 'remarks': remarks, 'restricted': restricted,
+          'averaged': any('images' not in column['panel'] for column in columns),
           'walls': [{'map': which.replace('_', ' '), 'faces': [_face(columns, name, which) for name in names]}
                     for which in _maps(columns) if names]}
 
@@ -50,7 +54,7 @@ def _panel(run: Any) -> tuple[dict[str, np.ndarray], str]:
     return {}, 'no faces were kept of its first seed'
   except ValueError:
     return {}, 'the faces of its first seed are damaged'
-  whole = {'images', 'names', 'labels'} <= set(panel)
+  whole = {'names', 'labels'} <= set(panel) and {'images', 'mean_face'} & set(panel)
   return panel, '' if whole else 'the faces of its first seed lack names or labels'
 
 
@@ -78,8 +82,9 @@ def _face(columns: Sequence[Mapping[str, Any]], name: str, which: str) -> dict[s
   for column in columns:
     panel, i = column['panel'], list(column['panel']['names']).index(name)
     of = lambda key, panel=panel, i=i: panel[key][i] if key in panel else None
+    face = pictures.canvas(panel, i)
     cells.append(pictures.answer(panel, i, column['run'].record['classes']) | {
-        'photo': of('images'), 'prior': of('priors'), 'uri': overlaid(of('images'), of(f'after/{which}'))})
+        'photo': of('images'), 'prior': overlaid(face, of('priors')), 'uri': overlaid(face, of(f'after/{which}'))})
   first = cells[0]
-  return {'label': first['label'], 'photo': pictures.data_uri(pictures.photo(first['photo'])),
-          'prior': overlaid(first['photo'], first['prior']), 'cells': cells}
+  return {'label': first['label'], 'prior': first['prior'], 'cells': cells,
+          'photo': '' if first['photo'] is None else pictures.data_uri(pictures.photo(first['photo']))}

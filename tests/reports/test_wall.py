@@ -28,6 +28,20 @@ def test_the_wall_has_the_faces_that_all_rows_share_in_pairs_of_maps(tmp_path):
       ('right', '✓'), ('wrong', '✗ fear'), ('right', '✓')]
 
 
+def test_faces_that_are_not_to_be_passed_on(tmp_path):
+  rows = make_rows(tmp_path, count=2, seeds=1)
+  rows[0].runs[0].record['shareable'] = False
+  assert render(tmp_path, rows)[0].count('Do not pass this page on.') == 1
+  kept = {key: value for key, value in panel(0).items() if key != 'images'}
+  kept['mean_face'] = np.full((16, 16, 1), 99, np.uint8)
+  for row in (0, 1):
+    np.savez(tmp_path / f'row{row}-0/panel.npz', **kept)
+  text, _ = render(tmp_path, rows)
+  assert 'Do not pass this page on.' not in text and 'the maps are laid over the mean of many test faces' in text
+  wall = section(text, 'wall')
+  assert wall.count('<img') == 2 * 2 * (1 + 2) and 'alt="photo"' not in wall
+
+
 @pytest.mark.parametrize('damage, sentence', [
     (lambda path: path.unlink(), 'row1: no faces were kept of its first seed.'),
     (lambda path: path.write_bytes(path.read_bytes()[:50]), 'row1: the faces of its first seed are damaged.'),

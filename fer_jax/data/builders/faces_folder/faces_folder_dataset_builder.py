@@ -5,6 +5,7 @@ from typing import Any
 
 from fer_jax.data import face
 from fer_jax.data.builders.faces_folder import files
+from fer_jax.data.preparing import contents
 from fer_jax.data.preparing.builder import FaceBuilder
 from fer_jax.data.preparing.records import Listed
 from fer_jax.errors import UserError
@@ -14,6 +15,7 @@ class Builder(FaceBuilder):
   """The faces in SPLIT/CLASS/ of a folder or a zip; a variant is any name that their owner gives."""
 
   HOW_TO = files.HOW_TO
+  SHAREABLE = True  # They are their owner's, who alone knows of terms: nothing here says that they are not.
 
   def __init__(self, *, config: Any = None, classes: Sequence[str] | None = None, **kwargs: Any):
     """Makes a builder.
@@ -32,7 +34,7 @@ class Builder(FaceBuilder):
   def classes(self) -> tuple[str, ...]:
     """The classes of the prepared data; until there are such, those that were asked for."""
     asked = tuple(self._folders.values())
-    if not (self.data_path / 'dataset_info.json').exists():  # TFDS's, the last file of a preparation.
+    if not any((self.data_path / name).exists() for name in (contents.CONTENTS, contents.INFO)):  # Written last.
       return asked
     prepared = tuple(self.contents()['classes'])
     if asked and asked != prepared:

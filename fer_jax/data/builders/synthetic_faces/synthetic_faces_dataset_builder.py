@@ -66,6 +66,7 @@ class Builder(FaceBuilder):
                            image_size=32),
   ]
   CLASSES = CLASSES
+  SHAREABLE = True  # Of nobody.
   EXTRA = {
       'causal_mask': tfds.features.Image(shape=(face.MAP_SIZE, face.MAP_SIZE, 1), encoding_format='png'),
       'intensity': tfds.features.Scalar(dtype=np.float32),
