@@ -2,6 +2,7 @@
 
   python -m fer_jax.prepare --dataset=ferplus --source=ferplus.zip
   python -m fer_jax.prepare --describe=rafdb
+  python -m fer_jax.prepare --dataset=ferplus --verify
 
 An interrupted preparation leaves no data set, but what its processes have finished: the same command goes on.
 """
@@ -24,6 +25,8 @@ def define() -> None:
   flags.DEFINE_string('source', None, 'The data set as distributed, a file or folder; --describe says which.')
   flags.DEFINE_string('variant', None, "The builder's configuration, such as a label rule; default: its first.")
   flags.DEFINE_string('data_dir', None, 'Where to write; default: $TFDS_DATA_DIR or ~/tensorflow_datasets.')
+  flags.DEFINE_bool('verify', False, 'Prepare nothing, but read all records of the prepared data and compare their '
+                    'digest.')
   flags.DEFINE_bool('strict', True, 'Fail at images that cannot be used; otherwise they are left out and listed.')
   flags.DEFINE_integer('workers', None, 'Processes to use; default: one for each core.', lower_bound=0)
   flags.DEFINE_string('landmark_model', None, "Path of dlib's shape_predictor_68_face_landmarks.dat.")
@@ -55,6 +58,9 @@ def main(given: Any) -> None:
     first = preparation.make_builder(given.dataset, variant).builder_config.name
     variant = f'{first}-{given.align}{given.align_size}'
   builder = preparation.make_builder(given.dataset, variant, given.data_dir, **options)
+  if given.verify:
+    print(preparation.verify(builder))
+    return
   if not preparation.prepare(builder, given.beam_runner, given.beam_option):
     print('Already prepared; remove the folder to prepare it again.')
   print(preparation.summary(builder))

@@ -117,10 +117,10 @@ def stored(encoded: bytes) -> bytes:
   return encoded if opened.plain else opened.file(opened.pixels).getvalue()
 
 
-def channels(encoded: bytes) -> int:
-  """1 for a grey image, 3 for another, by the file's head alone; 0 where it cannot be read."""
+def channels(file: bytes | str) -> int:
+  """1 for a grey image, 3 for another, by the head alone of a file or its content; 0 where it cannot be read."""
   try:
-    with PIL.Image.open(io.BytesIO(encoded), formats=_formats()) as image:
+    with PIL.Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
       return 1 if image.mode in _GREY or image.mode[0] in 'IF' else 3
   except Exception:  # Whoever reads the file whole says why.
     return 0

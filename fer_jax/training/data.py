@@ -1,6 +1,7 @@
 """The data of a run: the split to train on, what else a batch holds, and what is tested on."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,7 +63,12 @@ class Data:
       UserError: see ``splits.open_split``.
     """
     target = 'target' if self.target == 'drawn' else self.target
-    return self._open(self._where(), split, size=self.size, channels=self.channels, target=target, cache=self.cache)
+    return self._open(self._where(), split, size=self.size, channels=self._channels, target=target, cache=self.cache)
+
+  @functools.cached_property
+  def _channels(self) -> int:
+    """Of every image: as many as the data set's training images need, whichever split is opened."""
+    return self.channels or self._open(self._where(), self.train).channels
 
   def open_parts(self) -> list[Part]:
     """Opens what a training batch holds: ``train`` first, then ``sources`` but those of 0 parts.

@@ -125,7 +125,8 @@ def test_decode_keeps_grey_and_converts_the_rest():
 @pytest.mark.parametrize('encoded, reason', [
     (b'', 'empty file'), (b'text', 'not an image'),
     (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'not an image'),
-    (encode(GREY, 'PNG')[:-100], 'truncated'), (encode(GREY, 'PNG')[:150] + bytes(20) + encode(GREY, 'PNG')[170:], 'unr'),
+    (encode(GREY, 'PNG')[:-100], 'truncated'),
+    (encode(GREY, 'PNG')[:150] + bytes(20) + encode(GREY, 'PNG')[170:], 'unreadable'),
     (encode(GREY, 'JPEG')[:-20], 'truncated'),
     (encode(GREY[:1, :].repeat(600, 1), 'PNG'), '12,000 x 1 pixels are too thin'),
     (encode(GREY[:, :1], 'PNG'), '1 x 12 pixels are too thin')])

@@ -72,6 +72,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   HOW_TO = ''  # How to obtain it and how its files must lie.
   DISJOINT = True  # Whether a face is in one split at most.
   ALIGNABLE = True  # Whether its faces can be aligned.
+  SHAREABLE = False  # Whether its terms let its faces be passed on, as in a report; where nobody knows, they do not.
   VERSION = tfds.core.Version('1.0.0')
 
   def __init__(self, *, config: Any = None, source: str | None = None, strict: bool = True,
@@ -88,7 +89,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       check_counts: fail where faces of a class are not as many as in the official data.
 
     Raises:
-      UserError: there is no such variant.
+      UserError: there is no such variant, or the prepared data are damaged.
     """
     self._source, self._strict, self._workers = source, strict, workers
     self._landmark_model, self._check_counts = landmark_model, check_counts
@@ -97,7 +98,12 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self._lines: list[str] = []  # That were left out, of files that list the faces.
     self._skipped: dict[str, Reason] = {}  # Images that were left out.
     self._notes: list[str] = []  # What else there is to say.
-    super().__init__(config=self.find_variant(config) if isinstance(config, str) else config, **kwargs)
+    try:
+      super().__init__(config=self.find_variant(config) if isinstance(config, str) else config, **kwargs)
+    except Exception as e:  # JSON's, protobuf's, assertions: TFDS has read what is there.
+      if isinstance(e, UserError) or not hasattr(self, '_data_dir') or not self.data_path.exists():
+        raise
+      raise contents.damaged(self.data_path, f'its {contents.INFO} cannot be read') from e
 
   # What subclasses say.
 

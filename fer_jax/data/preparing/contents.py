@@ -2,11 +2,12 @@
 the digest of every image (``data/pixels.py``): which of them another data set has too."""
 
 import collections
+import contextlib
 import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from fer_jax.runtime.progress import progress
 
 CONTENTS = 'contents.json'
 IMAGES = 'images.npz'  # {split: uint64 (N,)}.
+INFO = 'dataset_info.json'  # TFDS's, the last file of a preparation.
 SKIPPED = 'skipped.txt'  # Lines and images that were left out; only where there are some.
+SETTINGS = ('dataset', 'variant', 'version', 'align_size', 'classes', 'drawing')  # That decide what is written.
 
 
 def write(folder: epath.Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -31,23 +34,84 @@ def write(folder: epath.Path, settings: Mapping[str, Any], facts: Mapping[str, A
   (folder / IMAGES).write_bytes(buffer.getvalue())
   facts = facts | {'splits': {name: split | {'images': hashlib.sha256(split['images'].tobytes()).hexdigest()}
                               for name, split in facts['splits'].items()}}
-  splits = {name: split['digest'] for name, split in facts['splits'].items()}
-  digest = hashlib.sha256(json.dumps([settings, splits], sort_keys=True).encode()).hexdigest()
-  (folder / CONTENTS).write_text(json.dumps({'digest': digest, **settings, **facts}, indent=2) + '\n')
+  told = {'digest': digest(settings, facts['splits']), **settings, **facts}
+  (folder / CONTENTS).write_text(json.dumps(told, indent=2) + '\n')
+
+
+def digest(settings: Mapping[str, Any], splits: Mapping[str, Mapping[str, Any]]) -> str:
+  """The digest of a data set: of those of ``SETTINGS`` that it has, and of the digests of its splits."""
+  made_from = [{name: settings[name] for name in SETTINGS if name in settings},
+               {name: split['digest'] for name, split in splits.items()}]
+  return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def damaged(folder: epath.Path, what: object) -> UserError:
+  """The error that something is wrong with prepared data."""
+  return UserError(f'{folder} is damaged: {what}. Remove the folder and prepare the data again.')
 
 
 def read(folder: epath.Path) -> dict[str, Any]:
   """What contents.json says.
 
   Raises:
-    UserError: it is not there.
+    UserError: it is not there, or says something else.
   """
   path = folder / CONTENTS
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError) as e:
+    told = json.loads(path.read_text())
+    if told['digest'] != digest(told, told['splits']):
+      raise ValueError('its digest is another')
+    for facts in told['splits'].values():
+      _ = facts['faces'] + facts['unlabelled'] + sum(facts['labels']) + sum(facts['landmarks'].values())
+    _ = told['dataset'], told['variant'], list(told['classes']), list(told['notes']), int(told['skipped'])
+  except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
     raise UserError(f'{path} is missing or damaged; an earlier version of fer_jax has prepared these data, or files '
                     'were lost. Remove the folder and prepare them again.') from e
+  return told
+
+
+def check(folder: epath.Path, dataset: str, variant: str) -> None:
+  """Compares prepared data with what their contents.json says: which they are, and the names, sizes and counts of their
+  files. Records are not read; ``count`` does that.
+
+  Raises:
+    UserError: something is missing, cut off or of other data.
+  """
+  told = read(folder)
+  if (told['dataset'], told['variant']) != (dataset, variant):
+    raise damaged(folder, f"its {CONTENTS} is that of {told['dataset']}, variant {told['variant']}")
+  try:
+    info = json.loads((folder / INFO).read_text())
+    lengths = {split['name']: [int(length) for length in split['shardLengths']] for split in info['splits']}
+  except (OSError, ValueError, LookupError, TypeError) as e:
+    raise damaged(folder, f'its {INFO} is missing or cannot be read') from e
+  if {name: sum(counts) for name, counts in lengths.items()} != {
+      name: facts['faces'] for name, facts in told['splits'].items()} or info.get('name') != dataset:
+    raise damaged(folder, f'{INFO} and {CONTENTS} do not name the same splits and faces')
+  for name, facts in told['splits'].items():
+    if 'images' in facts and not (folder / IMAGES).exists():
+      raise damaged(folder, f'{IMAGES} is missing')
+    if 'files' in facts:
+      for file, size in facts['files'].items():
+        if not (folder / file).exists():
+          raise damaged(folder, f'{file} is missing')
+        if (found := (folder / file).stat().length) != size:
+          raise damaged(folder, f'{file} has {found:,} bytes, and {size:,} were written')
+    else:  # An earlier version of fer_jax has not counted them.
+      count = len(lengths[name])
+      shards = [folder / f'{dataset}-{name}.array_record-{i:05d}-of-{count:05d}' for i in range(count)]
+      with readable(folder), ArrayRecordDataSource([str(shard) for shard in shards]) as source:
+        if len(source) != facts['faces']:
+          raise damaged(folder, f"{name} has {len(source):,} records, and {facts['faces']:,} were written")
+
+
+@contextlib.contextmanager
+def readable(folder: epath.Path, what: str = 'its records') -> Iterator[None]:
+  """Turns what array_record raises inside into the error that ``what`` cannot be read."""
+  try:
+    yield
+  except (RuntimeError, ValueError, OSError) as e:
+    raise damaged(folder, f'{what} cannot be read ({" ".join(str(e).split())[:200]})') from e
 
 
 def read_images(folder: epath.Path) -> dict[str, np.ndarray]:
@@ -64,9 +128,12 @@ def read_images(folder: epath.Path) -> dict[str, np.ndarray]:
 
 
 def count(info: tfds.core.SplitInfo, described: tfds.features.FeaturesDict, classes: int, name: str) -> dict[str, Any]:
-  """Reads a split that was just written: counts, a digest of every field of every record in order, and those of its
-  'images'."""
-  labels, sources, digest, images = collections.Counter(), collections.Counter(), hashlib.sha256(), []
+  """Reads a split that was written: counts, a digest of every field of every record in order, those of 'images'.
+
+  'channels' counts its images as they are stored, {'1': grey ones, '3': others}; 'files' has their sizes in bytes.
+  """
+  labels, sources, channels = (collections.Counter() for _ in range(3))
+  hashed, images = hashlib.sha256(), []
   unread = {field: tfds.decode.SkipDecoding() for field in described
             if isinstance(described[field], tfds.features.Image)}
   with ArrayRecordDataSource([str(path) for path in info.filepaths]) as written:
@@ -74,10 +141,13 @@ def count(info: tfds.core.SplitInfo, described: tfds.features.FeaturesDict, clas
       record = described.deserialize_example_np(written[row], decoders=unread)
       labels[int(record['label'])] += 1
       sources[int(record['landmark_source'])] += 1
-      images.append(pixels.digest(pixels.decode(record)))
+      image = pixels.decode(record)
+      channels['1' if image.ndim == 2 else '3'] += 1
+      images.append(pixels.digest(image))
       for field in sorted(record):
         value = record[field] if isinstance(record[field], bytes) else np.asarray(record[field]).tobytes()
-        digest.update(f'{field} {len(value)} '.encode() + value)
+        hashed.update(f'{field} {len(value)} '.encode() + value)
   return {'faces': sum(labels.values()), 'labels': [labels[i] for i in range(classes)], 'unlabelled': labels[-1],
-          'digest': digest.hexdigest(), 'images': np.array(images, np.uint64),
+          'digest': hashed.hexdigest(), 'images': np.array(images, np.uint64), 'channels': dict(channels),
+          'files': {path.name: path.stat().length for path in map(epath.Path, info.filepaths)},
           'landmarks': {source: sources[i] for i, source in enumerate(face.LANDMARK_SOURCES)}}

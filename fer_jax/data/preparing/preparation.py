@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fer_jax import registry
 from fer_jax.data.preparing import beam
 from fer_jax.data.preparing.builder import FaceBuilder
-from fer_jax.data.preparing.contents import SKIPPED
+from fer_jax.data.preparing.contents import SKIPPED, check, count, damaged, read_images, readable
 from fer_jax.errors import UserError, nearest
 from fer_jax.landmarks.action_units import DRAWING
 
@@ -31,7 +33,7 @@ def make_builder(dataset: str, variant: str | None = None, data_dir: str | None 
     **options: the builder's own arguments.
 
   Raises:
-    UserError: an unknown data set, variant or option.
+    UserError: an unknown data set, variant or option, or the prepared data are damaged, see ``contents.check``.
   """
   cls = registry.find('data.builders', dataset)
   known = {name for base in cls.__mro__ if issubclass(base, FaceBuilder)
@@ -39,8 +41,11 @@ def make_builder(dataset: str, variant: str | None = None, data_dir: str | None 
   for name in options:
     if name not in known:
       raise UserError(f"--dataset={dataset} has no option '{name}'{nearest(name, known)}")
-  return cls(data_dir=os.path.expanduser(data_dir) if data_dir else None, config=variant or None,
-             file_format='array_record', **options)
+  builder = cls(data_dir=os.path.expanduser(data_dir) if data_dir else None, config=variant or None,
+                file_format='array_record', **options)
+  if builder.data_path.exists():  # It gets this name only when it is complete.
+    check(builder.data_path, builder.name, builder.builder_config.name)
+  return builder
 
 
 def prepare(builder: FaceBuilder, beam_runner: str | None = None, beam_options: Sequence[str] = (), wait: bool = False
@@ -58,7 +63,7 @@ def prepare(builder: FaceBuilder, beam_runner: str | None = None, beam_options: 
   Raises:
     UserError: bad files, nowhere to write, or another process is preparing the same.
   """
-  if builder.data_path.exists():  # It gets this name only when it is complete.
+  if builder.data_path.exists():
     return False
   config = beam.config(beam_runner, beam_options) if beam_runner else None
   try:
@@ -102,6 +107,24 @@ def summary(builder: FaceBuilder) -> str:
     lines.append('An earlier version of fer_jax drew its action-unit maps otherwise: they are drawn again whenever '
                  'they are read. Remove the folder and prepare it again to save that time.')
   return '\n'.join([*lines, *contents['notes'], f'Digest {contents["digest"]}', f'In {builder.data_path}'])
+
+
+def verify(builder: FaceBuilder) -> str:
+  """Reads every record of a prepared data set and says that each is as it was written.
+
+  Raises:
+    UserError: it is not prepared, or some are not.
+  """
+  if not builder.data_path.exists():
+    raise UserError(f'{builder.name} is not prepared: nothing at {builder.data_path}.')
+  contents = builder.contents()
+  for name, info in builder.info.splits.items():
+    with readable(builder.data_path, f'the records of {name}'):
+      found, told = count(info, builder.info.features, len(contents['classes']), builder.name), contents['splits'][name]
+    if found['digest'] != told['digest'] or (
+        'images' in told and not np.array_equal(found['images'], read_images(builder.data_path).get(name))):
+      raise damaged(builder.data_path, f'the records of {name} are not those that were written')
+  return f'Every record is as it was written. Digest {contents["digest"]}'
 
 
 def describe(dataset: str) -> str:

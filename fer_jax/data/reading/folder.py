@@ -1,5 +1,6 @@
 """A folder of images, read as it is: nothing is prepared, and no landmarks are looked for."""
 
+import collections
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ class Folder:
     raise_if([f'{images[name]}: {"empty file" if size == 0 else "cannot be read, or is a link to nothing"}'
               for name, size in sizes.items() if size <= 0], f'{path} has images that cannot be used',
              '\nReplace them, or take them away.')
-    self._names, self._files = list(images), list(images.values())
+    self.path, self._names, self._files = path, list(images), list(images.values())
     # Names of the classes in the order of the labels.
     self.classes, self._labels = EXPRESSIONS, np.full(len(self._names), -1)
     if labelled:
@@ -60,6 +61,10 @@ class Folder:
 
   def __len__(self) -> int:
     return len(self._names)
+
+  def channels(self) -> dict[int, int]:
+    """How many images have 1 channel, and how many 3; reads the heads of all files."""
+    return collections.Counter(image_file.channels(file.path) for file in self._files)
 
   @property
   def names_and_labels(self) -> list[tuple[str, int]]:

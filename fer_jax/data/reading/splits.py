@@ -4,6 +4,7 @@ The fields and their forms are those of a host batch, see ``streams``. Heatmap a
 or drawn from the landmarks where a run wants them otherwise, see ``redraw``.
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from fer_jax.data import image_file
 from fer_jax.data.face import LANDMARK_SOURCES, canonical
 from fer_jax.data.pixels import decode, digest, name_of, to_channels, to_size, to_square
 from fer_jax.data.preparing import preparation
+from fer_jax.data.preparing.contents import readable
 from fer_jax.data.preparing.files import composed
 from fer_jax.data.reading import rows
 from fer_jax.data.reading.folder import Folder
@@ -39,7 +42,7 @@ class Split:
   classes: tuple[str, ...]  # Names, in the order of the labels.
   # Side in pixels of a batch's images; stored ones of another side are resized. 0: the first record's, which all have.
   size: int = 0
-  channels: int = 0  # 1 or 3, for every image of a batch; 0: as the first record has.
+  channels: int = 0  # 1 or 3, for every image of a batch; 0: as the first record has, see ``open_split``.
   # What becomes of ``target``. 'label': one-hot, zeros where unknown. 'target': the builder's own distribution.
   # 'votes': the votes for the K classes, single votes removed, divided by their sum (zeros where none is left).
   target: str = 'label'
@@ -53,6 +56,7 @@ class Split:
   whole: rows.Whole = dataclasses.field(default_factory=rows.Whole)
   folder: str = ''  # Where the data set lies, with what its builder wrote beside the records; '' where nobody knows.
   maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # As ``redraw.redrawn`` takes them.
+  shareable: bool = True  # Whether its faces may be passed on; those of a user's own folder are for the user to judge.
   drawing: int = DRAWING  # The rules that the maps of the records were drawn by; others are drawn again.
 
   def __post_init__(self):
@@ -188,7 +192,9 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
     variant: the builder's configuration; None or '': its first. Of a folder, 'classes': the folders in it are classes.
     split: a TFDS split expression, such as ``'train+valid'`` or ``'train[:90%]'``; of a folder, a folder in it, or ''.
     data_dir: where prepared data sets lie; None or '': TFDS's default. Of a folder, its path.
-    size: see ``Split``; so are ``channels``, ``target``, ``cache`` and ``maps``.
+    size: see ``Split``; so are ``target``, ``cache`` and ``maps``.
+    channels: 1 or 3, for every image of a batch; 0: 3 if the data set's splits that are named have an image in colour,
+      since grey becomes RGB without a loss and colour does not become grey so; whichever rows of them are read.
     classes: only the faces of these classes, which become the classes of the split; empty: all faces.
     prepare_if_missing: prepare the data set first where it is not there; for data sets that need no files.
 
@@ -203,6 +209,7 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
     images = Folder(os.path.join(folder, split), labelled=variant == 'classes')
     for note in images.notes:
       cluster.say(f'{note}.')
+    options['channels'] = channels or _decided(images.channels(), images.path)
     return _restricted(images, images.classes, classes, images.fingerprint, folder, options)
   builder = preparation.make_builder(name, variant, data_dir)
   if not builder.is_prepared():
@@ -222,11 +229,44 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
   if not intervals:
     raise UserError(f"the split '{split}' of {name} is empty; it has: {whole}.")
   # By intervals: of '[5:2]' TFDS reads what nobody meant.
-  records = builder.as_data_source('+'.join(f'{one.split}[{one.start}:{one.stop}]' for one in intervals), decoders=skip)
+  spec = '+'.join(f'{one.split}[{one.start}:{one.stop}]' for one in intervals)
+  records = Stored(builder.as_data_source(spec, decoders=skip), builder.data_path)
+  options['channels'] = channels or _decided(records.channels(whole, intervals), f'{name} {split}')
   fingerprint = hashlib.sha256(f'{contents["digest"]} {split}'.encode()).hexdigest()
   return _restricted(records, tuple(contents['classes']), classes, fingerprint, str(builder.data_path),
                      options | {'digest': contents['digest'], 'drawing': contents.get('drawing', 1),
-                                'intervals': intervals, 'whole': whole})
+                                'shareable': builder.SHAREABLE, 'intervals': intervals, 'whole': whole})
+
+
+class Stored:
+  """Records of a prepared data set; reading one raises UserError where its file is damaged."""
+
+  def __init__(self, source: Sequence[Mapping[str, Any]], folder: Any):
+    self._source, self._folder = source, folder
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, row: int) -> Mapping[str, Any]:
+    if row >= len(self):
+      raise IndexError(row)
+    with readable(self._folder, f'record {row:,} of {len(self):,}'):
+      return self._source[row]
+
+  def channels(self, whole: rows.Whole, intervals: Sequence[rows.Interval]) -> Mapping[int, int]:
+    """How many images of the splits they are read from have 1 channel, and how many 3."""
+    known = [whole.facts[name].get('channels') for name in {one.split for one in intervals}]
+    if None in known:  # An earlier version has prepared them and counted nothing: those that are read.
+      return collections.Counter(image_file.channels(self[row]['image']) for row in range(len(self)))
+    return {count: sum(facts.get(str(count), 0) for facts in known) for count in (1, 3)}
+
+
+def _decided(counts: Mapping[int, int], what: object) -> int:
+  """The number of channels of a batch of such images."""
+  if counts.get(1) and counts.get(3):
+    cluster.say(f'{what}: {counts[3]:,} images are in colour and {counts[1]:,} are grey; all are read in colour, so '
+                'that none loses it (config.data.channels=1 makes all grey).')
+  return 3 if counts.get(3) else 1
 
 
 def _restricted(records: Sequence[Any], classes: tuple[str, ...], wanted: Sequence[str], fingerprint: str, folder: str,

@@ -150,12 +150,14 @@ def test_images_of_many_sizes_become_a_batch(faces, variant):
   assert sorted(trained['image'][:, 0, 0, 0].tolist()) == [1, 77, 120, 200]
 
 
-def test_grey_and_the_first_image_decides(faces):
+def test_the_first_image_decides_the_size_and_any_in_colour_the_channels(faces, capsys):
   grey = splits.open_split('folder', '', 'wild', faces, size=12, channels=1)
   rgb = np.array([200, 10, 60])
   np.testing.assert_allclose(grey.example(1)['image'], np.full((12, 12, 1), rgb @ [0.299, 0.587, 0.114]), atol=1)
+  assert not capsys.readouterr().out
   first = splits.open_split('folder', '', 'wild', faces)
-  assert (first.size, first.channels) == (8, 1)
+  assert (first.size, first.channels) == (8, 3) and first.example(0)['image'].shape == (8, 8, 3)
+  assert 'wild: 2 images are in colour and 2 are grey; all are read in colour' in capsys.readouterr().out
   with pytest.raises(UserError, match=r"'b.bmp' is 10 x 20 pixels.*data.size"):
     first.example(1)
 

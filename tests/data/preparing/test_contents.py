@@ -1,0 +1,129 @@
+"""Prepared data that are damaged or not what they seem are told in one sentence; those of an earlier version are read."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from fer_jax.data.preparing import contents, preparation
+from fer_jax.data.reading import splits
+from fer_jax.errors import UserError
+from tests.processes import call
+
+SHARD = 'synthetic_faces-train.array_record-00000-of-00001'
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+  path = tmp_path_factory.mktemp('prepared')
+  preparation.prepare(preparation.make_builder('synthetic_faces', 'tiny', str(path), workers=0))
+  return path
+
+
+@pytest.fixture
+def folder(prepared, tmp_path):
+  """The folder of a data set of its own."""
+  shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+  return tmp_path / 'synthetic_faces/tiny/1.0.0'
+
+
+def open_train(folder):
+  return splits.open_split('synthetic_faces', 'tiny', 'train', str(folder.parents[2]))
+
+
+def edit(folder, change, file='contents.json', sign=True):
+  """Changes a JSON file; its digest fits again if it is to be signed."""
+  told = json.loads((folder / file).read_text())
+  change(told)
+  if sign:
+    told['digest'] = contents.digest(told, told['splits'])
+  (folder / file).write_text(json.dumps(told))
+
+
+def forget(told):
+  """What an earlier version did not write."""
+  del told['drawing']
+  for facts in told['splits'].values():
+    del facts['files'], facts['channels'], facts['images']
+
+
+def flip(folder, at=0.5):
+  """Zeros 40 bytes of the shard."""
+  with open(folder / SHARD, 'r+b') as file:
+    file.seek(int(os.path.getsize(folder / SHARD) * at))
+    file.write(bytes(40))
+
+
+DAMAGES = {
+    'shard removed': (lambda folder: (folder / SHARD).unlink(), f'{SHARD} is missing'),
+    'shard cut off': (lambda folder: os.truncate(folder / SHARD, 2000), f'{SHARD} has 2,000 bytes, and .* were'),
+    'shard grown': (lambda folder: (folder / SHARD).open('ab').write(b'x'), f'{SHARD} has .* bytes, and'),
+    'shard of another split': (lambda folder: shutil.copy(folder / SHARD.replace('train', 'test'), folder / SHARD),
+                               f'{SHARD} has .* bytes, and'),
+    'info cut off': (lambda folder: (folder / 'dataset_info.json').write_text('{'), 'dataset_info.json cannot be read'),
+    'info of nothing': (lambda folder: (folder / 'dataset_info.json').write_text('[]'), 'dataset_info.json cannot be'),
+    'no info': (lambda folder: (folder / 'dataset_info.json').unlink(), 'dataset_info.json is missing or cannot be'),
+    'a split less': (lambda folder: edit(folder, lambda told: told['splits'].pop(), 'dataset_info.json', sign=False),
+                     'do not name the same splits and faces'),
+    'no contents': (lambda folder: (folder / 'contents.json').unlink(), 'contents.json is missing or damaged'),
+    'contents cut off': (lambda folder: os.truncate(folder / 'contents.json', 300), 'contents.json is missing or dam'),
+    'contents of nothing': (lambda folder: (folder / 'contents.json').write_text('[]'), 'contents.json is missing or'),
+    'contents changed': (lambda folder: edit(folder, lambda told: told.update(variant='default'), sign=False),
+                         'contents.json is missing or damaged'),
+    'contents not theirs': (lambda folder: edit(folder, lambda told: told.update(dataset='rafdb')),
+                            'its contents.json is that of rafdb, variant tiny'),
+    'no digests': (lambda folder: (folder / 'images.npz').unlink(), 'images.npz is missing'),
+    'old, cut off': (lambda folder: (edit(folder, forget), os.truncate(folder / SHARD, 70_000)), 'cannot be read'),
+    'old, removed': (lambda folder: (edit(folder, forget), (folder / SHARD).unlink()), 'cannot be read .*No such file'),
+}
+
+
+@pytest.mark.parametrize('name', DAMAGES)
+def test_damages_are_told_wherever_the_data_are_opened(folder, name):
+  hurt, said = DAMAGES[name]
+  hurt(folder)
+  for use in (open_train, lambda folder: preparation.make_builder('synthetic_faces', 'tiny', str(folder.parents[2]))):
+    with pytest.raises(UserError, match=said) as e:
+      use(folder)
+    assert str(folder) in str(e.value) and 'Remove the folder and prepare' in str(e.value)
+
+
+def test_prepare_says_so_too_and_verify_reads_every_record(folder):
+  home = folder.parents[2]
+  prepare = lambda *more: call('prepare', '--dataset=synthetic_faces', '--variant=tiny', *more, data_dir=home)
+  flip(folder)  # Of the same size: the cheap check is silent.
+  split = open_train(folder)
+  with pytest.raises(UserError, match=r'is damaged: record \d+ of 64 cannot be read .*Remove the folder'):
+    for row in range(len(split)):
+      split.example(row)
+  status, _, err = prepare('--verify')
+  assert status == 2 and 'the records of train cannot be read' in err and 'Traceback' not in err
+  (folder / 'dataset_info.json').unlink()
+  status, out, err = prepare()
+  assert status == 2 and 'dataset_info.json is missing' in err and 'Already prepared' not in out
+
+
+def test_verify_finds_records_that_are_others(folder):
+  edit(folder, lambda told: told['splits']['test'].update(digest='0' * 64))
+  builder = preparation.make_builder('synthetic_faces', 'tiny', str(folder.parents[2]))
+  with pytest.raises(UserError, match='the records of test are not those that were written'):
+    preparation.verify(builder)
+  with pytest.raises(UserError, match='synthetic_faces is not prepared'):
+    preparation.verify(preparation.make_builder('synthetic_faces', 'default', str(folder.parents[2])))
+
+
+def test_data_of_an_earlier_version_are_read(folder):
+  new = open_train(folder)
+  edit(folder, forget)
+  old = open_train(folder)
+  assert len(old) == len(new) == 64 and old.channels == new.channels == 3
+  np.testing.assert_array_equal(old.example(5)['image'], new.example(5)['image'])
+  builder = preparation.make_builder('synthetic_faces', 'tiny', str(folder.parents[2]))
+  assert 'Digest' in preparation.summary(builder) and 'as it was written' in preparation.verify(builder)
+
+
+def test_contents_count_channels_and_files(folder):
+  facts = contents.read(folder)['splits']['train']
+  assert facts['channels'] == {'3': 64} and facts['files'] == {SHARD: os.path.getsize(folder / SHARD)}
