@@ -59,7 +59,7 @@ def get_config(dataset: str) -> ConfigDict:
   config.data.classes = ()  # Train and test on the faces of these classes only; () for all.
   config.data.parts = 1  # Faces of data.train in each group of rows of a batch, beside the parts of config.sources.
   config.data.size = sets['size']  # Side in pixels at which images are sent to the device.
-  config.data.channels = 0  # 1 or 3, of every image sent to the device; 0: as many as a split's first image has.
+  config.data.channels = 0  # 1 or 3, of every image sent to the device; 0: 3 if the training split has one in colour.
   # 'label' (one-hot), 'target' (the builder's distribution), 'drawn' (one class from it at each use), or 'votes'.
   config.data.target = 'label'
   config.data.cache = True  # Keep decoded faces in memory; turn off where they do not fit (see splits.Split).

@@ -254,6 +254,7 @@ def load(workdir: str | os.PathLike[str], mesh: jax.sharding.Mesh, changes: Sequ
   config, record = read_config(workdir), read_run(workdir)
   config_files.change_config(config, changes)
   config.data.dir = data_dir or config.data.dir
+  config.data.channels = config.data.channels or record.get('channels', 0)  # Once for all: as it was trained.
   if 'classes' not in record:
     raise UserError(f'the run in {workdir} has not begun to train; let it get to its first checkpoint.')
   return selected(make_protocol(config), make_system(config, record['classes'], record['steps']), workdir, mesh)
