@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fer_jax.errors import UserError, nearest
+from fer_jax.runtime import paths
 
 
 def load_config(name: str, changes: Sequence[str] = ()) -> ConfigDict:
@@ -36,6 +37,7 @@ def find(name: str) -> tuple[str, str]:
     UserError: there is no such file and no config of that name; the message names the nearest.
   """
   path, _, argument = name.partition(':')
+  path = paths.expand(path)
   if Path(path).is_file():
     return path, argument
   shipped = {str(file.relative_to(folder()).with_suffix('')): file for file in folder().rglob('[!_]*.py')
