@@ -12,7 +12,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from fer_jax.errors import UserError
-from fer_jax.runtime import devices, paths
+from fer_jax.runtime import console, devices, paths
 
 INTERRUPTED = 130  # Exit status after Ctrl-C, as in a shell.
 
@@ -179,7 +179,7 @@ def _help() -> str:
 
 def _fail(error: UserError) -> None:
   _abandon(2, f'error: {error}')
-  print(f'error: {error}', file=sys.stderr)
+  print(console.plain(f'error: {error}'), file=sys.stderr)
   sys.exit(2)
 
 

@@ -13,6 +13,7 @@ from absl import flags
 
 from fer_jax import command_line, registry
 from fer_jax.errors import UserError
+from fer_jax.runtime.console import plain
 
 # Flags that go to a builder, where they are given.
 _OPTIONS = ('source', 'strict', 'workers', 'landmark_model', 'check_counts', 'classes', 'first_release')
@@ -59,11 +60,11 @@ def main(given: Any) -> None:
     variant = f'{first}-{given.align}{given.align_size}'
   builder = preparation.make_builder(given.dataset, variant, given.data_dir, **options)
   if given.verify:
-    print(preparation.verify(builder))
+    print(plain(preparation.verify(builder)))
     return
   if not preparation.prepare(builder, given.beam_runner, given.beam_option):
     print('Already prepared; remove the folder to prepare it again.')
-  print(preparation.summary(builder))
+  print(plain(preparation.summary(builder)))
 
 
 if __name__ == '__main__':

@@ -3,8 +3,8 @@
     python -m fer_jax.report --workdirs='runs/*'
     python -m fer_jax.report --workdirs=runs/pal-0,runs/pal-1,runs/pal-2 --table=ferplus --out=table.tex
 
-Runs that differ in their seed alone are one row: mean, standard deviation and, from three on, Student's t interval over seeds; of
-a single run the Wilson interval over its faces. What is leaky or untrained is marked. Needs no device.
+Runs that differ in their seed alone are one row: mean, standard deviation and, from three on, Student's t interval over
+seeds; of a single run the Wilson interval over its faces. What is leaky or untrained is marked. Needs no device.
 """
 
 import sys
@@ -14,6 +14,7 @@ from absl import flags
 
 from fer_jax import command_line
 from fer_jax.errors import UserError
+from fer_jax.runtime.console import plain
 
 
 def define() -> None:
@@ -37,7 +38,7 @@ def main(given: Any) -> None:
   tables, remarks = benchmark.make_tables(found, given.table)
   print(formats.deliver(tables, given.out))
   for sentence in (*problems, *remarks):
-    print(f'note: {sentence}', file=sys.stderr)
+    print(plain(f'note: {sentence}'), file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fer_jax.analysis import queue
 from fer_jax.errors import UserError, nearest
 from fer_jax.runtime import lock
+from fer_jax.runtime.console import plain
 from fer_jax.training import config_files
 
 
@@ -98,5 +99,5 @@ def report(workdir: str, rows: Sequence[str], seeds: int, command: str, out: str
       formats.deliver(tables, f'{workdir}/ablation.{ending}')
     page = write_page(workdir, found, tables)
   for sentence in problems:
-    print(f'note: {sentence}', file=sys.stderr)
+    print(plain(f'note: {sentence}'), file=sys.stderr)
   print(f'Written: {workdir}/ablation.md, ablation.tex, ablation.csv; report: {page}', file=sys.stderr)

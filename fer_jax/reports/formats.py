@@ -16,14 +16,15 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.highlighter import RegexHighlighter
-from rich.markup import escape
 from rich.table import Column as RichColumn
 from rich.table import Table as RichTable
+from rich.text import Text
 from rich.theme import Theme
 
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import SEEDS, share_interval
 from fer_jax.runtime import cluster, storage
+from fer_jax.runtime.console import plain
 
 # How csv takes cells apart: what separates the two numbers, and what is added to the column's name for each.
 SPREAD = (' ± ', ('', ' sd'))
@@ -151,25 +152,26 @@ _THEME = Theme({'leaky': 'bold red', 'note': 'yellow', 'leaky_line': 'red', 'tri
 
 def _console() -> Console:
   return Console(width=None if sys.stdout.isatty() else int(os.environ.get('COLUMNS', 200)), highlighter=_Warnings(),
-                 quiet=not cluster.is_main(), theme=_THEME)
+                 quiet=not cluster.is_main(), theme=_THEME, markup=False, emoji=False)
 
 
 def show(*parts: str | Table, out: Console | None = None) -> None:
-  """Prints sentences and tables on the console of process 0."""
+  """Prints sentences and tables on the console of process 0; what names hold is printed as it is, and not obeyed."""
   out = out or _console()
   for part in parts:
     if isinstance(part, str):
-      out.print(part, markup=False)
+      out.print(plain(part))
       continue
     cells, notes = part.numbered()
-    columns = (RichColumn(escape(name), overflow='fold') for name in part.names)
-    drawn = RichTable(*columns, title=escape(part.title), title_justify='left', box=box.SIMPLE)
+    columns = (RichColumn(Text(plain(name)), overflow='fold') for name in part.names)
+    title = Text(plain(part.title), style='table.title')
+    drawn = RichTable(*columns, title=title, title_justify='left', box=box.SIMPLE)
     for row, line in zip(cells, part.lines, strict=True):
       style = line.style or 'leaky' * any(cell.endswith(' LEAKY') for cell in row)
-      drawn.add_row(*map(escape, row), style=f'{style}_line' if style else None)
+      drawn.add_row(*(Text(plain(cell)) for cell in row), style=f'{style}_line' if style else None)
     out.print(drawn)
     for number, note in enumerate(notes, 1):
-      out.print(f'{number}. {note}', markup=False)
+      out.print(plain(f'{number}. {note}'))
     out.print()
 
 

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fer_jax.errors import UserError, listed
-from fer_jax.runtime import devices
+from fer_jax.runtime import console, devices
 from fer_jax.runtime.rendezvous import meet
 
 AXIS = 'data'
@@ -76,7 +76,7 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
                     'or the platform.)')
   if not 0 <= process < count:
     raise UserError(f'--process_id={process}: of --num_processes={count} the numbers are 0 to {count - 1}.')
-  _bypass_proxy(address)
+  #_bypass_proxy(address)
   # Whoever is started by hand inside of a job should not wonder for minutes; of many only the first speaks at once.
   waiting = threading.Timer(5 * bool(process), lambda: print(
       f'note: waits up to {timeout:g} s for all {count} processes at {address}, as what is around this one (number '
@@ -203,7 +203,7 @@ def banner(mesh: Mesh) -> str:
 def say(text: str) -> None:
   """Prints on process 0."""
   if is_main():
-    print(text, flush=True)
+    print(console.plain(text), flush=True)
 
 
 def gather(text: str) -> list[str]:
@@ -256,7 +256,7 @@ def abandon(status: int, message: str) -> None:
   """
   number, count = _PLACE  # JAX can tell only where it has found devices.
   if jax.distributed.is_initialized() and count > 1:
-    print(f'process {number} of {count}: {message}', file=sys.stderr, flush=True)
+    print(console.plain(f'process {number} of {count}: {message}'), file=sys.stderr, flush=True)
     sys.stdout.flush()
     if not number:
       time.sleep(2)  # All end with process 0: let those that failed in the same way say so.

@@ -8,6 +8,8 @@ from typing import Any
 
 import tqdm
 
+from fer_jax.runtime.console import plain
+
 SECONDS = 30.0  # Between two lines.
 
 
@@ -24,7 +26,8 @@ def progress(iterable: Iterable[Any] | None = None, *, disable: bool = False, **
     A bar on a terminal; elsewhere lines, none for work that takes less than half a minute.
   """
   kind = tqdm.tqdm if disable or sys.stderr.isatty() else _Lines
-  return kind(iterable, disable=disable, mininterval=0.5, dynamic_ncols=True, **{'unit': 'item', **options})
+  options = {'unit': 'item', **options} | {key: plain(value) for key, value in options.items() if key == 'desc'}
+  return kind(iterable, disable=disable, mininterval=0.5, dynamic_ncols=True, **options)
 
 
 class _Lines(tqdm.tqdm):
@@ -57,4 +60,4 @@ class _Lines(tqdm.tqdm):
       text += f', {self.format_interval((self.total - self.n) / rate)} left'
     if self.postfix:
       text += f", {self.postfix.replace('=', ' ')}"
-    print(text, file=sys.stderr, flush=True)
+    print(plain(text), file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """Tables in their forms: every one tells all, cells and notes come back, and nothing of the text becomes markup."""
 
+import contextlib
 import csv
 import io
 import re
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fer_jax import command_line
 from fer_jax.errors import UserError
 from fer_jax.reports import template
-from fer_jax.reports.formats import FORMS, Column, Line, Table, check_out, deliver, render
+from fer_jax.reports.formats import FORMS, Column, Line, Table, check_out, deliver, render, show
+from fer_jax.runtime import cluster
 
 COLUMNS = (Column('row', 'l'), Column('metric', 'p{.1\\linewidth}'), Column('ours'), Column('marks'), Column('% from'))
 TABLE = Table('50 % & more_', COLUMNS, (
@@ -65,6 +68,22 @@ def test_text_keeps_brackets_and_shows_leaky_lines_in_red(monkeypatch):
   monkeypatch.setenv('TERM', 'xterm')
   lines = render([TABLE], '').splitlines()
   assert ['\x1b[31m' in line for line in lines if 'a|b_c' in line or 'pose > 30' in line] == [True, False]
+
+
+@pytest.mark.parametrize('name, shown', [
+    *((name, name) for name in ('sad [/]', '[/]', '[red]sad', 'sad\\', r'\[', ':smile:', 'fröhlich ☺')),
+    ('\x1b[2Jsad\x07', r'\x1b[2Jsad\x07'), ('sad\rhappy\x9b1m', r'sad\rhappy\x9b1m'), ('\u202edas', r'\u202edas')])
+def test_names_are_printed_as_they_are_and_not_obeyed(name, shown, capsys):
+  table = Table(f'of {name}.', (Column(f'column {name}.'), Column('b')), (Line({f'column {name}.': f'cell {name}.'}, (
+      f'note {name}.',)),), (f'end {name}.',))
+  show(f'sentence {name}.', table)
+  said = capsys.readouterr().out
+  for where in ('sentence', 'of', 'column', 'cell', '1. note', '2. end'):
+    assert f'{where} {shown}.' in said, where
+  for print_it in (lambda: cluster.say(f'a {name}.'), lambda: command_line._fail(UserError(f'a {name}.'))):
+    with contextlib.suppress(SystemExit):
+      print_it()
+    assert f'a {shown}.\n' in ''.join(capsys.readouterr())
 
 
 @given(st.text(st.characters(codec='utf-8', exclude_categories=('Cc', 'Cs', 'Co', 'Cn'))))
