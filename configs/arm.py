@@ -29,10 +29,10 @@ def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
       config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 18})
       config.model.head.block, config.model.head.kernel, config.model.head.stride = 16, 32, 8
       config.image_size, config.batch_size, config.eval_batch_size, config.epochs = 224, 256, 64, 70.0
-      config.data.target, config.ema, config.select = 'label', 0.0, 'last'
+      config.data.target, config.ema, config.variables = 'label', 0.0, 'trained'
       config.normalise.mean, config.normalise.std = augment.MEAN, augment.STD
       config.augment = ConfigDict({'flip': 0.5, 'noise': 30**0.5 / 255, 'noise_probability': 0.5, 'erasing': 0.5,
                                    'erasing_area': (0.02, 0.1), 'erasing_fill': (0.0, 0.0, 0.0)})
-      config.optimizer.update({'name': 'adam', 'learning_rate': 1e-3, 'weight_decay': 1e-4, 'schedule': 'exponential',
-                               'factor': 0.9, 'period': 1 / 70, 'warmup': 0.0})
+      config.optimizer.update({'name': 'adam', 'learning_rate': 1e-3, 'weight_decay': 1e-4, 'decay': 'all',
+                               'schedule': 'exponential', 'factor': 0.9, 'period': 1 / 70, 'warmup': 0.0})
   return config

@@ -29,12 +29,12 @@ def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
       config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 50, 'large_maps': True})
       config.model.dtype = 'bfloat16'
       config.image_size, config.batch_size, config.epochs = 224, 224, 20.0
-      config.data.target, config.ema, config.select = 'label', 0.0, 'last'
+      config.data.target, config.ema, config.variables = 'label', 0.0, 'trained'
       config.normalise.mean, config.normalise.std = augment.MEAN, augment.STD
       config.augment = ConfigDict({
           'rotation': 6.0, 'rotation_probability': 0.5, 'scale': (0.894, 1.0), 'flip': 0.5, 'grey': 0.2,
           'brightness': 0.4, 'contrast': 0.4, 'saturation': 0.4, 'hue': 0.1, 'jitter_probability': 0.8,
           'erasing': 0.5, 'erasing_area': (0.02, 0.33), 'erasing_fill': ()})
-      config.optimizer.update({'learning_rate': 0.002, 'schedule': 'exponential', 'factor': 0.9, 'period': 0.2,
-                               'warmup': 0.0})
+      config.optimizer.update({'learning_rate': 0.002, 'decay': 'all', 'schedule': 'exponential', 'factor': 0.9,
+                               'period': 0.2, 'warmup': 0.0})
   return config

@@ -22,7 +22,7 @@ def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
   with config.unlocked():
     config.model.backbone.width = 16
     config.ema = 0.999
-    config.select = 'ema'
+    config.variables = 'ema'
     if dataset == 'ferplus':
       config.data.target = 'votes'
       config.image_size = 44

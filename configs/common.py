@@ -141,20 +141,26 @@ def get_config(dataset: str) -> ConfigDict:
   config.optimizer.warmup = 0.05  # Linear rise at the start, as a share of training.
   config.optimizer.momentum = 0.9
   config.optimizer.nesterov = True
-  config.optimizer.weight_decay = 5e-4  # Not on biases and normalisation parameters.
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.decay = 'weights'  # What decays: 'weights' (kernels alone), or 'all' parameters as in PyTorch.
   config.optimizer.clip_norm = 0.0  # Largest gradient norm; 0 for no clipping.
   config.optimizer.accumulate = 1  # Steps whose gradients are averaged into one update.
   config.optimizer.rules = ()  # Pairs (regex on parameter paths, options), see make_optimizer; first match wins.
 
   config.ema = 0.0  # Decay of a moving average of the variables; 0 keeps none.
-  # Which variables are tested: 'last'; 'ema'; 'holdout' (best on data.holdout); 'best_on_test' (leaky: only to
-  # replicate papers that did so, and marked wherever its number is shown).
+  # Which step is tested: the 'last'; the best on data.holdout, 'holdout'; 'best_on_test' (leaky: only to replicate papers
+  # that did so, and marked wherever its number is shown). And which of its variables: 'trained', or the average, 'ema'.
   config.select = 'last'
+  config.variables = 'trained'
   config.remat = False  # Recompute the inside of the backbone's blocks in the backward pass: less memory, more work.
   config.parallel = 'jit'  # 'jit' (one global program, split by the compiler) or 'pmap' (one program per device).
   config.log_every = 50  # Steps between lines of metrics.jsonl.
   config.evaluate_every = 1.0  # Epochs between evaluations of data.holdout.
   config.checkpoint_every = 1.0  # Epochs between checkpoints.
+
+  config.report = ConfigDict()
+  # Show faces whose terms forbid passing them on (RAF-DB, AffectNet, SFEW, FEC, FER2013, FERPlus): a page for yourself.
+  config.report.faces = False
 
   # Attribution maps measured and drawn in evaluations: keyword arguments of attribution.maps.tap_map.
   config.explain = ConfigDict()

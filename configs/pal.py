@@ -26,7 +26,7 @@ def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
       config.losses.pal.similarity = 'zscore_sum'
       config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 50})
       config.image_size, config.batch_size, config.epochs = 224, 16, 40.0
-      config.data.target, config.ema, config.select = 'label', 0.0, 'last'
+      config.data.target, config.ema, config.variables = 'label', 0.0, 'trained'
       config.normalise.mean, config.normalise.std = augment.MEAN, augment.STD
       config.augment = ConfigDict({'flip': 0.5, 'rotation': 10.0})
       config.optimizer.update({'name': 'adam', 'learning_rate': 4e-5, 'schedule': 'polynomial', 'power': 5.0,

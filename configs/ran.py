@@ -28,9 +28,9 @@ def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
       config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 18})
       config.image_size, config.batch_size, config.epochs = 224, 128, 60.0
       config.remat = True  # Six images a face.
-      config.data.target, config.ema, config.select = 'label', 0.0, 'last'
+      config.data.target, config.ema, config.variables = 'label', 0.0, 'trained'
       config.normalise.mean, config.normalise.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
       config.augment = ConfigDict({'flip': 0.0})
-      config.optimizer.update({'learning_rate': 0.01, 'nesterov': False, 'weight_decay': 1e-4, 'schedule': 'step',
-                               'boundaries': (0.3, 0.5, 0.8), 'factor': 0.1, 'warmup': 0.0})
+      config.optimizer.update({'learning_rate': 0.01, 'nesterov': False, 'weight_decay': 1e-4, 'decay': 'all',
+                               'schedule': 'step', 'boundaries': (0.3, 0.5, 0.8), 'factor': 0.1, 'warmup': 0.0})
   return config

@@ -181,10 +181,7 @@ def _test(workdir: Path, tests: Sequence[Test], mesh: jax.sharding.Mesh
     stored = tables[test][0]
     others = np.bincount(stored[(stored >= 0) & (label < 0)], minlength=len(source.classes))
     learnt = np.isin(source.images, learned) & (label >= 0)
-    leaks = protocol.leaks(trained.protocol, trained.record, test.dataset, test.split, test.folder)
-    # A data set's own duplicates are in everybody's numbers; those in another one make it no other.
-    if learnt.any() and test != mine:
-      leaks.append(f'{learnt.sum():,} of the {counts.sum():,} faces have an exact duplicate in the training split')
+    leaks = protocol.verdict(trained.protocol, trained.seen(), source, test.split)['reasons']
     facts = {
         'config': trained.protocol.name, 'own': test == mine, 'classes': list(shared), 'count': int(counts.sum()),
         'left_out': {name: int(n) for name, n in zip(source.classes, others, strict=True) if n},
@@ -206,7 +203,7 @@ def _outputs(trained: setup.Trained, network: Any, source: splits.Split, test: T
   table = evaluation.outputs_of(network, trained.variables, source, ours.eval_batch_size, mesh, ours.eval_order)
   if mine:
     storage.write_json(trained.workdir / 'run.json',
-                       trained.record | {'evaluations': protocol.evaluated(trained.record, test.split)})
+                       trained.record | {'evaluations': protocol.evaluated(trained.record, source, test.split)[0]})
   return table['label'], table['logits']
 
 

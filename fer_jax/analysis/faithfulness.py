@@ -82,7 +82,7 @@ def explain_run(workdir: Any, split: str | None = None, *, faces: int = 500, ste
                       for name, values in table.items() if name.startswith(kind)} for kind in ('map/', 'baseline/'))
   bars = {name: baselines[name] for name in BARS}
   result = evaluation.stamp(trained) | {
-      'protocol': describe(protocol, record, source, split) | {
+      'protocol': describe(protocol, record, trained.seen(), source, split) | {
           'faces': len(chosen), 'of': len(source), 'steps': steps, 'pixels': [side, side],
           'deletion_to': "the mean colour of the face's image", 'insertion_from': 'the face under a Gaussian blur, '
           f'standard deviation {BLUR:g} of its side', 'probability_of': 'the class predicted for the whole face',

@@ -54,7 +54,7 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
   if not counts.any():
     raise UserError(f'{split} of {protocol.data.dataset} has no labelled faces, so nothing can be scored.')
   path = workdir / 'robustness' / f'{split}.json'
-  about = {'protocol': describe(protocol, record, source, split) | {'n': int(counts.sum())},
+  about = {'protocol': describe(protocol, record, trained.seen(), source, split) | {'n': int(counts.sum())},
            'step': trained.step, 'drawn_with_seed': seed, 'fer_jax': __version__}
   left = _left(path, about)
   missing = [kind for kind in kinds if kind not in left.get('kinds', {})]
@@ -88,7 +88,7 @@ def measure(workdir: Path, split: str | None = None, kinds: Sequence[str] = (), 
       'differs': evaluated_before and int((evaluated_before[1]['prediction'] != untouched).sum()),
       'augment': trained.system.recipe.augment}
   storage.write_json(path, result)
-  storage.write_json(workdir / 'run.json', record | {'evaluations': evaluated(record, split)})
+  storage.write_json(workdir / 'run.json', record | {'evaluations': evaluated(record, source, split)[0]})
   return result
 
 

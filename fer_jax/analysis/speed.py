@@ -156,7 +156,7 @@ def compile_step(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[jax.stage
   if not teacher and any(term.loss == 'distillation' for term in config.losses.values()):
     system = setup.make_system(config, classes, 1000)
     teacher = setup.Trained(None, setup.make_protocol(config), {'classes': classes}, system,
-                            jax.eval_shape(system.initial).variables(), 0)
+                            jax.eval_shape(system.initial).variables(), 0, lambda: [])
   system = setup.make_system(config, classes, 1000, teacher)
   state = jax.eval_shape(system.initial)
   train_step = cluster.parallel(functools.partial(step.train_step, system.recipe), mesh, config.parallel)

@@ -132,16 +132,15 @@ def transfer(trained: setup.Trained, target: Target, mesh: jax.sharding.Mesh, *,
                  'classes': list(test.classes), 'train_count': len(y), 'test_count': len(test_y),
                  'fingerprints': [train.fingerprint, test.fingerprint]},
       'layer': layer, 'dim': x.shape[1], 'seen_in_training': [c for c in test.classes if c in known],
-      'leaks': _leaks(trained, target), 'rows': rows, 'few_shot': curve}
+      'leaks': _leaks(trained, target, train, test), 'rows': rows, 'few_shot': curve}
   storage.write_json(trained.workdir / 'transfer' / f'{name}_{layer}.json', result)
   return result
 
 
-def _leaks(trained: setup.Trained, target: Target) -> list[str]:
+def _leaks(trained: setup.Trained, target: Target, train: splits.Split, test: splits.Split) -> list[str]:
   """Why a target's numbers are not those of faces that nobody has seen, in words."""
-  reasons = protocol.leaks(trained.protocol, trained.record, target.dataset, target.test, target.data_dir)
-  both = protocol.overlap(target.train, target.test)
-  return reasons + ['the classifiers were trained on these images'] * both
+  classifiers = protocol.Seen.of(train, target.train, who='the classifiers')
+  return protocol.verdict(trained.protocol, [*trained.seen(), classifiers], test, target.test)['reasons']
 
 
 def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epochs: float, name: str) -> dict[str, Any]:
@@ -157,7 +156,7 @@ def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epoc
         'subsets': (), 'duplicates': False, 'size': config.data.size or config.image_size,
         'channels': trained.record.get('channels', 0)})
     config.sources, config.comparisons, config.explain = ConfigDict(), ConfigDict(), ConfigDict()
-    config.teacher.workdir, config.select = '', 'ema' if config.ema else 'last'
+    config.teacher.workdir, config.select, config.variables = '', 'last', 'ema' if config.ema else 'trained'
     config.regions.scheme = 'none'
     config.model.head = ConfigDict({'name': 'linear', 'dropout': 0.0})
     config.losses = ConfigDict({'cross_entropy': {'loss': 'cross_entropy', 'weight': 1.0, 'mask': 'labelled'}})

@@ -11,7 +11,7 @@ from etils import epath
 
 from fer_jax.reports import alignment, faithfulness, figures, pictures, robustness, template, transfer
 from fer_jax.reports.table import subset_table, triplet_table
-from fer_jax.reports.words import SELECT, brief, evaluations, leaks, mark, measures, named, other_data, title
+from fer_jax.reports.words import brief, chosen, evaluations, leaks, mark, measures, named, other_data, title
 from fer_jax.runtime import storage
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
@@ -63,7 +63,9 @@ def _contents(workdir: epath.Path) -> dict[str, Any]:
       'main': main,
       'evaluations': found,
       'took': _took(run),
-      'faces': pictures.faces(panel, classes) if 'images' in panel else [],
+      'faces': pictures.faces(panel, classes) if {'images', 'mean_face'} & panel.keys() else [],
+      'averaged': 'mean_face' in panel,
+      'restricted': ('images' in panel or 'images' in neighbours) and pictures.restricted(config, run),
       'confusion': figures.confusion_matrix(main['confusion'], main['classes']) if main else '',
       'recall': figures.class_recall(main['confusion'], main['classes']) if main else '',
       'alignment': alignment.alignment_tables(main or {}),
@@ -91,8 +93,8 @@ def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
     words.append(f"from the {protocol.get('split', '')} split of {named(protocol)}")
   if protocol.get('trained_on'):
     words.append(f"after training on “{brief(protocol['trained_on'])}”")
-  if select := protocol.get('select'):
-    words.append(f'with {SELECT.get(select, select)}')
+  if 'select' in protocol:
+    words.append(f'with {chosen(protocol)}')
   if overrides := result.get('overrides'):
     words.append(f"changed for this evaluation: {', '.join(overrides)}")
   if changed := other_data(result):

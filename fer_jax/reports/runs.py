@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax.errors import UserError
-from fer_jax.reports.words import evaluations, every, every_leak, named, other_data
+from fer_jax.reports.words import chosen, evaluations, every, every_leak, named, other_data
 from fer_jax.runtime import storage
 
 
@@ -121,7 +121,8 @@ def protocol(runs: Sequence[Run]) -> str:
   tested = lambda key: of(lambda run: run.result['protocol'][key])
   return (f"{of(lambda run: named(run.result['protocol']))}, trained on {tested('trained_on')} from {of(_start)} "
           f"({of(net)}, {of(lambda run: run.config['image_size'])} px, "
-          f"{of(lambda run: format(run.config['epochs'], 'g'))} epochs), select {tested('select')}, tested on "
+          f"{of(lambda run: format(run.config['epochs'], 'g'))} epochs), "
+          f"{of(lambda run: chosen(run.result['protocol']))}, tested on "
           f"{tested('split')} ({of(lambda run: format(run.result['protocol']['n'], ','))} faces, {tested('K')} "
           f"classes), evaluations {of(lambda run: evaluations(run.result))}; "
           f"seeds {of(lambda run: run.config['seed'], ', ')}; commit {of(lambda run: run.result['commit'])}; "

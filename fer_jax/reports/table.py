@@ -10,7 +10,7 @@ from fer_jax.metrics.intervals import wilson
 from fer_jax.reports.alignment import alignment_tables, best_map
 from fer_jax.reports.formats import Column, Line, Table, show
 from fer_jax.reports.words import (
-  SELECT,
+  chosen,
   ends,
   evaluations,
   interval,
@@ -69,7 +69,7 @@ def print_evaluation(result: Mapping[str, Any], report: str | os.PathLike[str] |
   protocol, leaky = result.get('protocol') or {}, mark(result)
   words = [f"{result['count']:,} faces, {len(result['classes'])} classes"]
   if protocol.get('trained_on'):
-    words.append(f"trained on {protocol['trained_on']}, {SELECT.get(protocol['select'], protocol['select'])}")
+    words.append(f"trained on {protocol['trained_on']}, {chosen(protocol)}")
   if 'evaluations' in protocol:
     times = evaluations(result)
     words.append(f"evaluated {'once' if times == 1 else f'{times} times'} here")

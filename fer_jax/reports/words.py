@@ -5,13 +5,6 @@ from typing import Any
 
 from fer_jax.metrics.calibration import BINS
 
-SELECT = {
-    'last': 'the parameters after the last step',
-    'ema': 'the moving average of the parameters after the last step',
-    'holdout': 'the step that did best on held-out training data',
-    'best_on_test': 'the step that did best on these very images',
-}
-
 
 def percent(rate: float | None) -> str:
   """Prints a rate in [0, 1] with two decimals, or a dash where it is unknown."""
@@ -49,20 +42,21 @@ def measures(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
   return [(title, text(result[key]), remark) for key, title, text, remark in shown if key in result]
 
 
+def chosen(protocol: Mapping[str, Any]) -> str:
+  """Which variables of which step a protocol tested, in words."""
+  select = protocol['select']  # An earlier version had 'ema' for the average after the last step.
+  step = f"of the step that did best on {protocol.get('chosen_by') or 'held-out faces'}"
+  if select in ('last', 'ema'):
+    step = 'after the last step'
+  averaged = 'ema' in (select, protocol.get('variables'))
+  return f"the {'moving average of the ' * averaged}parameters {step}"
+
+
 def leaks(result: Mapping[str, Any]) -> list[str]:
   """How the numbers were chosen by, or depend on, the very images they are measured on, in words; empty if not."""
   protocol = result.get('protocol') or {}
-  reasons = []
-  if protocol.get('seen_in_training'):
-    reasons.append('the model was trained on these images')
-  if protocol.get('select') == 'best_on_test':
-    reasons.append('the parameters were chosen by the accuracy on test images')
-  if order := protocol.get('eval_order'):
-    reasons.append('each answer depends on the other images of its batch, here '
-                   f"{protocol.get('eval_batch_size', '?')} in {order} order")
-  if protocol.get('leaky') and not reasons:
-    reasons.append('these images helped to choose or to compute the result')
-  return reasons
+  earlier = ['an earlier version marked it, without saying why'] * bool(protocol.get('leaky'))
+  return list(protocol.get('reasons', earlier))
 
 
 def mark(result: Mapping[str, Any]) -> str:

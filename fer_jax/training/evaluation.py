@@ -21,7 +21,7 @@ from fer_jax.metrics import action_units
 from fer_jax.metrics.summary import summarise, summarise_subsets
 from fer_jax.metrics.triplets import summarise_triplets
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import setup
+from fer_jax.training import privacy, setup
 from fer_jax.training.protocol import Protocol, describe, evaluated
 from fer_jax.training.workdir import now, read_run
 
@@ -142,16 +142,17 @@ def evaluate_split(trained: setup.Trained, evaluator: Evaluator, faces: Split, s
   result = summarise(table, faces.classes) | _subset_rates(protocol, faces, table['label'], table['prediction'])
   if protocol.data.comparisons and split == protocol.data.test:
     result['triplets'] = _score_comparisons(trained, record.get('channels', 0), evaluator, mesh)
-  evaluations = evaluated(record, split)
+  evaluations, times = evaluated(record, faces, split)
+  about = describe(protocol, record, trained.seen(), faces, split)
   result |= {
-      'protocol': describe(protocol, record, faces, split) | {'evaluations': evaluations[split], 'n': result['count']},
+      'protocol': about | {'evaluations': times, 'n': result['count']},
       'overrides': list(changes), **stamp(trained)}
   path = _path(workdir, split, changes)
   storage.write_json(path, result)
   storage.write_npz(path.with_suffix('.npz'), label=table['label'], prediction=table['prediction'],
                     logits=table['logits'], classes=np.array(faces.classes))
   if finishes:
-    draw_neighbours(table, faces, workdir)
+    draw_neighbours(table, faces, workdir, privacy.keeps(protocol, faces))
   storage.write_json(workdir / 'run.json', record | {'evaluations': evaluations}
                      | ({'finished': now()} if finishes else {}))
   return result
@@ -214,11 +215,12 @@ def _subset_rates(protocol: Protocol, faces: Split, label: np.ndarray, predictio
   return summarise_subsets(label, prediction, len(faces.classes), found, originals)
 
 
-def draw_neighbours(table: Mapping[str, Any], faces: Split, workdir: epath.Path) -> None:
+def draw_neighbours(table: Mapping[str, Any], faces: Split, workdir: epath.Path, keeps_faces: bool) -> None:
   """Writes neighbours.npz: a face of every class, the first by row, and the test faces of the nearest embeddings.
 
   Args:
     table: from ``collect``.
+    keeps_faces: whether with their images.
   """
   label, embedding = table['label'], table['embedding'].astype(np.float64)
   rows, distances = [], []
@@ -231,14 +233,15 @@ def draw_neighbours(table: Mapping[str, Any], faces: Split, workdir: epath.Path)
       distances.append(np.sqrt(np.maximum(squared[nearest], 0)))
   if not rows:
     return
-  images = [[faces.example(int(row))['image'] for row in nearest] for nearest in rows]
-  storage.write_npz(workdir / 'neighbours.npz', images=np.array(images), labels=label[np.array(rows)],
-                    distances=np.array(distances, np.float32))
+  found = {'labels': label[np.array(rows)], 'distances': np.array(distances, np.float32)}
+  if keeps_faces:
+    found['images'] = np.array([[faces.example(int(row))['image'] for row in nearest] for nearest in rows])
+  storage.write_npz(workdir / 'neighbours.npz', **found)
 
 
 def draw_panel(trained: setup.Trained, untrained: Mapping[str, Any], evaluator: Evaluator, faces: Split, mesh: Mesh
                ) -> None:
-  """Writes panel.npz: a few faces with their prior and their attribution maps before and after training.
+  """Writes panel.npz: of a few faces, or with the mean face for them, prior and maps before and after training.
 
   Args:
     untrained: the variables before its training.
@@ -250,7 +253,9 @@ def draw_panel(trained: setup.Trained, untrained: Mapping[str, Any], evaluator: 
   # Filled up to a whole evaluation batch, which is compiled already.
   padded = {name: np.resize(values, (batch_size, *values.shape[1:])) for name, values in shown.items()}
   padded['mask'] = np.arange(batch_size) < len(rows)
-  panel = {'images': shown['image'], 'labels': shown['label'], 'names': np.array([faces.names[row] for row in rows])}
+  panel = {'labels': shown['label'], 'names': np.array([faces.names[row] for row in rows])}
+  panel |= ({'images': shown['image']} if privacy.keeps(trained.protocol, faces) else
+            {'mean_face': privacy.mean_face(faces)})
   drawn = {'priors': 'landmark_heatmap', 'causal_masks': 'causal_mask'}
   panel |= {name: shown[field] for name, field in drawn.items() if field in shown}
   for when, variables in (('before', untrained), ('after', trained.variables)):

@@ -13,6 +13,7 @@ import optax
 from fer_jax.errors import UserError, nearest
 
 OPTIMISERS = ('sgd', 'adam', 'adamw')
+DECAYED = ('weights', 'all')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +26,15 @@ class _Rule:
 
 def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning_rate: float = 0.1,
                    momentum: float = 0.9, nesterov: bool = False, beta1: float = 0.9, beta2: float = 0.999,
-                   epsilon: float = 1e-8, weight_decay: float = 0.0, schedule: str = 'cosine', warmup: float = 0.0,
-                   end: float = 0.0, power: float = 1.0, boundaries: Sequence[float] = (), factor: float = 0.1,
+                   epsilon: float = 1e-8, weight_decay: float = 0.0, decay: str = 'weights', schedule: str = 'cosine',
+                   warmup: float = 0.0, end: float = 0.0, power: float = 1.0, boundaries: Sequence[float] = (), factor: float = 0.1,
                    period: float = 0.25, clip_norm: float = 0.0, accumulate: int = 1,
                    rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
                    ) -> tuple[optax.GradientTransformation, Callable[[Any], jax.Array]]:
   """Makes the optimiser and its learning rate as a function of the training step.
 
   Args:
-    params: the parameters, or anything of their structure whose leaves have ``ndim``.
+    params: the parameters, or anything of their structure.
     total_steps: length of training in steps, that is in calls of the optimiser's ``update``.
     name: 'sgd', 'adam' (weight decay is added to the gradient, as L2 regularisation and torch's Adam do) or 'adamw'
       (decoupled: Loshchilov and Hutter, arXiv 1711.05101).
@@ -41,8 +42,10 @@ def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning
     momentum, nesterov: of SGD.
     beta1, beta2, epsilon: of Adam, its decays of the means of gradients and of their squares, and what is added to the
       denominator.
-    weight_decay: lambda, per unit of learning rate. Biases and normalisation parameters (all those with fewer than two
-      axes) are not decayed unless a rule says so.
+    weight_decay: lambda, per unit of learning rate.
+    decay: what is decayed, unless a rule says otherwise: 'weights', the kernels of convolutions and dense layers, and
+      neither biases, normalisation and slopes nor a transformer's position embedding and class token (so does timm);
+      or 'all' parameters, as PyTorch's optimisers do.
     schedule: with t in [0, 1] the share of training that is done, a multiple of ``learning_rate``: 'constant'; 'cosine'
       falls to ``end``; 'step' is multiplied by ``factor`` at each of ``boundaries``; 'exponential' by ``factor`` after
       each ``period``; 'polynomial' is end + (1 - end) (1 - t)^power.
@@ -67,19 +70,21 @@ def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning
   """
   if name not in OPTIMISERS:
     raise UserError(f"unknown optimizer '{name}'{nearest(str(name), OPTIMISERS)}")
+  if decay not in DECAYED:
+    raise UserError(f"unknown optimizer.decay '{decay}'{nearest(str(decay), DECAYED)}")
   if accumulate < 1:
     raise UserError(f'optimizer.accumulate={accumulate}: choose 1 or more.')
   if accumulate > total_steps:
     raise UserError(f'optimizer.accumulate={accumulate}: training has {total_steps} steps, too few for one update; '
                     'train for longer, or accumulate less.')
-  rule_by_path = _rules_by_path(params, rules)
+  rule_by_path = _rules_by_path(params, rules, decay)
   rate = _schedule(total_steps // accumulate, schedule, learning_rate, warmup, end, power, boundaries, factor, period)
   each = lambda field: {path: getattr(rule, field) for path, rule in rule_by_path.items()}
-  decay = _grouped(each('weight_decay'), lambda scale: optax.add_decayed_weights(weight_decay * scale))
+  decayed = _grouped(each('weight_decay'), lambda scale: optax.add_decayed_weights(weight_decay * scale))
   core = optax.trace(momentum, nesterov) if name == 'sgd' else optax.scale_by_adam(beta1, beta2, epsilon)
   chain = optax.chain(
       optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-      *((core, decay) if name == 'adamw' else (decay, core)),
+      *((core, decayed) if name == 'adamw' else (decayed, core)),
       _grouped(each('learning_rate'), optax.scale),
       optax.scale_by_learning_rate(rate))
   if accumulate > 1:
@@ -140,9 +145,10 @@ def _schedule(updates: int, schedule: str, peak: float, warmup: float, end: floa
   return lambda count: rate(count) * jnp.minimum((count + 1) / rising, 1.0)
 
 
-def _rules_by_path(params: Any, rules: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, _Rule]:
+def _rules_by_path(params: Any, rules: Sequence[tuple[str, Mapping[str, Any]]], decay: str = 'weights'
+                   ) -> dict[str, _Rule]:
   """The rule of every parameter, by path."""
-  leaves = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+  leaves = [_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   known = [field.name for field in dataclasses.fields(_Rule)]
   found: dict[str, Mapping[str, Any]] = {}
   for pattern, options in rules:
@@ -155,9 +161,9 @@ def _rules_by_path(params: Any, rules: Sequence[tuple[str, Mapping[str, Any]]]) 
       raise UserError(f"optimizer.rules: '{pattern}' is not a regular expression: {e}.") from e
     if not matches:
       raise UserError(f"optimizer.rules: '{pattern}' matches no parameter. Parameters are called like "
-                      f"{', '.join(list(leaves)[:: max(len(leaves) // 5, 1)])}.")
+                      f"{', '.join(leaves[:: max(len(leaves) // 5, 1)])}.")
     found = {**dict.fromkeys(matches, options), **found}
-  defaults = {path: {'weight_decay': float(leaf.ndim > 1)} for path, leaf in leaves.items()}
+  defaults = {path: {'weight_decay': float(decay == 'all' or path.endswith('kernel'))} for path in leaves}
   return {path: _Rule(**{**defaults[path], **found.get(path, {})}) for path in leaves}
 
 

@@ -22,7 +22,7 @@ _RANGES = {
     'augment.flip': _SHARE, 'augment.erasing': _SHARE, 'augment.erasing_area': _SHARE, 'augment.rotation': (0, 180),
     'augment.scale': _POSITIVE, 'augment.brightness': _SHARE, 'augment.contrast': _SHARE,
     'augment.noise': (0, math.inf), 'normalise.std': _POSITIVE,
-    'model.backbone.width': _WHOLE, 'model.backbone.depth': _WHOLE, 'model.*.dropout': ('below', 0, 1),
+    'model.backbone.width': _POSITIVE, 'model.backbone.depth': _WHOLE, 'model.*.dropout': ('below', 0, 1),
     'losses.*.smoothing': ('below', 0, 1), 'losses.*.temperature': _POSITIVE, 'losses.*.margin': (0, math.inf),
     'optimizer.learning_rate': (0, math.inf), 'optimizer.warmup': _SHARE, 'optimizer.momentum': ('below', 0, 1),
     'optimizer.weight_decay': (0, math.inf), 'optimizer.clip_norm': (0, math.inf), 'optimizer.accumulate': _WHOLE,

@@ -25,14 +25,16 @@ from fer_jax.errors import UserError
 from fer_jax.landmarks.regions import region_count
 from fer_jax.models.classifier import make_classifier
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import checkpoint, config_files, optim, step
+from fer_jax.training import checkpoint, config_files, optim, ranges, step
+from fer_jax.training import protocol as protocol_of
 from fer_jax.training.data import Data
-from fer_jax.training.protocol import Protocol
+from fer_jax.training.protocol import Protocol, Seen
 from fer_jax.training.state import TrainState, initial_state, initialiser, with_backbone
 from fer_jax.training.teacher import VIEWS, Teacher
 from fer_jax.training.workdir import read_config, read_run
 
-SELECTIONS = ('last', 'ema', 'holdout', 'best_on_test')
+SELECTIONS = ('last', 'holdout', 'best_on_test')
+VARIABLES = ('trained', 'ema')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,8 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """The network that a run arrived at: its variables, of step ``step``, on every device; ``record`` is its run.json."""
+  """The network that a run arrived at: its variables, of step ``step``, on every device; ``record`` is its run.json,
+  and ``seen()`` what it has seen."""
 
   workdir: epath.Path
   protocol: Protocol
@@ -55,6 +58,7 @@ class Trained:
   system: System
   variables: dict[str, Any]
   step: int
+  seen: Callable[[], list[Seen]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Plan:
     holdout_split: the split evaluated during training, or ''.
     holdout: its faces, or None.
     test: the test split's.
+    seen: what the network will have seen.
     frozen: the teacher's variables, {} without one.
     system: model, losses and optimiser.
     train_step: the compiled step, see ``cluster.parallel``.
@@ -87,6 +92,7 @@ class Plan:
   holdout_split: str
   holdout: Split | None
   test: Split
+  seen: Sequence[Seen]
   teacher: Trained | None
   frozen: Mapping[str, Any]
   system: System
@@ -102,7 +108,7 @@ class Plan:
   @property
   def keeps_best(self) -> bool:
     """Whether the variables that did best on the holdout split are the ones to be tested."""
-    return self.protocol.select in ('holdout', 'best_on_test')
+    return bool(self.protocol.chosen_by)
 
   def new_meter(self) -> dict[str, jax.Array]:
     """Zeros for what is logged."""
@@ -122,6 +128,7 @@ def make_plan(config: ConfigDict, mesh: jax.sharding.Mesh) -> Plan:
   Raises:
     UserError: bad config or data set.
   """
+  ranges.check(storage.flat(config.to_dict()))
   cluster.check_batch(config.batch_size, mesh)
   cluster.check_batch(config.eval_batch_size, mesh, 'eval_batch_size')
   protocol = make_protocol(config)
@@ -132,19 +139,21 @@ def make_plan(config: ConfigDict, mesh: jax.sharding.Mesh) -> Plan:
     mixture.check_devices(parts, config.batch_size, mesh.size)
     if any(term.get('prior') == 'shuffled' for term in config.losses.values()):
       priors.check_devices(config.batch_size, mesh.size)
-  holdout_split = data.test if config.select == 'best_on_test' else data.holdout
+  holdout_split = protocol.chosen_by or data.holdout
   holdout, test = data.open(holdout_split) if holdout_split else None, data.open(data.test)
   every = lambda epochs: max(1, round(epochs * len(faces) / config.batch_size))
   teacher = load(config.teacher.workdir, mesh) if config.teacher.workdir else None
   system = make_system(config, faces.classes, every(config.epochs), teacher)
-  pretrained = load(config.init_from, mesh).variables if config.init_from else None
+  start = load(config.init_from, mesh) if config.init_from else None
+  ancestors = {name: run.seen() for name, run in (('teacher', teacher), ('start', start)) if run}
   plan = Plan(
       settings(config), protocol, config.batch_size, config.log_every, every(config.evaluate_every),
-      every(config.checkpoint_every), parts, holdout_split, holdout, test, teacher,
+      every(config.checkpoint_every), parts, holdout_split, holdout, test,
+      protocol_of.see(protocol, parts, holdout, ancestors), teacher,
       teacher.variables if teacher else {}, system,
       cluster.parallel(functools.partial(step.train_step, system.recipe), mesh, config.parallel),
       make_evaluator(system, mesh),
-      lambda: with_backbone(system.initial(), pretrained) if pretrained else system.initial())
+      lambda: with_backbone(system.initial(), start.variables) if start else system.initial())
   _trace(plan, config.eval_batch_size, mesh)
   data.open_comparisons(faces.channels)
   return plan
@@ -172,8 +181,10 @@ def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, te
   """
   if config.select not in SELECTIONS:
     raise UserError(f"config.select='{config.select}': choose one of {', '.join(SELECTIONS)}.")
-  if config.select == 'ema' and not config.ema:
-    raise UserError("config.select='ema' needs config.ema, the decay of the average, for instance 0.999.")
+  if config.variables not in VARIABLES:
+    raise UserError(f"config.variables='{config.variables}': choose one of {', '.join(VARIABLES)}.")
+  if config.variables == 'ema' and not config.ema:
+    raise UserError("config.variables='ema' needs config.ema, the decay of the average, for instance 0.999.")
   if config.select == 'holdout' and not config.data.holdout:
     raise UserError("config.select='holdout' needs config.data.holdout, a split that is neither trained on nor tested.")
   options = config.to_dict()
@@ -196,7 +207,8 @@ def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, te
       data_seed=config.seed if config.data.seed == -1 else config.data.seed,
       augment=options['augment'], image_size=config.image_size, normalise=options['normalise'],
       regions=options['regions'] if regions > 1 else None, remat=config.remat,
-      drawn_target=config.data.target == 'drawn', ema_decay=config.ema,
+      drawn_target=config.data.target == 'drawn', ema_decay=config.ema, accumulate=config.optimizer.accumulate,
+      frozen=optim.frozen_paths(shapes['params'], options['optimizer']['rules']),
       teacher=teacher and _make_teacher(teacher, classes, config.teacher.view),
       group=config.data.parts + sum(map(rows, options['sources'].values())), axis=axis)
   initial = lambda seed=config.seed: initial_state(initial_variables(seed), optimizer, bool(config.ema))
@@ -217,8 +229,9 @@ def make_protocol(config: ConfigDict) -> Protocol:
   """
   options = config.to_dict()
   data = Data(**options['data'], sources=options['sources'], comparisons=options['comparisons'])
-  return Protocol(config.name, config.seed, data, config.select, config.model.head.get('global_mean') == 'batch',
-                  config.eval_batch_size, config.eval_order)
+  return Protocol(config.name, config.seed, data, config.select, config.variables,
+                  config.model.head.get('global_mean') == 'batch', config.eval_batch_size, config.eval_order,
+                  config.report.faces)
 
 
 def settings(config: ConfigDict) -> dict[str, Any]:
@@ -266,7 +279,7 @@ def selected(protocol: Protocol, system: System, workdir: epath.Path, mesh: jax.
   Raises:
     UserError: there is no checkpoint.
   """
-  folder = 'best' if protocol.select in ('holdout', 'best_on_test') else 'checkpoints'
+  folder = 'best' if protocol.chosen_by else 'checkpoints'
   checkpoints = checkpoint.Checkpoints(workdir / folder, best='accuracy' if folder == 'best' else None)
   try:
     if (at := checkpoints.chosen()) is None:
@@ -274,4 +287,34 @@ def selected(protocol: Protocol, system: System, workdir: epath.Path, mesh: jax.
     state = checkpoints.restore(at, jax.eval_shape(system.initial), mesh)
   finally:
     checkpoints.close()
-  return Trained(workdir, protocol, read_run(workdir), system, state.variables(averaged=protocol.select == 'ema'), at)
+  return Trained(workdir, protocol, read_run(workdir), system, state.variables(protocol.variables == 'ema'), at,
+                 functools.cache(lambda: seen(workdir, protocol)))
+
+
+def seen(workdir: str | os.PathLike[str], protocol: Protocol | None = None) -> list[Seen]:
+  """What the network of the run in ``workdir`` has seen.
+
+  Of a run of an earlier version, which did not write it down, as far as its config can say it and its data are there.
+
+  Args:
+    protocol: of the run, where its config was changed; None: as config.json says.
+
+  Raises:
+    UserError: there is no run, or what it wrote down is damaged.
+  """
+  workdir = storage.as_path(workdir)
+  config = read_config(workdir)
+  if (known := protocol_of.recall(workdir, read_run(workdir))) is not None:
+    return known
+  protocol, ancestors = protocol or make_protocol(config), {}
+  for name, theirs in (('teacher', config.teacher.workdir), ('start', config.init_from)):
+    if theirs:
+      try:
+        ancestors[name] = seen(theirs)
+      except UserError:
+        ancestors[name] = [Seen('unknown')]
+  try:
+    holdout = protocol.data.open(protocol.chosen_by) if protocol.chosen_by else None
+    return protocol_of.see(protocol, protocol.data.open_parts(), holdout, ancestors)
+  except UserError:
+    return [Seen('unknown')]

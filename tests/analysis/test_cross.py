@@ -14,7 +14,7 @@ from configs import baseline
 from fer_jax.analysis import cross, transfer
 from fer_jax.data import face
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
-from fer_jax.data.reading import splits
+from fer_jax.data.reading import rows, splits
 from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import wilson
@@ -42,7 +42,8 @@ def source(dataset, split, count):
     image = rng.integers(0, 256, (16, 16), dtype=np.uint8)
     records.append({'image': face.png(image).getvalue(), 'name': f'{i}.png', 'label': i % len(classes),
                     'landmarks': np.full((68, 2), np.nan, np.float32), 'landmark_source': 0})
-  return Split(records, classes, fingerprint=f'{dataset} {split}')
+  whole = rows.Whole(facts={'all': {'digest': dataset}})
+  return Split(records, classes, fingerprint=f'{dataset} {split}', intervals=(rows.Interval(split, 0, count),), whole=whole)
 
 
 @pytest.fixture
@@ -55,9 +56,9 @@ def data(monkeypatch):
   made['ferplus', 'train+valid'].records[9]['image'] = made['ferplus', 'test'].records[1]['image']
   monkeypatch.setattr(splits, 'open_split', lambda name, variant, split, folder, **options: made[name, split])
   monkeypatch.setattr(Data, 'open', lambda self, split: made[self.dataset, split])
-  cross._digests.cache_clear()
+  cross._images.cache_clear()
   yield made
-  cross._digests.cache_clear()
+  cross._images.cache_clear()
 
 
 def logits_of(config, source):
@@ -76,7 +77,8 @@ def asked(data, monkeypatch):
     return {'label': source.labels, 'logits': logits_of(network, source)}
 
   monkeypatch.setattr(setup, 'load', lambda workdir, mesh: setup.Trained(
-      workdir, setup.make_protocol(read_config(workdir)), read_run(workdir), None, {}, 40))
+      workdir, setup.make_protocol(read_config(workdir)), read_run(workdir), None, {}, 40,
+      lambda: setup.seen(workdir)))
   monkeypatch.setattr(transfer, 'evaluator', lambda trained, mesh: trained.protocol)
   monkeypatch.setattr(evaluation, 'outputs_of', outputs_of)
   return asked
@@ -149,7 +151,7 @@ def test_duplicates_of_training_images_make_a_cell_leaky(runs, data):
   kept = [row for row in COPIED if CLASSES['fer2013'][row % 5] != 'sadness']
   assert cell['duplicates'] == len(kept) == 3
   for one in cell['runs']:
-    assert one['leaks'] == ['3 of the 25 faces have an exact duplicate in the training split']
+    assert one['leaks'] == ['4 of 31 test images were trained on']
     logits = logits_of(read_config(one['workdir']), data['fer2013', 'test'])
     label, prediction = restrict(data['fer2013', 'test'].labels, logits, CLASSES['ferplus'], CLASSES['fer2013'],
                                  cell['classes'])
@@ -168,10 +170,10 @@ def test_other_leaks_are_told_too(asked, tmp_path):
   result = cross.measure([make_run(tmp_path, 'ferplus', select='best_on_test'),
                            make_run(tmp_path, 'fer2013', model__head={'name': 'arm', 'global_mean': 'batch'})])
   assert cell_of(result, 'ferplus', 'ferplus')['runs'][0]['leaks'] == [
-      'the parameters were chosen by the accuracy on these images']
+      'the step of the network was chosen by the accuracy on 23 of 23 test images']
   for column in COUNTS:
     assert cell_of(result, 'fer2013', column)['runs'][0]['leaks'] == [
-        'each answer depends on the other images of its batch']
+        'each answer depends on the other images of its batch, here 256 in stored order']
 
 
 def test_the_own_test_split_is_not_looked_at_again_where_its_predictions_are_left(runs, asked, data):
@@ -253,7 +255,7 @@ def test_tables_have_the_cells_what_to_hold_them_against_and_all_notes(runs):
       for held in (own, lost):
         assert (f'{held.mean():.2f} ± {held.std(ddof=1):.2f}' in line) == (row != column) or held is own
   assert 'LEAKY' in line_of(short, '| ferplus | ', '±') and 'LEAKY' not in line_of(short, '| fer2013 | ', '±')
-  assert 'LEAKY: 3 of the 25 faces' in line_of(long, '| ferplus | fer2013 |')
+  assert 'LEAKY: 4 of 31 test images' in line_of(long, '| ferplus | fer2013 |')
   for words in ('joined by name', 'it cannot answer with another class', 'left out: sadness (6 faces)',
                 'ferplus on ferplus: 1 of the 23 faces are exact duplicates of faces in its training split, as distr',
                 'Two seeds are too few for an interval', 'Duplicates are counted pixel for pixel',

@@ -70,7 +70,7 @@ def seen(test_split, monkeypatch):
     config = read_config(workdir)
     recipe = SimpleNamespace(augment=config.augment.to_dict())
     return setup.Trained(workdir, setup.make_protocol(config), read_run(workdir),
-                         setup.System(recipe, {}, None, 1), {}, 1)
+                         setup.System(recipe, {}, None, 1), {}, 1, lambda: [])
 
   monkeypatch.setattr(setup, 'load', load)
   return shown

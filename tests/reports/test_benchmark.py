@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import share_interval, wilson

@@ -94,7 +94,7 @@ def test_triplets_have_a_section_that_names_the_truth(workdir):
 
 
 def test_triplets_of_a_leaky_evaluation_are_marked_and_chance_is_not(workdir):
-  result = evaluation(seen_in_training=True)
+  result = evaluation(leaky=True)
   text = printed(print_evaluation, result, verbose=True)
   assert 'LEAKY' in line_of(text, '  all ', '71.23 %') and 'LEAKY' not in line_of(text, 'chance')
   (workdir / 'evaluation/test.json').write_text(json.dumps(result))

@@ -125,11 +125,12 @@ def test_without_a_file_there_is_no_section_and_a_damaged_one_is_named(tmp_path)
 
 def test_what_to_beware_of_is_said_everywhere(tmp_path, result):
   beware = copy.deepcopy(result)
-  beware['protocol'] |= {'leaky': True, 'seen_in_training': True, 'other_data': ['a' * 64, 'b' * 64]}
+  beware['protocol'] |= {'leaky': True, 'reasons': ['9 of 20 test images were trained on'],
+                         'other_data': ['a' * 64, 'b' * 64]}
   beware |= {'step': 0, 'without_landmarks': 3}
   text = printed(beware)
   page = section(tmp_path, beware)[0]
-  for words in ('the model was trained on these images', 'the network is untrained', '3 of the faces have no landmarks',
+  for words in ('9 of 20 test images were trained on', 'the network is untrained', '3 of the faces have no landmarks',
                 f"their digest was {'a' * 12}"):
     assert words in text and words in page, words
   assert text.count('LEAKY') == 2 + 2 * 6 and page.count('leaky-mark') == 2 + 2 + 2 * 6

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fer_jax.metrics.summary import summarise
+from fer_jax.reports import pictures
 from fer_jax.reports.page import write_report
 from tests.pages import Page
 
@@ -37,7 +38,7 @@ def workdir(tmp_path):
       'losses': {'cross_entropy': {'weight': 1.0}, 'pal': {'weight': [[0, 1], [0.5, 0]], 'channels': 'mean'}}}))
   (tmp_path / 'run.json').write_text(json.dumps({
       'name': 'a <b>bold</b> name', 'commit': '0123456789abcdef', 'hardware': 'two cores', 'parameters': 123456,
-      'started': '2026-01-01T00:00:00', 'finished': '2026-01-01T00:02:05'}))
+      'shareable': True, 'started': '2026-01-01T00:00:00', 'finished': '2026-01-01T00:02:05'}))
   (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(
       {'step': s, 'kind': kind, 'loss': 1 / (s + 1), 'loss/pal': -s, 'accuracy': s / 5, 'x': None}) + '\n'
       for s in range(5) for kind in ('train', 'valid')) + '{"step": 6, "ki')
@@ -64,6 +65,38 @@ def test_every_section_in_one_self_contained_file(workdir):
   assert not list(workdir.glob('.report*')), 'the half-written file is gone'
 
 
+def change_json(path, **changes):
+  path.write_text(json.dumps({key: value for key, value in (json.loads(path.read_text()) | changes).items()
+                              if value is not None}))
+
+
+FORBIDDEN = 'Do not pass this page on.'
+
+
+@pytest.mark.parametrize('shareable, dataset, forbidden', [
+    (False, 'rafdb', True), (True, 'rafdb', False),  # The record decides;
+    (None, 'rafdb', True), (None, 'synthetic_faces', False), (None, 'gone', True)])  # in earlier ones there is none.
+def test_a_page_with_faces_that_are_not_to_be_passed_on_says_so_on_top(workdir, shareable, dataset, forbidden):
+  change_json(workdir / 'run.json', shareable=shareable)
+  change_json(workdir / 'config.json', data={'dataset': dataset})
+  text, _ = render(workdir)
+  assert text.count(FORBIDDEN) == forbidden
+  assert not forbidden or text.index(FORBIDDEN) < text.index('id="summary"')
+
+
+def test_without_faces_maps_lie_on_the_mean_face(workdir):
+  change_json(workdir / 'run.json', shareable=False)
+  panel = dict(np.load(workdir / 'panel.npz'))
+  mean = panel.pop('images')[0] // 2
+  np.savez(workdir / 'panel.npz', mean_face=mean, **panel)
+  np.savez(workdir / 'neighbours.npz', labels=np.array([[0, 0, 1]]), distances=np.array([[0, 0.25, 3]]))
+  text, page = render(workdir)
+  assert FORBIDDEN not in text and 'laid over the mean of many test faces' in text and '>photo<' not in text
+  assert sum(a.startswith('data:image') for a in page.addresses) == 2 * 4  # Prior, before, after, causal mask.
+  assert pictures.data_uri(pictures.overlay(mean, panel['priors'][1])) in text
+  assert 'Their pictures were not kept: the numbers are distances' in text and '<div class="remark">0.25</div>' in text
+
+
 def test_shows_the_numbers_and_escapes_names(workdir):
   text, page = render(workdir)
   result = evaluation()
@@ -78,7 +111,7 @@ def test_shows_the_numbers_and_escapes_names(workdir):
   assert 'splits' not in page.ids and not {'banner', 'watermark', 'leaky-mark'} & set(page.classes)
 
 
-@pytest.mark.parametrize('protocol', [{'leaky': True}, {'select': 'best_on_test'}])
+@pytest.mark.parametrize('protocol', [{'leaky': True}, {'leaky': True, 'reasons': ['the step was chosen']}])
 def test_leaky_numbers_are_watermarked_wherever_they_stand(workdir, protocol):
   (workdir / 'evaluation/test.json').write_text(json.dumps(evaluation(**protocol)))
   _, page = render(workdir)
@@ -108,12 +141,12 @@ def test_only_the_leaky_split_is_marked(workdir):
 
 
 def test_a_changed_evaluation_is_an_entry_of_its_own_after_the_plain_one(workdir):
-  changed = evaluation(leaky=True, eval_order='sorted', eval_batch_size=64)
+  changed = evaluation(leaky=True, reasons=['here 64 in sorted order'])
   changed |= {'accuracy': 0.98765, 'overrides': ['model.head.global_mean=batch', 'eval_order=sorted']}
   (workdir / 'evaluation/test,model.head.global_mean=batch,eval_order=sorted.json').write_text(json.dumps(changed))
   text, page = render(workdir)
   name = 'test with model.head.global_mean=batch, eval_order=sorted'
-  assert f'Leaky: {name}.' in text and 'its batch, here 64 in sorted order' in text and 'Leaky: test.' not in text
+  assert f'Leaky: {name}.' in text and 'here 64 in sorted order' in text and 'Leaky: test.' not in text
   assert 'watermark' not in page.classes and page.classes.count('leaky-mark') == 1
   table = text.split('id="splits"')[1].split('</table>')[0]
   assert table.index('<td class="title">test</td>') < table.index(f'<td class="title">{name}')

@@ -16,7 +16,7 @@ from fer_jax.metrics.intervals import mean_rate, wilson
 from fer_jax.reports.page import write_report
 from fer_jax.reports.table import print_evaluation
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import checkpoint, evaluation, setup
+from fer_jax.training import checkpoint, evaluation, privacy, setup
 from fer_jax.training.data import Data
 from fer_jax.training.workdir import open_workdir, read_run
 from tests import faces
@@ -75,11 +75,28 @@ def test_fallback_landmarks_are_no_valid_prior(system, meshes):
 def test_panel_shows_the_first_faces_of_every_class(system, meshes, tmp_path):
   mesh, variables, evaluator = meshes[8]
   protocol = setup.make_protocol(faces.config(eval_batch_size=16))
-  trained = setup.Trained(tmp_path, protocol, {}, system, variables, 1)
+  trained = setup.Trained(tmp_path, protocol, {}, system, variables, 1, lambda: [])
   evaluation.draw_panel(trained, variables, evaluator, faces.source(20), mesh)
   panel = np.load(tmp_path / 'panel.npz')
   assert list(panel['labels']) == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2] and list(panel['names'][:2]) == ['0.png', '1.png']
   np.testing.assert_allclose(panel['before/predicted'], panel['after/predicted'])
+
+
+@pytest.mark.parametrize('count, asked', [(60, False), (20, False), (60, True)])
+def test_faces_whose_terms_forbid_it_are_in_no_file_unless_asked_for(system, meshes, tmp_path, count, asked):
+  mesh, variables, evaluator = meshes[8]
+  protocol = setup.make_protocol(faces.config(eval_batch_size=16, report__faces=asked))
+  source = faces.source(count, shareable=False)
+  trained = setup.Trained(tmp_path, protocol, {}, system, variables, 1, list)
+  evaluation.draw_panel(trained, variables, evaluator, source, mesh)
+  table = {'label': source.labels, 'embedding': np.random.default_rng(0).normal(size=(count, 3))}
+  evaluation.draw_neighbours(table, source, tmp_path, privacy.keeps(protocol, source))
+  panel, neighbours = (storage.read_npz(tmp_path / f'{name}.npz') for name in ('panel', 'neighbours'))
+  assert ('images' in panel) == ('images' in neighbours) == asked != ('mean_face' in panel)
+  assert neighbours['labels'].shape == neighbours['distances'].shape == (7, 7)
+  if not asked:  # Of all 60, or of fewer than a mean should have.
+    mean = np.mean([source.example(row)['image'] for row in range(count)], axis=0) if count == 60 else 128
+    np.testing.assert_allclose(panel['mean_face'], np.broadcast_to(mean, (16, 16, 1)), atol=0.51)
 
 
 ORDERS = ('stored', 'shuffled', 'sorted')

@@ -183,9 +183,11 @@ def test_holdout_selection_restores_the_best_and_counts_a_second_evaluation(tmp_
   assert again['protocol']['evaluations'] == 2 and again['accuracy'] == result['accuracy']
 
 
-def test_selecting_on_the_test_split_is_marked(tmp_path):
-  result = loop.train(faces.config(select='best_on_test'), tmp_path / 'a')
-  assert result['protocol']['leaky'] and result['protocol']['select'] == 'best_on_test'
+def test_selecting_on_the_test_split_is_marked(tmp_path, capsys):
+  result = loop.train(faces.config(select='best_on_test', variables='ema'), tmp_path / 'a')
+  why = 'the step of the network was chosen by the accuracy on 20 of 20 test images'
+  assert result['protocol']['leaky'] and result['protocol']['reasons'] == [why]
+  assert f'The result on test will be marked as leaky: {why}.' in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
@@ -223,7 +225,7 @@ def test_a_checkpoint_of_another_model_is_refused(finished):
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'augment__flip': 0.5, 'select': 'best'}, 'holdout'), ({'ema': 0.0}, 'needs config.ema'),
+    ({'augment__flip': 0.5, 'select': 'best'}, 'holdout'), ({'variables': 'ema', 'ema': 0.0}, 'needs config.ema'),
     ({'select': 'holdout', 'data__holdout': ''}, 'needs config.data.holdout'), ({'batch_size': 12}, '8 devices'),
     ({'parallel': 'pjit'}, "choose 'jit' or 'pmap'"), ({'data__target': 'label', 'model__dtype': 'half'}, 'bfloat16')])
 def test_bad_choices(change, message, tmp_path):

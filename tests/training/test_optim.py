@@ -149,9 +149,11 @@ def test_rules_scale_rate_and_decay_and_the_first_wins():
       'head': {'kernel': 2 * KERNEL * (1 - 0.1 * 10 * 0.01 * 0.5)}}, atol=1e-7)
 
 
-def test_a_bias_is_not_decayed():
-  params, _ = run([jax.tree.map(np.zeros_like, PARAMS)], learning_rate=1.0, schedule='constant', weight_decay=0.1)
-  assert params['body']['bias'].tobytes() == BIAS.tobytes()
+@pytest.mark.parametrize('decay, share', [('weights', 1.0), ('all', 0.9)])
+def test_a_bias_is_decayed_with_all_alone(decay, share):
+  params, _ = run([jax.tree.map(np.zeros_like, PARAMS)], learning_rate=1.0, schedule='constant', weight_decay=0.1,
+                  decay=decay)
+  np.testing.assert_allclose(params['body']['bias'], share * BIAS, rtol=1e-6)
   np.testing.assert_allclose(params['body']['kernel'], 0.9 * KERNEL, rtol=1e-6)
 
 
@@ -198,6 +200,7 @@ def test_accumulation_with_frozen_parameters():
     ({'schedule': 'step'}, 'shares of training'),
     ({'schedule': 'exponential', 'period': 0.0}, 'period'),
     ({'warmup': 500}, 'share of training'),
+    ({'decay': 'weight'}, "did you mean 'weights'"),
     ({'accumulate': 0}, 'accumulate'),
     ({'accumulate': 11}, 'training has 10 steps, too few for one update'),
     ({'rules': (('neck/', {'frozen': True}),)}, r"'neck/' matches no parameter.*body/bias"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,9 +35,12 @@ class Whole:
   def __str__(self) -> str:
     return ', '.join(f'{name} ({info.num_examples:,} faces)' for name, info in self.splits.items())
 
-  def identity(self, split: str) -> str:
-    """What two splits share that hold the same images in the same order; of older data, the same records."""
-    return self.facts[split].get('images', self.facts[split]['digest'])
+  @property
+  def identity(self) -> str:
+    """What two data sets share whose splits hold the same images in the same order (of older data: the same records);
+    '' of none."""
+    facts = {name: fact.get('images', fact['digest']) for name, fact in self.facts.items()}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest() if facts else ''
 
   def images(self) -> Mapping[str, np.ndarray] | None:
     """The digests of all images, {split: uint64 (N,)}; None where an earlier version has prepared the data."""
