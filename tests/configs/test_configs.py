@@ -4,7 +4,9 @@ import importlib
 import pkgutil
 
 import jax
+import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import configs
 from configs import common
@@ -63,6 +65,27 @@ def test_a_system_differs_from_the_baseline_in_its_own_parts_alone(system, terms
   assert {key for key in ours if ours[key] != theirs[key]} <= own
   assert ours['model']['backbone'] == theirs['model']['backbone']
   assert (theirs['regions']['scheme'] != 'none') == (system == 'ran')
+
+
+# As their authors' code has it, PyTorch's SGD or Adam over all parameters; of PAL's no decay is known.
+@pytest.mark.parametrize('name, argument, decayed', [
+    ('arm', 'rafdb:paper', 'all'), ('au_cues', 'affectnet:paper', 'all'), ('ran', 'ferplus:paper', 'all'),
+    ('pal', 'rafdb:paper', 'none'), ('vit', 'rafdb', 'kernels')])
+def test_a_recipe_decays_what_its_source_decayed(name, argument, decayed):
+  config = faces.shrink(get_config('baseline' if name == 'vit' else name, argument))
+  if name == 'vit':
+    with config.unlocked():
+      config.model.backbone = {'name': 'vit', 'size': 'tiny', 'patch': 8, 'depth': 4, 'width': 16, 'heads': 2}
+  system = setup.make_system(config, faces.CLASSES, 20)
+  params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), jax.eval_shape(system.initial).params)
+  optimizer = system.recipe.optimizer
+  updates, _ = optimizer.update(jax.tree.map(np.zeros_like, params), optimizer.init(params), params)
+  sizes = {path: leaf.size for path, leaf in flatten_dict(params, sep='/').items()}
+  found = sum(sizes[path] for path, update in flatten_dict(updates, sep='/').items() if (update < 0).all())
+  kernels = sum(size for path, size in sizes.items() if path.endswith('/kernel'))
+  assert found == {'all': sum(sizes.values()), 'kernels': kernels, 'none': 0}[decayed]
+  if name == 'vit':  # 8 x 8 x 3 to 16, four blocks of 12 x 16 x 16, and 16 to 7 classes.
+    assert found == 192 * 16 + 4 * 12 * 256 + 16 * 7
 
 
 def test_unknown_data_set_or_recipe():
