@@ -1,7 +1,8 @@
 """Parts of a split that are scored apart: faces named by a list file.
 
-A list file has one face a line: a plain file name, or one of the forms of the lists of RAN (arXiv 1905.04075;
-kaiwang960112/Challenge-condition-FER-dataset), whose numbers are a label, a number of classes and a kind of occlusion:
+A list file has one face a line: its name as the data set has it (``test/happy/my face.png``), the end of that name, or
+a form of the lists of RAN (arXiv 1905.04075; kaiwang960112/Challenge-condition-FER-dataset), whose numbers are a label,
+a number of classes and a kind of occlusion:
 
     1_fer0034656.png 8 0        FERPlus, occlusion: label_name, classes, occlusion
     0/fer0032226.jpg            FERPlus, pose: label/name
@@ -15,20 +16,32 @@ kaiwang960112/Challenge-condition-FER-dataset), whose numbers are a label, a num
 import collections
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
+from fer_jax.data.image_file import ENDINGS
+from fer_jax.data.preparing.files import composed
 from fer_jax.errors import UserError
 
-Entry = tuple[str, int | None]  # Name and label.
+
+class Entry(NamedTuple):
+  """A line of a list."""
+
+  name: str
+  label: int | None  # Where the line has one.
+  line: str  # The whole, which may be a name of the data set's that looks like one of RAN's forms.
+
 
 _FORMS = tuple(map(re.compile, (
     r'(?P<label>\d+)_(?P<name>\S+\.\w+) \d+ \d+',
     r'(?P<name>[^\s/]+) (?P<label>\d+) \d+',
     r'(?:val/)?(?P<label>\d+)/(?P<name>[^\s/]+)(?:/(?:\d+\.\w+)?)?',
     r'(?P<name>[^\s/]+)',
+    r'(?P<name>.*[^/]/(?:[^/\s]+|[^/]+\.\w+))',
+    rf'(?P<name>(?!\d+ )[^/]+(?i:{"|".join(map(re.escape, ENDINGS))}))',
 )))
 
 
@@ -39,7 +52,7 @@ class Subset:
   mask: np.ndarray  # bool (N,), the examples that are in the list.
   listed: int  # Lines of the list.
   duplicates: int  # Lines whose name an earlier line has.
-  unmatched: int  # Names that no example of the split has, or several.
+  unmatched: int  # Names that no example of the split has, or several of them alike.
   disagreeing: int  # Examples whose label is another one in the list; they are in ``mask`` and keep the split's label.
 
 
@@ -47,7 +60,7 @@ def read_list(path: str | Path) -> list[Entry]:
   """Reads a list file; see the module's docstring. Line ends may be LF or CRLF, and empty lines are skipped.
 
   Returns:
-    (name as written, label or None) for each line.
+    The entry of each line.
 
   Raises:
     UserError: no such file, nothing in it, or a line of another form; the message has the line's number.
@@ -59,14 +72,15 @@ def read_list(path: str | Path) -> list[Entry]:
     raise UserError(f'cannot read the subset list {path}: {reason}.') from error
   entries = []
   for number, line in enumerate(text.splitlines(), 1):
-    if not line.strip():
+    line = composed(line.strip())
+    if not line:
       continue
-    found = next((m for form in _FORMS if (m := form.fullmatch(line.strip()))), None)
+    found = next((m for form in _FORMS if (m := form.fullmatch(line))), None)
     if not found:
-      raise UserError(f"{path}, line {number}: '{line.strip()}' names no face; write one file name a line, or use the "
+      raise UserError(f"{path}, line {number}: '{line}' names no face; write one file name a line, or use the "
                       'lists of RAN as they are (see fer_jax/data/reading/subsets.py).')
     label = found.groupdict().get('label')
-    entries.append((found['name'], None if label is None else int(label)))
+    entries.append(Entry(found['name'], None if label is None else int(label), line))
   if not entries:
     raise UserError(f'the subset list {path} is empty.')
   return entries
@@ -87,26 +101,47 @@ def read_lists(paths: Sequence[str | Path]) -> dict[str, list[Entry]]:
 
 
 def match(entries: Sequence[Entry], names: Sequence[str], labels: np.ndarray) -> Subset:
-  """Finds the examples of a list in a split. Names are compared without folder and ending: lists differ in both.
+  """Finds the examples of a list in a split: the one of exactly this name; else, since lists differ in folders and
+  endings, the one whose name differs from it in these alone, see ``_nearest``.
 
   Args:
     names: the split's N file names.
     labels: their labels, int (N,), -1 where unknown.
   """
-  rows = collections.defaultdict(list)
-  for row, name in enumerate(names):
-    rows[_stem(name)].append(row)
-  mask, unmatched, disagreeing = np.zeros(len(names), bool), 0, 0
-  listed = {_stem(name): label for name, label in reversed(entries)}  # The first line of a name counts.
-  for stem, label in listed.items():
-    if len(rows.get(stem, ())) != 1:
+  exact, alike = {}, collections.defaultdict(list)
+  for row, name in enumerate(map(composed, names)):
+    exact[name] = row
+    alike[PurePosixPath(name).stem].append((row, _folders(name)))
+  mask, found, unmatched, disagreeing = np.zeros(len(names), bool), set(), 0, 0
+  for entry in entries:
+    row, label = exact.get(entry.line), None
+    if row is None:
+      row, label = _nearest(entry, alike), entry.label
+    key = entry.name if row is None else row
+    if key in found:  # The first line of a face counts.
+      continue
+    found.add(key)
+    if row is None:
       unmatched += 1
       continue
-    row = rows[stem][0]
     mask[row] = True
     disagreeing += label is not None and labels[row] >= 0 and label != labels[row]
-  return Subset(mask, len(entries), len(entries) - len(listed), unmatched, int(disagreeing))
+  return Subset(mask, len(entries), len(entries) - len(found), unmatched, int(disagreeing))
 
 
-def _stem(name: str) -> str:
-  return PurePosixPath(name).stem
+def _nearest(entry: Entry, alike: Mapping[str, Sequence[tuple[int, list[str]]]]) -> int | None:
+  """The row whose name is the entry's but for its ending and for outer folders that only one of them has, or, in RAN's
+  lists, for any; None where there is none, or several that share as many folders."""
+  stem, folders, near = PurePosixPath(entry.name).stem, _folders(entry.line), []
+  for row, others in alike.get(stem, ()):
+    shared = next((i for i, (ours, theirs) in enumerate(zip(folders, others, strict=False)) if ours != theirs),
+                  min(len(folders), len(others)))
+    if entry.label is not None or shared == min(len(folders), len(others)):
+      near.append((shared, row))
+  best = [row for shared, row in near if shared == max(near)[0]]
+  return best[0] if len(best) == 1 else None
+
+
+def _folders(name: str) -> list[str]:
+  """The folders that a name is in, the innermost first."""
+  return list(PurePosixPath(name).parts[-2::-1])

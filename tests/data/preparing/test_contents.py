@@ -1,4 +1,4 @@
-"""Prepared data that are damaged or not what they seem are told in one sentence; those of an earlier version are read."""
+"""Prepared data that are damaged or not their own are told in a sentence; those of an earlier version are read."""
 
 import json
 import os
@@ -7,9 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
+from configs import baseline
 from fer_jax.data.preparing import contents, preparation
 from fer_jax.data.reading import splits
 from fer_jax.errors import UserError
+from fer_jax.training import setup
 from tests.processes import call
 
 SHARD = 'synthetic_faces-train.array_record-00000-of-00001'
@@ -127,3 +129,31 @@ def test_data_of_an_earlier_version_are_read(folder):
 def test_contents_count_channels_and_files(folder):
   facts = contents.read(folder)['splits']['train']
   assert facts['channels'] == {'3': 64} and facts['files'] == {SHARD: os.path.getsize(folder / SHARD)}
+
+
+@pytest.mark.parametrize('counts, expected', [
+    ({'train': {'1': 1, '3': 63}, 'test': {'1': 32}}, (3, 3, 3, 3)),
+    ({'train': {'1': 64}, 'test': {'3': 32}}, (1, 1, 1, 1)),  # A net that is trained on grey faces is tested on such.
+    ({'train': {'3': 1, '1': 63}, 'valid': {'1': 32}}, (3, 3, 3, 3)),
+    ({'train': None, 'test': {'1': 32}}, (3, 3, 3, 3)),  # Not counted by an earlier version: the heads are read.
+])
+def test_the_training_split_decides_the_channels_of_every_split(folder, capsys, counts, expected):
+  def set_counts(told):
+    for name, channels in counts.items():
+      told['splits'][name]['channels'] = channels
+      if channels is None:
+        del told['splits'][name]['channels']
+
+  edit(folder, set_counts)
+  config = baseline.get_config('synthetic_faces')
+  config.data.update({'variant': 'tiny', 'dir': str(folder.parents[2]), 'train': 'train[:8]', 'size': 32})
+  config.sources = {'more': {'split': 'valid', 'supervision': 'labels'}}
+  data = setup.make_protocol(config).data
+  parts = data.open_parts()
+  opened = [parts[0].source, parts[1].source, data.open('test[:9]'), data.open('valid')]
+  assert tuple(split.channels for split in opened) == expected
+  assert tuple(split.example(0)['image'].shape[-1] for split in opened) == expected
+  mixed = len(counts['train'] or ()) > 1
+  assert capsys.readouterr().out.count('are in colour and') == mixed  # It is told once.
+  config.data.channels = 1
+  assert setup.make_protocol(config).data.open('test').channels == 1

@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import pathlib
+import unicodedata
 
 import numpy as np
 import pytest
@@ -29,15 +30,20 @@ HEX = '0123456789abcdef' * 3 + '01234567'
     ('fer0032226.png', ('fer0032226.png', None)),
     ('1_fer0032226.png', ('1_fer0032226.png', None)),
     ('0003.png', ('0003.png', None)),
+    ('test/happy/0.png', ('test/happy/0.png', None)),
+    ('test/happy/my face.png', ('test/happy/my face.png', None)),
+    ('my face 2.JPG', ('my face 2.JPG', None)),
+    ('../müde/x', ('../müde/x', None)),
+    ('1/2/3/4.jpg', ('1/2/3/4.jpg', None)),
 ])
 @pytest.mark.parametrize('end', ['', '\n', '\r\n', '\n\n'])
 def test_forms_of_lines(line, entry, end, tmp_path):
   path = tmp_path / 'list.txt'
   path.write_bytes(f'other.png{end or chr(10)}{line}{end}'.encode())
-  assert subsets.read_list(path) == [('other.png', None), entry]
+  assert subsets.read_list(path) == [('other.png', None, 'other.png'), (*entry, line)]
 
 
-@pytest.mark.parametrize('line', ['a b', '1/2/3/4.jpg', 'happy/', '/', 'test_0003_aligned 3', '1_a.png 8 x'])
+@pytest.mark.parametrize('line', ['a b', 'happy/', '/', 'test_0003_aligned 3', '1_a.png 8 x', '3 a.jpg', 'a.jpg 3'])
 def test_a_malformed_line_is_named_with_its_number(line, tmp_path):
   path = tmp_path / 'list.txt'
   path.write_text(f'a.png\r\n\r\n{line}\r\n')
@@ -61,14 +67,31 @@ def test_lists_are_named_by_their_files(tmp_path):
     (tmp_path / folder).mkdir()
     (tmp_path / folder / 'pose.txt').write_text('x.png')
   path = tmp_path / 'a' / 'pose.txt'
-  assert subsets.read_lists([path, str(path)]) == {'pose': [('x.png', None)]}
+  assert subsets.read_lists([path, str(path)]) == {'pose': [('x.png', None, 'x.png')]}
   with pytest.raises(UserError, match="two subset lists are called 'pose'"):
     subsets.read_lists([path, tmp_path / 'b' / 'pose.txt'])
 
 
+@pytest.mark.parametrize('lines, rows, unmatched', [
+    (['test/happy/0.png', 'test/sad/1.png'], [0, 3], 0),  # As the data set has them, though stems come twice.
+    (['test/happy/0.png', 'test/happy/0.png'], [0], 0),
+    (['happy/0.png', './test/sad/0.jpg', '/data/faces/test/sad/1.png'], [0, 1, 3], 0),  # Less of it, or more.
+    (['train/happy/0.png', '0.png', 'other/sad/0.png', 'test/0.png'], [], 4),  # Another face, or two alike.
+    (['2'], [4], 0), (['val/3/5.png'], [5], 0), (['3/6.png', '0/7.png'], [6, 7], 0),
+    (['my face.png', unicodedata.normalize('NFD', 'test/müde/ä.png')], [8, 9], 0)])
+def test_full_names_are_never_ambiguous(lines, rows, unmatched, tmp_path):
+  names = ['test/happy/0.png', 'test/sad/0.png', 'test/happy/1.png', 'test/sad/1.png', 'test/sad/2.png', 'val/3/5.png',
+           'test/3/6.png', '7.png', 'test/sad/my face.png', 'test/müde/ä.png']
+  (tmp_path / 'list.txt').write_text('\n'.join(lines))
+  found = subsets.match(subsets.read_list(tmp_path / 'list.txt'), names, np.full(10, -1))
+  assert np.flatnonzero(found.mask).tolist() == rows and found.unmatched == unmatched
+  assert found.listed == len(lines) == found.duplicates + unmatched + len(rows)
+
+
 def test_matching_counts_what_does_not_fit():
   names = ['folder/a.png', 'b.png', 'c.png', 'd.png', 'twice.png', 'twice.jpg']
-  entries = [('c.jpg', 2), ('a', 1), ('c.jpg', 0), ('nobody.jpg', 0), ('d.jpg', 3), ('twice.jpg', 0), ('b.jpg', None)]
+  entries = [('c.jpg', 2), ('a', 1), ('c.jpg', 0), ('nobody.jpg', 0), ('d.jpg', 3), ('twice', 0), ('b.jpg', None)]
+  entries = [subsets.Entry(*entry, entry[0]) for entry in entries]
   found = subsets.match(entries, names, np.array([0, 1, 2, -1, 0, 0]))
   assert found.mask.tolist() == [True, True, True, True, False, False]
   assert (found.listed, found.duplicates, found.unmatched, found.disagreeing) == (7, 1, 2, 1)
@@ -108,8 +131,8 @@ def test_the_real_ferplus_lists_fit_the_majority_rule(ferplus, name, count, clas
 def test_the_other_real_lists_are_read(name, lines, unique, first):
   entries = subsets.read_list(DATA / 'ran_lists' / f'{name}.txt')
   assert len(entries) == lines and len({entry[0] for entry in entries}) == unique
-  assert first in (None, entries[0])
-  counts = collections.Counter(label for _, label in entries)
+  assert first in (None, entries[0][:2])
+  counts = collections.Counter(entry.label for entry in entries)
   assert set(counts) == set(range(8 if name.startswith('affectnet') else 7))
   if name.startswith('affectnet'):
     assert {len(entry[0].removesuffix('.jpg')) for entry in entries} == {56}
