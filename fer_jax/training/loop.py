@@ -94,7 +94,8 @@ def begin(plan: setup.Plan, workdir: epath.Path, overrides: Sequence[str], mesh:
   params, total = jax.eval_shape(plan.initial).params, plan.system.total_steps
   record |= {'classes': list(faces.classes), 'channels': faces.channels, 'fingerprint': faces.fingerprint,
              'digest': faces.digest, 'shareable': faces.shareable, 'steps': total, 'hardware': cluster.hardware(),
-             'devices': mesh.size, 'processes': jax.process_count(), 'parameters': int(sum(p.size for p in jax.tree.leaves(params)))}
+             'devices': mesh.size, 'processes': jax.process_count(),
+             'parameters': int(sum(p.size for p in jax.tree.leaves(params)))}
   if len(plan.parts) > 1:
     record['passes'] = mixture.passes(plan.parts, plan.batch_size, total)
   if plan.teacher:
