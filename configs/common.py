@@ -148,8 +148,8 @@ def get_config(dataset: str) -> ConfigDict:
   config.optimizer.rules = ()  # Pairs (regex on parameter paths, options), see make_optimizer; first match wins.
 
   config.ema = 0.0  # Decay of a moving average of the variables; 0 keeps none.
-  # Which step is tested: the 'last'; the best on data.holdout, 'holdout'; 'best_on_test' (leaky: only to replicate papers
-  # that did so, and marked wherever its number is shown). And which of its variables: 'trained', or the average, 'ema'.
+  # Which step is tested: the 'last'; the best on data.holdout, 'holdout'; 'best_on_test' (leaky: only to replicate
+  # papers that did so, and marked wherever its number is shown). Of its variables, the 'trained' or the average, 'ema'.
   config.select = 'last'
   config.variables = 'trained'
   config.remat = False  # Recompute the inside of the backbone's blocks in the backward pass: less memory, more work.

@@ -27,8 +27,8 @@ class _Rule:
 def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning_rate: float = 0.1,
                    momentum: float = 0.9, nesterov: bool = False, beta1: float = 0.9, beta2: float = 0.999,
                    epsilon: float = 1e-8, weight_decay: float = 0.0, decay: str = 'weights', schedule: str = 'cosine',
-                   warmup: float = 0.0, end: float = 0.0, power: float = 1.0, boundaries: Sequence[float] = (), factor: float = 0.1,
-                   period: float = 0.25, clip_norm: float = 0.0, accumulate: int = 1,
+                   warmup: float = 0.0, end: float = 0.0, power: float = 1.0, boundaries: Sequence[float] = (),
+                   factor: float = 0.1, period: float = 0.25, clip_norm: float = 0.0, accumulate: int = 1,
                    rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
                    ) -> tuple[optax.GradientTransformation, Callable[[Any], jax.Array]]:
   """Makes the optimiser and its learning rate as a function of the training step.
