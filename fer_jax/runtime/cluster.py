@@ -76,7 +76,7 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
                     'or the platform.)')
   if not 0 <= process < count:
     raise UserError(f'--process_id={process}: of --num_processes={count} the numbers are 0 to {count - 1}.')
-  #_bypass_proxy(address)
+  _bypass_proxy(address)
   # Whoever is started by hand inside of a job should not wonder for minutes; of many only the first speaks at once.
   waiting = threading.Timer(5 * bool(process), lambda: print(
       f'note: waits up to {timeout:g} s for all {count} processes at {address}, as what is around this one (number '
