@@ -18,7 +18,7 @@ _FIRST = ('name', 'seed', 'data.dataset', 'data.train', 'data.test', 'data.size'
 _OWN = ('sources', 'comparisons', 'losses', 'explain', 'model.backbone', 'model.head')
 
 # A key that came later has the value in configs/common.py, unless runs were other before it came: those values.
-_BEFORE: dict[str, Any] = {'report': {'faces': True}}
+_BEFORE: dict[str, Any] = {}
 
 
 def bring_up(settings: Mapping[str, Any]) -> dict[str, Any]:
