@@ -122,7 +122,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   """The arrays in an .npz file; raises as ``read_text``, and ValueError where the file is damaged."""
   content = _read(path)
   try:
-    with np.load(io.BytesIO(content)) as file:
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
       return dict(file)
   except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(f'{path} is damaged: {error}') from error

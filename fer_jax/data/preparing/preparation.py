@@ -94,6 +94,9 @@ def summary(builder: FaceBuilder) -> str:
   counts |= {f'  {i} {name}': [facts['labels'][i] for facts in splits] for i, name in enumerate(contents['classes'])}
   counts['  unlabelled'] = [facts['unlabelled'] for facts in splits]
   counts |= {f'landmarks: {name}': [facts['landmarks'][name] for facts in splits] for name in splits[0]['landmarks']}
+  kinds = {'images: grey': '1', 'images: in colour': '3'}
+  kinds = {name: [facts.get('channels', {}).get(kind, 0) for facts in splits] for name, kind in kinds.items()}
+  counts |= kinds if all(map(any, kinds.values())) else {}
   lines = [' ' * 22 + ''.join(f'{split:>10}' for split in contents['splits'])]
   lines += [f'{name:<22}' + ''.join(f'{n:>10,}' for n in row) for name, row in counts.items() if any(row)]
   if contents['skipped']:
