@@ -167,7 +167,9 @@ def test_unknown_options_and_variants(tmp_path):
   assert faces_folder(data_dir=tmp_path).builder_config.name == 'default'
 
 
-@pytest.mark.parametrize('hurt, reason', [(png()[:800], 'truncated'), (b'', 'empty file'), (b'text', 'not an image')])
+@pytest.mark.parametrize('hurt, reason', [
+    (png()[:800], 'truncated'), (b'', 'empty file'),
+    (face.png(np.zeros((1, 12_000), np.uint8)).getvalue(), '12,000 x 1 pixels are too thin')])
 def test_bad_images(tmp_path, hurt, reason):
   pytest.importorskip('dlib', reason='landmarks need dlib')
   files = {'train/a/1.png': png(0), 'train/a/2.png': hurt, 'train/b/1.png': png(1)}

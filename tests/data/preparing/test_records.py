@@ -11,6 +11,7 @@ from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing.files import File
 from fer_jax.data.preparing.records import Listed, make_record
 from fer_jax.landmarks import align
+from fer_jax.landmarks.heatmap import FLIP
 
 PLAIN = {'expressions': ('happiness', None)}
 
@@ -98,6 +99,36 @@ def test_a_class_that_is_no_expression_has_an_empty_map(drawn, tmp_path):
   record = make(tmp_path, drawn.image, landmarks=drawn.landmarks, label=1)
   assert record['label'] == 1 and not np.asarray(PIL.Image.open(record['action_unit_map'])).any()
   assert np.asarray(PIL.Image.open(record['landmark_heatmap'])).any()
+
+
+def turned(drawn, number):
+  """The image as a camera stores it that was held so, and what its points become."""
+  image, size = drawn.image, len(drawn.image)
+  at = np.array(drawn.landmarks, np.float64)
+  if number == 6:  # Shown by turning it to the right.
+    return np.rot90(image), np.stack([at[:, 1], size - at[:, 0]], 1)
+  if number == 3:
+    return image[::-1, ::-1], size - at
+  return image[:, ::-1], np.stack([size - at[:, 0], at[:, 1]], 1)[FLIP]  # 2, a mirror.
+
+
+@pytest.mark.parametrize('number', [2, 3, 6])
+@pytest.mark.parametrize('settings', [PLAIN, PLAIN | {'align_size': 48}])
+def test_faces_are_stored_upright_with_what_the_data_set_knows_of_them(drawn, tmp_path, number, settings):
+  image, landmarks = turned(drawn, number)
+  exif = PIL.Image.Exif()
+  exif[274] = number
+  image = PIL.Image.fromarray(np.ascontiguousarray(image))
+  points = align.five_points(landmarks)
+  box = (0, 0, 64, 50) if number == 6 else (0, 0, 50, 64)  # The right part of the face as it is shown.
+  for more in ({}, {'points': points}, {'box': box}):
+    path = tmp_path / 'a'
+    image.save(path, 'PNG', exif=exif)
+    record = make_record(Listed('a.png', File(str(path)), 0, landmarks=landmarks, **more), **settings)
+    upright = make(tmp_path, drawn.image, settings, landmarks=drawn.landmarks,
+                   box=(14, 0, 64, 64) if 'box' in more else None)
+    np.testing.assert_array_equal(pixels(record), pixels(upright))
+    np.testing.assert_allclose(record['landmarks'], upright['landmarks'], atol=1e-4)
 
 
 @pytest.mark.parametrize('content, reason', [(b'', 'empty file'), (b'text', 'not an image'), (None, 'unreadable')])
