@@ -94,7 +94,7 @@ def test_without_faces_maps_lie_on_the_mean_face(workdir):
   assert FORBIDDEN not in text and 'laid over the mean of many test faces' in text and '>photo<' not in text
   assert sum(a.startswith('data:image') for a in page.addresses) == 2 * 4  # Prior, before, after, causal mask.
   assert pictures.data_uri(pictures.overlay(mean, panel['priors'][1])) in text
-  assert 'Their pictures were not kept: the numbers are distances' in text and '<div class="remark">0.25</div>' in text
+  assert 'Their pictures were not kept: the numbers are distances' in text and '<br>0.25</figcaption>' in text
 
 
 def test_shows_the_numbers_and_escapes_names(workdir):
