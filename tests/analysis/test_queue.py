@@ -190,6 +190,15 @@ def test_a_run_that_another_worker_finished_is_not_started_though_its_record_is_
   assert ends(first)[0] == [0] and len(starts(folder, 'a')) == 1
 
 
+def test_a_run_that_is_trained_by_hand_is_waited_for(folder):
+  with lock.alone(folder / 'a'):
+    worker = work(folder, 'a', 'b')
+    assert f'process {os.getpid()}, ' in says(worker, '# waiting for a (in training, ')
+    assert starts(folder, 'b') and not starts(folder, 'a')
+  statuses, printed = ends(worker)
+  assert statuses == [0] and len(starts(folder, 'a')) == 1, printed
+
+
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
   def none(*_):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -203,24 +212,16 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     queue.train_all([Job('a', 0, str(tmp_path / 'file' / 'a-0'), ('false',))], shared=True)
 
 
-def test_waiting_for_a_lock_ends_when_it_is_let_go(tmp_path):
-  code = ('import sys; from fer_jax.runtime.lock import hold\n'
-          'with hold(sys.argv[1]): print("held", flush=True); sys.stdin.read()')
-  holder = subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'lock')], cwd=ROOT, text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-  assert holder.stdout.readline() == 'held\n'
-  assert lock.hold(str(tmp_path / 'lock')) is None
-  holder.stdin.close()
-  with lock.hold(str(tmp_path / 'lock'), wait=True):
-    assert holder.wait() == 0
-
-
 def test_a_run_is_finished_when_its_record_says_so(tmp_path):
   assert queue.finished(str(tmp_path)) is None
   (tmp_path / 'run.json').write_text(json.dumps({'started': 'then'}))
   assert queue.finished(str(tmp_path)) is None
   (tmp_path / 'run.json').write_text(json.dumps({'finished': 'now'}))
   assert queue.finished(str(tmp_path)) == 'now'
+  for damaged in ('{"finis', '', '[]'):
+    (tmp_path / 'run.json').write_text(damaged)
+    with pytest.raises(UserError, match=f'^{tmp_path}/run.json is damaged: .*Put it back, or remove {tmp_path} to'):
+      queue.finished(str(tmp_path))
   assert queue.PREEMPTED == cluster.PREEMPTED
 
 

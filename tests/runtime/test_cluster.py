@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import os
+import time
+from types import SimpleNamespace
 
 import jax
 import jaxlib
@@ -91,6 +93,44 @@ def test_explicit_arguments_go_before_what_is_around(joined, monkeypatch):
   joined.clear()
   cluster.start(process_id=3)
   assert joined[0] == ('node003:61445', 40, 3, 300.0)
+
+
+def test_what_is_around_is_waited_for_aloud_and_one_process_may_run_alone(joined, monkeypatch, capsys):
+  for name, value in (SLURM | {'SLURM_PROCID': '0'}).items():  # A shell in srun --pty.
+    monkeypatch.setenv(name, value)
+  said = []
+
+  def meet(*_):
+    while not any(said):
+      time.sleep(0.01)
+      said[:] = [capsys.readouterr().err]
+
+  monkeypatch.setattr(cluster, 'meet', meet)
+  cluster.start(timeout=7)
+  assert said == ['note: waits up to 7 s for all 40 processes at node003:61445, as what is around this one (number 0) '
+                  'says: SLURM, MPI or the platform. --num_processes=1 runs it alone.\n']
+  for number in ('0', '12'):
+    joined.clear()
+    monkeypatch.setenv('SLURM_PROCID', number)
+    cluster.start(num_processes=1)
+    assert not joined
+  monkeypatch.setattr(cluster, 'meet', lambda *_: time.sleep(0.05))
+  cluster.start('here:1', 2, 0)  # Who gives all flags knows.
+  assert capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('variables, direct', [
+    ({'http_proxy': 'p:1'}, '10.0.0.2'), ({'https_proxy': 'p:1', 'no_proxy': 'a,.b'}, '10.0.0.2,a,.b'),
+    ({'grpc_proxy': 'p:1', 'no_proxy': 'a', 'no_grpc_proxy': 'c'}, '10.0.0.2,c'), ({'no_proxy': 'a'}, None)])
+def test_a_proxy_is_not_between_processes(variables, direct, joined, monkeypatch):
+  for name in ('http_proxy', 'https_proxy', 'grpc_proxy', 'no_proxy', 'no_grpc_proxy'):
+    monkeypatch.delenv(name, raising=False)
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setattr(cluster, 'os', SimpleNamespace(environ=dict(os.environ)))
+  cluster.start('10.0.0.2:1', 2, 1)
+  assert cluster.os.environ.get('no_grpc_proxy') == direct
+  assert cluster.os.environ.get('no_proxy') == variables.get('no_proxy')
 
 
 def test_without_anything_around_there_is_one_process(joined):
