@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fer_jax import registry
 from fer_jax.reports import pictures
 
 FACE = np.full((40, 40, 3), 128, np.uint8)
@@ -53,6 +54,12 @@ def test_rows_name_classes_and_hold_one_cell_per_map_in_pairs():
   assert (second['label'], second['prediction'], second['correct']) == ('', 'class 7', None)
   assert [(c['title'], c['group']) for c in first['cells']] == [
       ('photo', ''), ('before training', 'predicted'), ('after training', 'predicted'), ('after training', 'logit sum')]
+
+
+def test_whose_faces_are_not_to_be_passed_on():
+  known = {name: pictures.restricted({'data': {'dataset': name}}, {}) for name in registry.names('data.builders')}
+  assert known == dict.fromkeys(('affectnet', 'fec', 'fer2013', 'ferplus', 'rafdb', 'sfew'), True) | {
+      'faces_folder': False, 'synthetic_faces': False}
 
 
 def test_neighbours_are_compared_with_their_query_where_both_labels_are_known():
