@@ -78,6 +78,7 @@ def _run(function, arguments, cwd, variables, files):
   os.chdir(cwd)
   os.environ.clear()
   os.environ.update(variables)
+  signal.signal(signal.SIGINT, signal.default_int_handler)  # Tests in the background of a shell ignore Ctrl-C.
   constants.DATA_DIR = variables['TFDS_DATA_DIR']  # Read when TFDS is imported, which was before.
   sys.path.insert(0, cwd)
   try:

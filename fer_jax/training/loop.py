@@ -110,8 +110,7 @@ def begin(plan: setup.Plan, workdir: epath.Path, overrides: Sequence[str], mesh:
   return record
 
 
-def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range, preemption: Preemption
-               ) -> None:
+def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range, preemption: Preemption) -> None:
   """Takes the steps that are left, from the newest checkpoint on; the last state is saved at the end.
 
   Raises:

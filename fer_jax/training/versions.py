@@ -17,12 +17,11 @@ _FIRST = ('name', 'seed', 'data.dataset', 'data.train', 'data.test', 'data.size'
 # Below these every run has keys of its own.
 _OWN = ('sources', 'comparisons', 'losses', 'explain', 'model.backbone', 'model.head')
 
-# A key that came later has the value in configs/common.py, unless runs were other before it came: those values.
-_BEFORE: dict[str, Any] = {}
-
 
 def bring_up(settings: Mapping[str, Any]) -> dict[str, Any]:
   """The content of config.json with every key of today; keys that today has not stay.
+
+  A key that came later has the value in configs/common.py. Where runs were other before it came, it is put here.
 
   Raises:
     UserError: it is no whole config; the message says what it lacks.
@@ -71,7 +70,7 @@ def _fill(settings: dict[str, Any], defaults: Mapping[str, Any], above: str = ''
   for name, value in defaults.items():
     key = above + name
     if name not in settings:
-      settings[name] = _BEFORE.get(key, {} if key in _OWN else value)
+      settings[name] = {} if key in _OWN else value
     elif isinstance(value, dict) and isinstance(settings[name], dict) and key not in _OWN:
       _fill(settings[name], value, f'{key}.')
 

@@ -12,7 +12,7 @@ import pytest
 
 from fer_jax.data.reading import streams
 from fer_jax.errors import UserError
-from fer_jax.runtime import cluster, storage
+from fer_jax.runtime import cluster, lock, storage
 from fer_jax.training import checkpoint, evaluation, loop, metrics_log, setup, step
 from fer_jax.training.data import Data
 from fer_jax.training.workdir import open_workdir, read_run
@@ -83,6 +83,52 @@ def test_a_finished_run_is_not_evaluated_again(finished, capsys):
   assert 'nothing to do' in capsys.readouterr().out
 
 
+def test_what_a_finished_run_lacks_is_made_without_another_evaluation(finished, capsys, monkeypatch):
+  workdir, result = finished
+  page, table, config = workdir / 'report.html', workdir / 'evaluation/test.json', faces.config(epochs=2.0)
+  whole, record = page.read_text(), (workdir / 'run.json').read_text()
+  monkeypatch.setattr(evaluation, 'collect', None)
+
+  def again():
+    assert loop.train(config, workdir) == json.loads(json.dumps(result))
+    return capsys.readouterr().out
+
+  for lost in (page.unlink, lambda: page.write_text('<html>of a run in training</html>'),
+               lambda: page.write_bytes(b'\xff')):
+    lost()
+    assert 'its report is made now, without another evaluation' in again() and page.read_text() == whole
+    assert 'nothing to do' in again()
+
+  def full(*_):
+    raise UserError('cannot write report.html: No space left on device.')
+
+  page.unlink()
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, 'write_report', full)
+    with pytest.raises(UserError, match='No space left'):
+      loop.train(config, workdir)
+  assert 'made now' in again() and (workdir / 'run.json').read_text() == record
+  scores = table.read_bytes()
+  for content, what in ((scores[:200], 'damaged .'), (b'', 'damaged .'), (None, 'gone')):
+    table.write_bytes(content) if content is not None else table.unlink()
+    with pytest.raises(UserError, match=f'has finished, but {table} is {what}.*; put it back'):
+      loop.train(config, workdir)
+  table.write_bytes(scores)
+
+
+def test_a_workdir_is_held_by_one_training(finished, tmp_path, capsys):
+  (tmp_path / 'link').symlink_to(finished[0])
+  with lock.alone(finished[0]):
+    for name in (finished[0], tmp_path / 'link'):
+      with pytest.raises(UserError, match=f'^{name} is in use by another training'):
+        loop.train(faces.config(epochs=2.0), name)
+  (tmp_path / 'holiday').mkdir()
+  (tmp_path / 'holiday/photo.txt').write_text('')
+  with pytest.raises(UserError, match='not empty and holds no run'):
+    loop.train(faces.config(), tmp_path / 'holiday')
+  assert [path.name for path in (tmp_path / 'holiday').iterdir()] == ['photo.txt']  # No lock in a foreign folder.
+
+
 def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, tmp_path, monkeypatch):
   real = streams.training_batches
 
@@ -108,20 +154,23 @@ def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, t
   assert steps == sorted(steps)
 
 
-def test_sigterm_before_the_first_step_and_after_the_last(finished, tmp_path, monkeypatch, capsys):
+def test_sigterm_before_the_first_step_and_ctrl_c_after_the_last(finished, tmp_path, monkeypatch, capsys):
   config = faces.config(epochs=2.0)
-  for module, name, said in ((setup, 'make_system', 'SIGTERM before the first step'), (evaluation, 'draw_panel', '')):
+  for module, name, number, status, said in (
+      (setup, 'make_system', signal.SIGTERM, 75, 'SIGTERM before the first step; the same command starts again.'),
+      (evaluation, 'draw_panel', signal.SIGINT, 130, 'Ctrl-C: training is saved; the same command goes on from')):
     real = getattr(module, name)
 
-    def told(*arguments, real=real, **options):
-      os.kill(os.getpid(), signal.SIGTERM)
+    def told(*arguments, real=real, number=number, **options):
+      os.kill(os.getpid(), number)
       return real(*arguments, **options)
 
     with monkeypatch.context() as patch:
       patch.setattr(module, name, told)
+      patch.setattr(signal, 'getsignal', lambda _: signal.SIG_DFL)  # Tests in the background of a shell ignore Ctrl-C.
       with pytest.raises(SystemExit) as stop:
         loop.train(config, tmp_path / 'pal')
-    assert stop.value.code == 75 and said in capsys.readouterr().out
+    assert stop.value.code == status and said in capsys.readouterr().out
     assert 'finished' not in read_run(tmp_path / 'pal')
   result = loop.train(config, tmp_path / 'pal')
   assert result['protocol']['evaluations'] == 1 and result['confusion'] == finished[1]['confusion']
@@ -209,12 +258,6 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
       'classes': list(faces.CLASSES), 'fingerprint': 'a' * 64, 'digest': 'd' * 64})
   with pytest.raises(UserError, match=f"no longer the one this run began with.* digest is {'d' * 64}"):
     loop.train(config, workdir)
-
-
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-  (tmp_path / 'holiday.txt').write_text('')
-  with pytest.raises(UserError, match='not empty and holds no run'):
-    loop.train(faces.config(), tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_refused(finished):
