@@ -115,6 +115,7 @@ def resized(prior: jax.Array, size: tuple[int, int], resize: str) -> tuple[jax.A
   if prior.ndim != 3 or not jnp.issubdtype(prior.dtype, jnp.floating):
     raise UserError(f'a prior is (B, H, W) of float, and this one {prior.shape} of {prior.dtype}; divide a heatmap of '
                     'uint8 by 255.')
+  prior = prior.astype(jnp.promote_types(prior.dtype, jnp.float32))
   y, x = (jnp.asarray(mixing(*sides, resize), prior.dtype) for sides in zip(prior.shape[1:], size, strict=True))
   small = jnp.einsum('bij,hi,wj->bhw', prior, y, x, precision=jax.lax.Precision.HIGHEST)
   low, high = (f(axis=(1, 2), keepdims=True) for f in (prior.min, prior.max))

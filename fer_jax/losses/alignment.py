@@ -33,7 +33,8 @@ def alignment_loss(maps: jax.Array, prior: jax.Array, valid: jax.Array | None = 
   with z-scores and gradients PAL's (arXiv 2203.12905).
 
   Args:
-    maps: (B, h, w) or (B, h, w, c) float, of ``attribution_map``; the prior is repeated over channels.
+    maps: (B, h, w) or (B, h, w, c) float, of ``attribution_map``; the prior is repeated over channels. Whatever they
+      are, the loss is computed in float32 at least.
     prior: (B, H, W) float, non-negative, such as ``landmark_heatmap`` / 255; it is resized to (h, w).
     valid: (B,) bool, False for examples without a loss; None: all. Those whose prior is empty have none in any case.
     similarity: 'pearson' (loss in [-1, 1]) | 'zscore_sum' (the paper's, its scale grows with the map) | 'cosine'
@@ -52,6 +53,7 @@ def alignment_loss(maps: jax.Array, prior: jax.Array, valid: jax.Array | None = 
   if stats not in STATS:
     raise UserError(f"unknown alignment stats '{stats}'{nearest(str(stats), STATS)}")
   maps, prior = jnp.asarray(maps), jnp.asarray(prior)
+  maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))  # Sums over pixels cancel in bfloat16.
   if valid is not None:
     prior = jnp.where(jnp.asarray(valid, bool)[:, None, None], prior, 0)  # Whatever it held, it is empty now.
   rows, h, w, c = maps.shape if maps.ndim == 4 else (*maps.shape, 1)

@@ -15,7 +15,7 @@ from fer_jax.errors import UserError
 def triplet_loss(first: jax.Array, second: jax.Array, odd: jax.Array, margin: float | jax.Array = 0.1) -> jax.Array:
   """max(0, D12 - D13 + m) + max(0, D12 - D23 + m) with D the squared distance of embeddings, 3 the odd one.
 
-  Squared, because the root has no gradient at 0; between embeddings of length 1, D lies in [0, 4].
+  Squared, because the root has no gradient at 0; between embeddings of length 1, D lies in [0, 4]. In float32 at least.
 
   Args:
     first, second: (..., D) embeddings of two faces that are alike.
@@ -25,7 +25,8 @@ def triplet_loss(first: jax.Array, second: jax.Array, odd: jax.Array, margin: fl
   Returns:
     (...).
   """
-  distance = lambda a, b: jnp.square(a - b).sum(axis=-1)
+  wide = jnp.promote_types(first.dtype, jnp.float32)
+  distance = lambda a, b: jnp.square(a.astype(wide) - b).sum(axis=-1)
   alike = distance(first, second) + margin
   return jnp.maximum(0.0, alike - distance(first, odd)) + jnp.maximum(0.0, alike - distance(second, odd))
 

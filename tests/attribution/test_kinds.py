@@ -189,6 +189,15 @@ def test_maps_of_a_bfloat16_net_are_float32(kind):
   np.testing.assert_allclose(unit(maps), unit(draw(rounded, kind)), atol=0.01)
 
 
+@pytest.mark.parametrize('kind', ['grad_input', 'integrated_gradients'])
+def test_products_of_bfloat16_factors_are_not_rounded(kind):
+  # (1 + u)^2 - (1 + 2 u) = u^2, of which bfloat16 would leave nothing.
+  u = 2.0**-7
+  slopes = jnp.array([1 + u, -1], jnp.bfloat16)
+  context = context_of(jnp.array([[[[1 + u, 1 + 2 * u]]]], jnp.bfloat16), lambda x: (x * slopes).sum(axis=(1, 2)))
+  assert draw(context, kind, 'logit_sum') == u**2 / 2
+
+
 def test_a_sum_of_softmax_outputs_has_no_attribution():
   context = context_of(FEATURES, lambda x: jax.nn.softmax(x.mean(axis=(1, 2)) @ WEIGHTS))
   np.testing.assert_allclose(draw(context, 'grad_input', 'logit_sum'), 0, atol=1e-8)

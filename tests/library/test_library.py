@@ -80,6 +80,13 @@ def test_an_invalid_example_may_hold_anything():
   np.testing.assert_array_equal(one[0], fer_jax.alignment_loss(FEATURES[..., :1], prior)[0])
 
 
+@pytest.mark.parametrize('loss', [fer_jax.alignment_loss, lambda a, b: fer_jax.triplet_loss(a, b, a[::-1])])
+def test_losses_of_bfloat16_are_computed_in_float32(loss):
+  a, b = (np.random.default_rng(seed).uniform(size=(2, 6, 6)) for seed in (0, 1))
+  rounded = [jnp.asarray(x, jnp.bfloat16) for x in (a, b)]
+  np.testing.assert_array_equal(loss(*rounded), loss(*(x.astype(jnp.float32) for x in rounded)))
+
+
 def test_the_triplet_loss_by_hand():
   first, second, odd = np.float32([[0, 0], [0, 0]]), np.float32([[1, 0], [0, 0]]), np.float32([[0, 1], [3, 0]])
   np.testing.assert_allclose(fer_jax.triplet_loss(first, second, odd, 0.1), [(1 - 1 + 0.1) + 0, 0], rtol=1e-6)
