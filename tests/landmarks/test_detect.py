@@ -80,6 +80,9 @@ def test_what_is_missing_is_told(monkeypatch, tmp_path):
   pytest.importorskip('dlib', reason='landmarks need dlib')
   with pytest.raises(UserError, match='no landmark model at'):
     detect.Detector(str(tmp_path / 'none.dat'))
+  monkeypatch.setenv('HOME', str(tmp_path))
+  with pytest.raises(UserError, match=f'no landmark model at {tmp_path}/none.dat'):
+    detect.Detector('~/none.dat')
   (tmp_path / 'wrong.dat').write_bytes(b'no model')
   with pytest.raises(UserError, match='not a dlib shape predictor'):
     detect.Detector(str(tmp_path / 'wrong.dat'))

@@ -231,7 +231,8 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
   # By intervals: of '[5:2]' TFDS reads what nobody meant.
   spec = '+'.join(f'{one.split}[{one.start}:{one.stop}]' for one in intervals)
   records = Stored(builder.as_data_source(spec, decoders=skip), builder.data_path)
-  options['channels'] = channels or _decided(records.channels(whole, intervals), f'{name} {split}')
+  named = ' + '.join(dict.fromkeys(one.split for one in intervals))
+  options['channels'] = channels or _decided(records.channels(whole, intervals), f'{name} {named}')
   fingerprint = hashlib.sha256(f'{contents["digest"]} {split}'.encode()).hexdigest()
   return _restricted(records, tuple(contents['classes']), classes, fingerprint, str(builder.data_path),
                      options | {'digest': contents['digest'], 'drawing': contents.get('drawing', 1),
@@ -264,8 +265,8 @@ class Stored:
 def _decided(counts: Mapping[int, int], what: object) -> int:
   """The number of channels of a batch of such images."""
   if counts.get(1) and counts.get(3):
-    cluster.say(f'{what}: {counts[3]:,} images are in colour and {counts[1]:,} are grey; all are read in colour, so '
-                'that none loses it (config.data.channels=1 makes all grey).')
+    cluster.say(f'{what}: {counts[3]:,} image(s) in colour, {counts[1]:,} grey; all are read in colour, so that none '
+                'loses it (config.data.channels=1 makes all grey).')
   return 3 if counts.get(3) else 1
 
 

@@ -132,7 +132,7 @@ def test_contents_count_channels_and_files(folder):
 
 
 @pytest.mark.parametrize('counts, expected', [
-    ({'train': {'1': 1, '3': 63}, 'test': {'1': 32}}, (3, 3, 3, 3)),
+    ({'train': {'1': 63, '3': 1}, 'test': {'1': 32}}, (3, 3, 3, 3)),
     ({'train': {'1': 64}, 'test': {'3': 32}}, (1, 1, 1, 1)),  # A net that is trained on grey faces is tested on such.
     ({'train': {'3': 1, '1': 63}, 'valid': {'1': 32}}, (3, 3, 3, 3)),
     ({'train': None, 'test': {'1': 32}}, (3, 3, 3, 3)),  # Not counted by an earlier version: the heads are read.
@@ -154,6 +154,6 @@ def test_the_training_split_decides_the_channels_of_every_split(folder, capsys, 
   assert tuple(split.channels for split in opened) == expected
   assert tuple(split.example(0)['image'].shape[-1] for split in opened) == expected
   mixed = len(counts['train'] or ()) > 1
-  assert capsys.readouterr().out.count('are in colour and') == mixed  # It is told once.
+  assert capsys.readouterr().out.count('synthetic_faces train: 1 image(s) in colour, 63 grey') == mixed  # It is told once.
   config.data.channels = 1
   assert setup.make_protocol(config).data.open('test').channels == 1

@@ -13,7 +13,7 @@ from fer_jax.data import face, image_file
 from fer_jax.data.builders.ferplus import ferplus
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.preparing import builder, contents, pool, preparation
-from fer_jax.data.preparing.files import File
+from fer_jax.data.preparing.files import File, open_tree
 from fer_jax.data.preparing.records import Listed
 from fer_jax.data.reading import splits
 from fer_jax.errors import UserError
@@ -226,6 +226,12 @@ def test_unknown_options(options, expected, tmp_path):
   with pytest.raises(UserError, match=expected):
     preparation.make_builder(data_dir=str(tmp_path), **options)
   assert not list(tmp_path.iterdir())
+
+
+def test_paths_may_begin_at_the_home_folder(source, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert preparation.make_builder('ferplus', None, '~/data').data_path.parts[:-3] == (tmp_path / 'data').parts
+  assert open_tree('~/source/', '').root == str(source)
 
 
 def test_where_nothing_can_be_written(source, tmp_path):

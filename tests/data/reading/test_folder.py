@@ -157,7 +157,7 @@ def test_the_first_image_decides_the_size_and_any_in_colour_the_channels(faces, 
   assert not capsys.readouterr().out
   first = splits.open_split('folder', '', 'wild', faces)
   assert (first.size, first.channels) == (8, 3) and first.example(0)['image'].shape == (8, 8, 3)
-  assert 'wild: 2 images are in colour and 2 are grey; all are read in colour' in capsys.readouterr().out
+  assert 'wild: 2 image(s) in colour, 2 grey; all are read in colour' in capsys.readouterr().out
   with pytest.raises(UserError, match=r"'b.bmp' is 10 x 20 pixels.*data.size"):
     first.example(1)
 
