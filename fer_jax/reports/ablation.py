@@ -141,7 +141,8 @@ def _differences(rows: Sequence[Row]) -> Table:
   if any(difference.over_seeds and difference.over_seeds.low is not None for difference in found.values()):
     notes.append("Over seeds (Welch's t): covers what the seed decides, takes the test faces as they are, and assumes "
                  'that accuracies are normal over seeds. To hold for other faces and other seeds a difference has to '
-                 'stand out over both.')
+                 'stand out over both.' + ' Two seeds on a side leave it hardly a degree of freedom: such an interval '
+                 'is very wide.' * any(len(row.runs) == 2 for row in rows))
   if len(found) > 1:
     notes.append(f'The p-values are not corrected for the {len(found)} comparisons: where no row differed, about one '
                  'comparison in twenty would be below 0.05.')

@@ -97,7 +97,8 @@ def test_a_difference_over_seeds_has_welch_and_no_p_over_faces(tmp_path):
   assert line['p over faces'] == '' and line['95 % over faces'] and line['seeds'] == '2 and 3'
   assert line['marks'] == 'unfinished'
   notes = ' '.join(make_tables(rows, '')[1].notes)
-  assert 'does not cover other seeds' in notes and 'takes the test faces as they are' in notes
+  assert 'Two seeds on a side' in notes and 'does not cover other seeds' in notes
+  assert 'takes the test faces as they are' in notes
   assert 'McNemar' not in notes and 'not corrected' not in notes  # One comparison, of several seeds.
 
 
