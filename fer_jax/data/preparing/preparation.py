@@ -172,8 +172,8 @@ def _alone(builder: FaceBuilder, wait: bool) -> Iterator[None]:
     except BlockingIOError as e:
       raise UserError(f'another process is preparing {folder}; wait for it, or give another --data_dir.') from e
     except OSError as e:
-      raise UserError(f'{folder} cannot be locked: {e.strerror}. Without locks two preparations would spoil each other: '
-                      'give a --data_dir on another file system, and copy what is made there.') from e
+      raise UserError(f'{folder} cannot be locked: {e.strerror}. Without locks two preparations would spoil each '
+                      'other: give a --data_dir on another file system, and copy what is made there.') from e
     for stale in folder.glob('incomplete.*'):
       shutil.rmtree(stale)
     yield

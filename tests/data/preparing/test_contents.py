@@ -154,6 +154,6 @@ def test_the_training_split_decides_the_channels_of_every_split(folder, capsys, 
   assert tuple(split.channels for split in opened) == expected
   assert tuple(split.example(0)['image'].shape[-1] for split in opened) == expected
   mixed = len(counts['train'] or ()) > 1
-  assert capsys.readouterr().out.count('synthetic_faces train: 1 image(s) in colour, 63 grey') == mixed  # It is told once.
+  assert capsys.readouterr().out.count('train: 1 image(s) in colour, 63 grey') == mixed  # It is told once.
   config.data.channels = 1
   assert setup.make_protocol(config).data.open('test').channels == 1
