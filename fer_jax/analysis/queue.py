@@ -23,6 +23,7 @@ from etils import epath
 from fer_jax.errors import UserError
 from fer_jax.runtime import lock as locks
 from fer_jax.runtime import paths
+from fer_jax.runtime.console import plain
 
 PREEMPTED = 75  # As in cluster.py, which would load JAX.
 
@@ -117,7 +118,7 @@ def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dr
       pause = _PAUSE if len(trainings.running) == workers else min(2 * pause or _PAUSE, _LONGEST_PAUSE)
       time.sleep(pause)
   if failed and not trainings.asked:
-    print('error: failed: ' + ', '.join(failed), file=sys.stderr)
+    print(plain('error: failed: ' + ', '.join(failed)), file=sys.stderr)
   return PREEMPTED if trainings.asked else int(bool(failed))
 
 

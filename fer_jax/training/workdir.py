@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from fer_jax import __version__
 from fer_jax.errors import UserError, listed
 from fer_jax.runtime import storage
+from fer_jax.runtime.console import plain
 from fer_jax.training import versions
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
 @functools.cache
 def _tell(note: str) -> None:
   """Says it once."""
-  print(note, file=sys.stderr, flush=True)
+  print(plain(note), file=sys.stderr, flush=True)
 
 
 def _read_settings(workdir: str | os.PathLike[str]) -> dict[str, Any]:
