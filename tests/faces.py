@@ -13,6 +13,7 @@ from configs import pal
 from fer_jax.data import face
 from fer_jax.data.reading import streams
 from fer_jax.data.reading.mixture import Part
+from fer_jax.data.reading.rows import Interval, Whole
 from fer_jax.data.reading.splits import Split
 from fer_jax.data.triplets import triplets_from_labels
 from fer_jax.runtime import cluster
@@ -35,7 +36,9 @@ def source(count=48, size=16, seed=0, **options):
     record = face.record(image=face.png(image), name=f'{i}.png', label=label, expression=CLASSES[label],
                          size=(size, size), landmarks=landmarks, source='exact')
     records.append({k: v.getvalue() if hasattr(v, 'getvalue') else v for k, v in record.items()})
-  return Split(records, CLASSES, **options)
+  # Each seed is a split of one data set.
+  return Split(records, CLASSES, intervals=(Interval(f'{seed}', 0, count),),
+               whole=Whole(facts={'all': {'digest': 'noise'}}), **options)
 
 
 def config(**changes) -> ConfigDict:

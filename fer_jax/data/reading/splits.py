@@ -104,7 +104,9 @@ class Split:
 
   @functools.cached_property
   def places(self) -> tuple[np.ndarray, np.ndarray]:
-    """Where every example lies in its data set, see ``rows.places``."""
+    """Where every example lies in its data set, see ``rows.places``; of a folder, its rows."""
+    if not self.intervals:
+      return rows.places([rows.Interval('', 0, len(self))])
     names, at = rows.places(self.intervals)
     return (names[self.records.rows], at[self.records.rows]) if self.restricted else (names, at)
 
