@@ -184,7 +184,7 @@ def test_a_trace_of_some_steps(finished, tmp_path, capsys):
   assert traces(tmp_path / 'a') and f'Trace: {tmp_path}/a/profile' in capsys.readouterr().out
 
 
-def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, finished, tmp_path):
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, finished, monkeypatch):
   config = faces.config(epochs=2.0, checkpoint_every=0.25)
   real = checkpoint.Checkpoints.save
 
@@ -200,7 +200,21 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, fin
       loop.train(config, small_disk / 'pal')
   assert final_state(small_disk / 'pal')[0] in (2, 4)  # The one before may have been on its way still.
   (small_disk / 'other').unlink()
-  loop.train(config, small_disk / 'pal')
+  write_report = loop.write_report
+
+  def fill(workdir):
+    with contextlib.suppress(OSError):
+      (small_disk / 'other').write_bytes(bytes(10_000_000))
+    return write_report(workdir)
+
+  for _ in range(2):  # Full again when the page is written, and still when the same command wants to make it.
+    monkeypatch.setattr(loop, 'write_report', fill)
+    with pytest.raises(UserError, match='cannot write .*/report.html: No space left on device.*make room'):
+      loop.train(config, small_disk / 'pal')
+  (small_disk / 'other').unlink()
+  monkeypatch.setattr(loop, 'write_report', write_report)
+  assert loop.train(config, small_disk / 'pal')['protocol']['evaluations'] == 1
+  assert '<html' in (small_disk / 'pal/report.html').read_text()
   (a, one), (b, two) = final_state(finished[0]), final_state(small_disk / 'pal')
   assert a == b == 16
   for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
