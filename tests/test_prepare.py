@@ -64,6 +64,13 @@ def test_command_line(tmp_path):
   assert status == 0 and 'faces                         64        32        32' in out
   status, again, _ = run('--dataset=synthetic_faces', '--variant=tiny')
   assert status == 0 and again == f'Already prepared; remove the folder to prepare it again.\n{out}'
+  tiny = ('--dataset=synthetic_faces', '--variant=tiny', '--verify')
+  status, out, _ = run(*tiny)
+  assert status == 0 and out.startswith('Every record is as it was written. Digest ')
+  (tmp_path / 'data/synthetic_faces/tiny/1.0.0/dataset_info.json').unlink()
+  for arguments in (tiny, tiny[:2]):
+    status, out, err = run(*arguments)
+    assert status == 2 and not out and 'dataset_info.json is missing' in err and 'Traceback' not in err
   status, _, err = run('--dataset=synthetic_faces', '--align=similarity')
   assert status == 2 and 'the faces of synthetic_faces are not to be aligned' in err
 

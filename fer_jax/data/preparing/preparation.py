@@ -106,6 +106,9 @@ def summary(builder: FaceBuilder) -> str:
   coverage = builder.data_path / 'coverage.txt'
   if coverage.exists():
     lines += coverage.read_text().splitlines()
+  if not all('channels' in facts for facts in splits):
+    lines.append('An earlier version of fer_jax prepared these data: it did not turn photos as their EXIF data say and '
+                 'made deep images (16 bits) white. Prepare them again if there may be such.')
   if contents.get('drawing') != DRAWING:
     lines.append('An earlier version of fer_jax drew its action-unit maps otherwise: they are drawn again whenever '
                  'they are read. Remove the folder and prepare it again to save that time.')

@@ -314,7 +314,7 @@ def test_beam_and_the_pool_give_the_same_records(tmp_path, monkeypatch):
 
 
 def test_a_source_knows_its_digest_and_draws_maps_of_earlier_rules_again(tmp_path):
-  one = preparation.make_builder('synthetic_faces', 'tiny', str(tmp_path))
+  one = preparation.make_builder('synthetic_faces', 'tiny', str(tmp_path), workers=0)
   preparation.prepare(one)
   source = splits.open_split('synthetic_faces', 'tiny', 'train', str(tmp_path))
   assert source.digest == one.contents()['digest'] and source.fingerprint != source.digest
