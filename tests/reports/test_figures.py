@@ -1,11 +1,15 @@
 """Drawings: themed, free of addresses, and showing the numbers they were given."""
 
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from fer_jax.reports import figures
+from tests.processes import ROOT
 
 CONFUSION, CLASSES = np.array([[7, 1, 0], [2, 2, 0], [0, 0, 0]]), ['neutral', 'happiness', 'fear']
 POINTS = [{'features': features, 'shots': shots, 'accuracy': accuracy, 'sd': sd} for features, shots, accuracy, sd in (
@@ -58,3 +62,17 @@ def test_drawings_follow_the_theme_and_name_nothing_outside():
     assert svg.startswith('<svg') and 'http' not in svg and 'var(--ink)' in svg or 'var(--accent)' in svg
     assert not any(colour in svg for colour in figures.THEME.values())
     assert set(re.findall(r'href="#([^"]*)"', svg)) | set(re.findall(r'url\(#([^)]*)\)', svg)) <= set(ids)
+
+
+@pytest.mark.parametrize('backend, then', [('module://matplotlib_inline.backend_inline', ''), ('no_backend', ''),
+                                           ('svg', 'svg')])
+def test_no_backend_of_the_environment_is_needed(backend, then):
+  code = (
+      'import os, numpy; from fer_jax.reports import figures, robustness\n'
+      'assert figures.confusion_matrix(numpy.eye(2, dtype=int), ["a", "b"]).startswith("<svg")\n'
+      'import matplotlib; print(os.environ["MPLBACKEND"], matplotlib.rcParams._get("backend"))')
+  shown = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=os.environ | {'MPLBACKEND': backend},
+                         capture_output=True, text=True)
+  assert shown.returncode == 0, shown.stderr
+  ours, used = shown.stdout.split(maxsplit=1)
+  assert ours == backend and (used.strip() == then or not then)  # For what else is in the process it is as it was.

@@ -20,6 +20,7 @@ from fer_jax.reports.page import write_report
 from fer_jax.runtime import cluster, storage
 from fer_jax.training import evaluation, loop, setup
 from fer_jax.training.data import Data
+from fer_jax.training.metrics_log import MetricsLog
 from fer_jax.training.workdir import open_workdir, read_config, read_run
 from tests import faces
 
@@ -98,6 +99,21 @@ def test_lines_are_appended(folder):
   for line in ('1\n', '2\n', 'ü\n'):
     storage.append(folder / 'metrics.jsonl', line)
   assert storage.read_text(folder / 'metrics.jsonl') == '1\n2\nü\n'
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+  values = {'a': float('nan'), 'b': [1.5, (float('inf'), np.float64('-inf'))], 'c': {'d': np.float64('nan')}, 'e': True}
+  storage.write_json(tmp_path / 'file.json', values)
+  strict = json.loads((tmp_path / 'file.json').read_text(), parse_constant=pytest.fail)
+  assert strict == {'a': None, 'b': [1.5, [None, None]], 'c': {'d': None}, 'e': True}
+  log = MetricsLog(tmp_path / 'metrics.jsonl')
+  log.write(1, 'valid', {'accuracy': 0.5, 'nll': float('nan')})
+  assert (tmp_path / 'metrics.jsonl').read_text() == '{"step": 1, "kind": "valid", "accuracy": 0.5, "nll": null}\n'
+  # What else a crash has left there is dropped when the run goes on.
+  left = ('[]', '{"kind": "train"}', '\0\0', '{"step": "2"}', '{"step": 2}', '{"step": 1}', '{"st')
+  storage.append(tmp_path / 'metrics.jsonl', '\n'.join(left))
+  log.forget_after(1)
+  assert [json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()] == [1, 1]
 
 
 def test_only_process_0_writes(folder, monkeypatch):
