@@ -8,6 +8,7 @@ import functools
 import io
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import PIL.Image
 
@@ -100,8 +101,8 @@ def read(encoded: bytes) -> Opened:
     raise ValueError(str(e)) from e
   except Exception as e:  # Broken files reach Pillow's parsers in many ways, and each has its own exceptions.
     raise ValueError(f'unreadable or truncated image ({e})') from e
-  jpeg, deep = kind in ('JPEG', 'MPO'), kind == 'PNG' and encoded[24] > 8
-  plain = (jpeg or kind == 'PNG' and not deep) and image.mode in ('L', 'RGB') and orientation == 1
+  jpeg = kind in ('JPEG', 'MPO')
+  plain = image.mode in ('L', 'RGB') and orientation == 1 and (jpeg or kind == 'PNG' and _is_plain_png(encoded))
   height, width = pixels.shape[:2] if orientation < 5 else pixels.shape[1::-1]
   return Opened(pixels, Turn(orientation, width, height), jpeg, plain)
 
@@ -131,6 +132,11 @@ def check_sides(width: int, height: int) -> None:
   if max(width, height) > RATIO * min(width, height):
     raise _Refused(f'{width:,} x {height:,} pixels are too thin for a face: one side is more than {RATIO} times as '
                    'long as the other')
+
+
+def _is_plain_png(encoded: bytes) -> bool:
+  """Whether it has 8 bits or less, and OpenCV reads it as well; Pillow overlooks some damages."""
+  return encoded[24] <= 8 and cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_ANYCOLOR) is not None
 
 
 class _Refused(ValueError):
