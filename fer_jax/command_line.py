@@ -166,7 +166,10 @@ def _parse(argv: list[str]) -> list[str]:
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     # A mistyped key or value of a config; ml_collections quotes its own message in another one.
     message = str(error).replace('\\n', ' ').replace("\\'", "'").removeprefix("'").removesuffix("'")
-    _fail(UserError('--config: ' + ' '.join(message.split())))
+    if key := re.fullmatch(r'\W*(\w+)\W*', message):  # Of a key that is not there it says the key alone.
+      where = next((one.partition('=')[0] for one in argv if f'.{key[1]}' in one.partition('=')[0]), '--config')
+      message = f"{where}: the config has no '{key[1]}' there; what it lacks is added in a config file."
+    _fail(UserError(('' if key else '--config: ') + ' '.join(message.split())))
   if flags.FLAGS['verbosity'].using_default_value:
     logging.set_verbosity(logging.FATAL)  # Libraries narrate what they do, and log what they then raise.
     devices.listen()
