@@ -23,7 +23,6 @@ def test_help(command, tmp_path):
      'learning_rate'),  # The nearest key is named.
     ('train', ['--config=configs/pal.py', '--workdir={}', '--config.sources.faces.split=train'],
      "--config.sources.faces.split: the config has no 'faces' there"),
-    ('train', ['--config=configs/pal.py', '--workdir={}', '--config.losses.pall.weight=1'], "the config has no 'pall'"),
     ('train', ['--config=configs/pal.py:ferpluss', '--workdir={}'], "did you mean 'ferplus'?"),
     ('train', ['--config=configs/pall.py', '--workdir={}'], "configs/pall.py'; did you mean 'pal'?"),
     ('train', ['--config=pal'], '--workdir is missing. See python -m fer_jax.train --help'),
