@@ -58,7 +58,8 @@ def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning
       last whole number of updates.
     rules: pairs (regular expression, options) for the parameters in whose path, such as 'backbone/conv1/kernel', the
       expression is found. The first that matches decides. Options: ``learning_rate`` and ``weight_decay``, multiples of
-      the values above, and ``frozen``.
+      the values above, and ``frozen``: it stays as it is, and where a module has no other parameters, its normalisation
+      and dropout run as in evaluation (see ``frozen_paths``).
 
   Returns:
     An optax transformation (its state holds nothing for frozen parameters) and a function from the step to the learning
