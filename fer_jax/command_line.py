@@ -37,7 +37,7 @@ def run(define: Callable[[], None], main: Callable[[Any], Any]) -> None:
       _abandon(1, traceback.format_exc())
       raise
 
-  _steady_streams()
+  steady_streams()
   sys.unraisablehook = _unraisable
   try:
     define()
@@ -61,7 +61,7 @@ class _Steady(io.FileIO):
     return size if written is None else written
 
 
-def _steady_streams() -> None:
+def steady_streams() -> None:
   """Lets no output fail: not for its encoding either, in which a character that it has not is written as \\u25b2."""
   while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
     os.set_inheritable(descriptor, True)  # It was closed: the next file would be in its place, and get what is printed.

@@ -150,8 +150,9 @@ class _Trainings:
     with open(f'{job.workdir}.log', 'a') if self._apart else contextlib.nullcontext() as log:
       print(shlex.join(job.command), file=log, flush=True)
       # A group of its own: the terminal's Ctrl-C is to come through here, as SIGTERM.
-      handed = {locks.HANDED: str(lock.fileno())} if lock else {}
-      process = subprocess.Popen(job.command, process_group=0, pass_fds=[lock.fileno()] if lock else [],
+      # With a lock it runs alone, also where SLURM or MPI has started several workers.
+      alone, handed = ([], {}) if not lock else (['--num_processes=1'], {locks.HANDED: str(lock.fileno())})
+      process = subprocess.Popen([*job.command, *alone], process_group=0, pass_fds=[lock.fileno()] if lock else [],
                                  env=self._environment | handed, stdout=log, stderr=log)
     self.running[job] = process, lock
     if self.asked:  # Between the caller's look and now.

@@ -27,6 +27,7 @@ def leave(status):
   alone.unlink()
   sys.exit(status)
 signal.signal(signal.SIGTERM, lambda *_: leave(75))
+assert sys.argv[2:] == ['--num_processes=1']  # It is not to meet those of other workers.
 print('memory', os.environ.get('XLA_CLIENT_MEM_FRACTION'), flush=True)
 try:
   os.close(os.open(alone, os.O_CREAT | os.O_EXCL))
