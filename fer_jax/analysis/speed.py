@@ -20,13 +20,14 @@ from scipy.stats import bootstrap
 from fer_jax import registry
 from fer_jax.data import face
 from fer_jax.data.builders.synthetic_faces.draw import draw_face
-from fer_jax.data.preparing import preparation
 from fer_jax.data.pixels import decode
+from fer_jax.data.preparing import preparation
 from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 from fer_jax.landmarks.detect import detector
 from fer_jax.runtime import cluster, scaling
 from fer_jax.training import setup, step
+from fer_jax.training.plan import make_plan
 
 DEVICES = (8, 64, 256, 1024)  # What steps are modelled on; the first is how many they are compiled for.
 
@@ -76,7 +77,7 @@ def _prepare(config: ConfigDict) -> tuple[Callable[[int], None], int, float, flo
   """A function that takes so many steps and waits for them; faces and FLOPs of a step; faces a second of data alone."""
   mesh = cluster.make_mesh()
   config.data.cache = False  # What reading and decoding cost, not what memory does.
-  plan = setup.make_plan(config, mesh)
+  plan = make_plan(config, mesh)
   batches = plan.batches()
   batch = cluster.place(next(batches), mesh)
   began, count = time.perf_counter(), 0

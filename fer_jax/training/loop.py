@@ -24,6 +24,7 @@ from fer_jax.runtime.progress import progress
 from fer_jax.training import evaluation, protocol, setup
 from fer_jax.training.checkpoint import Checkpoints
 from fer_jax.training.metrics_log import MetricsLog, Trace, Window
+from fer_jax.training.plan import Plan, make_plan
 from fer_jax.training.workdir import check_data, check_teacher, is_claimed, open_workdir, parameter_table
 
 
@@ -51,7 +52,7 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
     workdir, mesh = storage.as_path(workdir), cluster.make_mesh()
     cluster.say(cluster.banner(mesh))
     with cluster.together():
-      plan = setup.make_plan(config, mesh)
+      plan = make_plan(config, mesh)
     record = begin(plan, workdir, overrides, mesh, held)
     if 'finished' in record:  # Evaluating again would be another evaluation of the test split.
       result = cluster.once(lambda: _read_result(workdir, plan.protocol.data.test))
@@ -66,7 +67,7 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   return result
 
 
-def begin(plan: setup.Plan, workdir: epath.Path, overrides: Sequence[str], mesh: Mesh, held: contextlib.ExitStack
+def begin(plan: Plan, workdir: epath.Path, overrides: Sequence[str], mesh: Mesh, held: contextlib.ExitStack
           ) -> dict[str, Any]:
   """Claims the workdir and writes what is known before the first step; returns the record of the run.
 
@@ -110,7 +111,7 @@ def begin(plan: setup.Plan, workdir: epath.Path, overrides: Sequence[str], mesh:
   return record
 
 
-def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range, preemption: Preemption) -> None:
+def take_steps(plan: Plan, workdir: epath.Path, mesh: Mesh, profile: range, preemption: Preemption) -> None:
   """Takes the steps that are left, from the newest checkpoint on; the last state is saved at the end.
 
   Raises:
@@ -161,7 +162,7 @@ def take_steps(plan: setup.Plan, workdir: epath.Path, mesh: Mesh, profile: range
     sys.exit(preemption.status)
 
 
-def evaluate_holdout(plan: setup.Plan, variables: dict[str, Any], mesh: Mesh) -> dict[str, float]:
+def evaluate_holdout(plan: Plan, variables: dict[str, Any], mesh: Mesh) -> dict[str, float]:
   """Scores of the holdout split, for metrics.jsonl."""
   table = evaluation.collect(plan.evaluator, variables, plan.holdout, plan.protocol.eval_batch_size, mesh,
                              plan.protocol.eval_order)
@@ -170,7 +171,7 @@ def evaluate_holdout(plan: setup.Plan, variables: dict[str, Any], mesh: Mesh) ->
           'mean_class_accuracy': confusion.mean_class_accuracy(counts)}
 
 
-def finish(plan: setup.Plan, workdir: epath.Path, mesh: Mesh) -> dict[str, Any]:
+def finish(plan: Plan, workdir: epath.Path, mesh: Mesh) -> dict[str, Any]:
   """Draws the maps before and after training, and evaluates the network on the test split, once.
 
   Args:

@@ -31,6 +31,19 @@ def splits(monkeypatch):
   _patch(monkeypatch)
 
 
+@pytest.fixture
+def planned_once(monkeypatch):
+  """The same config has the same plan in every call of a test: tracing it again takes seconds."""
+  real, plans = loop.make_plan, {}
+
+  def make_plan(config, mesh):
+    if (key := config.to_json_best_effort()) not in plans:
+      plans[key] = real(config, mesh)
+    return plans[key]
+
+  monkeypatch.setattr(loop, 'make_plan', make_plan)
+
+
 TRACES = collections.Counter()
 
 
@@ -83,7 +96,7 @@ def test_a_finished_run_is_not_evaluated_again(finished, capsys):
   assert 'nothing to do' in capsys.readouterr().out
 
 
-def test_what_a_finished_run_lacks_is_made_without_another_evaluation(finished, capsys, monkeypatch):
+def test_what_a_finished_run_lacks_is_made_without_another_evaluation(finished, capsys, monkeypatch, planned_once):
   workdir, result = finished
   page, table, config = workdir / 'report.html', workdir / 'evaluation/test.json', faces.config(epochs=2.0)
   whole, record = page.read_text(), (workdir / 'run.json').read_text()
@@ -116,7 +129,7 @@ def test_what_a_finished_run_lacks_is_made_without_another_evaluation(finished, 
   table.write_bytes(scores)
 
 
-def test_a_workdir_is_held_by_one_training(finished, tmp_path, capsys):
+def test_a_workdir_is_held_by_one_training(finished, tmp_path, planned_once):
   (tmp_path / 'link').symlink_to(finished[0])
   with lock.alone(finished[0]):
     for name in (finished[0], tmp_path / 'link'):
@@ -125,11 +138,11 @@ def test_a_workdir_is_held_by_one_training(finished, tmp_path, capsys):
   (tmp_path / 'holiday').mkdir()
   (tmp_path / 'holiday/photo.txt').write_text('')
   with pytest.raises(UserError, match='not empty and holds no run'):
-    loop.train(faces.config(), tmp_path / 'holiday')
+    loop.train(faces.config(epochs=2.0), tmp_path / 'holiday')
   assert [path.name for path in (tmp_path / 'holiday').iterdir()] == ['photo.txt']  # No lock in a foreign folder.
 
 
-def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, tmp_path, monkeypatch):
+def test_sigterm_saves_and_exits_75_and_the_same_call_ends_bit_equal(finished, tmp_path, monkeypatch, planned_once):
   real = streams.training_batches
 
   def interrupted(*arguments, **options):
@@ -184,7 +197,7 @@ def test_a_trace_of_some_steps(finished, tmp_path, capsys):
   assert traces(tmp_path / 'a') and f'Trace: {tmp_path}/a/profile' in capsys.readouterr().out
 
 
-def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, finished, monkeypatch):
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(small_disk, finished, monkeypatch, planned_once):
   config = faces.config(epochs=2.0, checkpoint_every=0.25)
   real = checkpoint.Checkpoints.save
 
