@@ -43,7 +43,8 @@ def source(dataset, split, count):
     records.append({'image': face.png(image).getvalue(), 'name': f'{i}.png', 'label': i % len(classes),
                     'landmarks': np.full((68, 2), np.nan, np.float32), 'landmark_source': 0})
   whole = rows.Whole(facts={'all': {'digest': dataset}})
-  return Split(records, classes, fingerprint=f'{dataset} {split}', intervals=(rows.Interval(split, 0, count),), whole=whole)
+  return Split(records, classes, fingerprint=f'{dataset} {split}', intervals=(rows.Interval(split, 0, count),),
+               whole=whole)
 
 
 @pytest.fixture

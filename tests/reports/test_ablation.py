@@ -178,7 +178,7 @@ def test_the_protocol_the_changes_of_rows_and_the_command_are_said(tmp_path):
   assert scores.lines[0].notes == () and scores.notes[-1] == 'Made by: python -m this'
   changes, own = scores.lines[1].notes
   assert changes == 'pal is plain with weight=1.0.'
-  assert own.startswith('pal: ferplus (majority), ') and 'the moving average of the parameters after the last step' in own
+  assert own.startswith('pal: ferplus (majority), ') and 'epochs), the moving average of the parameters after' in own
   for words in ('trained on train+valid from random parameters', 'resnet 18, 48 px, 20 epochs',
                 'the parameters after the last step and the moving average of the parameters after the last step',
                 'tested on test (400 faces, 8 classes)', 'seeds 0', 'commit abc123', '1 x CPU'):

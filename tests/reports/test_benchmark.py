@@ -59,7 +59,8 @@ def test_seeds_are_one_row_with_mean_sd_and_t_interval(tmp_path):
       f'{values.mean():.2f}', f'{values.std(ddof=1):.2f}', f'{low:.2f}', f'{high:.2f}', '3')
   assert lines_of(table, 'mean class accuracy')['ran']['ours'] == f'{values.mean() - 20:.2f}'
   assert line['marks'] == '' and not remarks
-  for words in ('seeds 0, 1, 2', 'trained on train+valid from random parameters', 'ferplus (majority)', 'the parameters after the last step',
+  for words in ('seeds 0, 1, 2', 'trained on train+valid from random parameters', 'ferplus (majority)',
+                'the parameters after the last step',
                 '3,137 faces, 8 classes', 'evaluations 1', 'commit abc123', '1 x CPU', 'ran-1'):
     assert words in line.notes[0]
 

@@ -106,7 +106,8 @@ def test_one_screen_says_what_matters(result):
       'occlusion': {**rates, 'listed': 605}}, 'triplets': {'fec': {
           'count': 90, 'listed': 100, 'accuracy': 0.7, 'accuracy_interval': [0.6, 0.8], 'types': {}}}, 'protocol': {
               'dataset': 'drawn', 'variant': 'tiny', 'split': 'test', 'trained_on': 'train+valid', 'select': 'last',
-              'evaluations': 2, 'leaky': True, 'reasons': ['4 of 4 test images were trained on']}}, report='/runs/a/report.html')
+              'evaluations': 2, 'leaky': True, 'reasons': ['4 of 4 test images were trained on']}},
+               report='/runs/a/report.html')
   lines = text.splitlines()
   assert len(lines) <= 18 and max(map(len, lines)) <= 80 and '│' not in text
   words = ' '.join(text.split())

@@ -162,7 +162,8 @@ def test_runs_of_one_data_set(drawn, changes, split, reasons):
 
 def test_sources_teachers_and_starts_are_followed(drawn):
   test = open_faces(drawn, 'test')
-  made = lambda **changes: changed(deepfever.get_config('synthetic_faces:teacher'), sources__triplets__count=60, **changes)
+  made = lambda **changes: changed(deepfever.get_config('synthetic_faces:teacher'),
+                                   **{'sources__triplets__count': 60, **changes})
   told, seen = seen_by(made(), drawn)
   assert protocol.verdict(told, seen, test, 'test')['reasons'] == []
   _, taught = seen_by(made(sources__triplets__split='test'), drawn)
