@@ -278,12 +278,15 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(finished):
     loop.train(faces.config(epochs=2.0, optimizer__learning_rate=0.2), finished[0])
 
 
-def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
+@pytest.mark.parametrize('then, message', [
+    ({'fingerprint': 'a' * 64, 'digest': 'd' * 64}, f"no longer the one this run began with.* digest is {'d' * 64}"),
+    ({'channels': 3}, r'began with images of 3 channel\(s\), and its training split now needs 1')])
+def test_a_run_does_not_go_on_with_other_data(tmp_path, then, message):
   config = faces.config(epochs=2.0)
   workdir = tmp_path / 'run'
   storage.write_json(workdir / 'run.json', open_workdir(setup.settings(config), workdir, []) | {
-      'classes': list(faces.CLASSES), 'fingerprint': 'a' * 64, 'digest': 'd' * 64})
-  with pytest.raises(UserError, match=f"no longer the one this run began with.* digest is {'d' * 64}"):
+      'classes': list(faces.CLASSES), **then})
+  with pytest.raises(UserError, match=message):
     loop.train(config, workdir)
 
 
