@@ -107,8 +107,8 @@ def check_data(record: Mapping[str, Any], faces: Split) -> None:
                     'classes or other settings of its preparation. Point config.data.dir to the data of then (their '
                     f"digest is {record.get('digest') or 'unknown'}), or choose another --workdir.")
   if (then := record.get('channels', faces.channels)) != faces.channels:
-    raise UserError(f'this run began with images of {then} channel(s), and its training split now needs {faces.channels}: '
-                    'an earlier version took those of the first image. Choose another --workdir.')
+    raise UserError(f'this run began with images of {then} channel(s), and its training split now needs '
+                    f'{faces.channels}: an earlier version took those of the first image. Choose another --workdir.')
 
 
 def _digest(variables: Any) -> str:
