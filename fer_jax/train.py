@@ -4,8 +4,8 @@
     python -m fer_jax.train --config=pal:synthetic_faces --workdir=runs/drawn --config.seed=1
 
 A config is the path of a file, or the name of one that comes with this package; behind a colon stands the data set.
---config.KEY=VALUE changes a value of it. The same command again goes on with a run that was interrupted, and makes what a
-finished one lacks. SIGTERM and Ctrl-C save first (status 75 and 130); a second Ctrl-C ends it at once.
+--config.KEY=VALUE changes a value of it. The same command again goes on with a run that was interrupted, and makes what
+a finished one lacks. SIGTERM and Ctrl-C save first (status 75 and 130); a second Ctrl-C ends it at once.
 """
 
 from typing import Any
