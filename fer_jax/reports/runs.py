@@ -60,6 +60,8 @@ def expand(pattern: str) -> list[str]:
 def _read(workdir: str) -> list[Run]:
   folder = storage.as_path(workdir)
   config, record = (storage.read_json(folder / name) for name in ('config.json', 'run.json'))
+  if not (isinstance(config, dict) and isinstance(record, dict)):
+    raise ValueError('config.json or run.json is no record')
   if 'finished' not in record:
     raise UserError('this run has not finished; give its command again and it goes on.')
   test = config['data']['test']

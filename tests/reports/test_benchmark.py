@@ -215,6 +215,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
   write_run(tmp_path / 'fine')
   write_run(tmp_path / 'unfinished', finished=False)
   (write_run(tmp_path / 'damaged') / 'run.json').write_text('{"fin')
+  (write_run(tmp_path / 'list') / 'run.json').write_text('[]')
   (write_run(tmp_path / 'untested') / 'evaluation' / 'test.json').unlink()
   (write_run(tmp_path / 'old') / 'config.json').write_text(json.dumps({'data': {'test': 'test'}}))
   (tmp_path / 'nothing').mkdir()
@@ -222,7 +223,8 @@ def test_what_cannot_be_used_is_named(tmp_path):
   path = tmp_path / 'unlabelled' / 'evaluation' / 'test.json'
   path.write_text(json.dumps({**json.loads(path.read_text()), 'accuracy': None}))
   runs, problems = collect([f'{tmp_path}/*'])
-  said = {'damaged': 'is damaged or of another version: JSON', 'nothing': 'holds no evaluated run: no config.json',
+  said = {'damaged': 'is damaged or of another version: JSON', 'list': 'config.json or run.json is no record',
+          'nothing': 'holds no evaluated run: no config.json',
           'old': "is damaged or of another version: KeyError: 'model'", 'unfinished': 'has not finished',
           'unlabelled': 'no labelled faces', 'untested': 'holds no evaluated run: no test.json'}
   assert [run.workdir for run in runs] == [f'{tmp_path}/fine'] and len(problems) == len(said)
