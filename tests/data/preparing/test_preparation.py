@@ -1,9 +1,12 @@
 """From listed faces to a data set: the engine that all builders share, on a builder of a few drawn faces."""
 
 import concurrent.futures
+import errno
 import json
+import os
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -161,6 +164,14 @@ def test_a_name_is_listed_once(source, tmp_path, monkeypatch):
   monkeypatch.setattr(Faces, 'faces', lambda self, path: {**listed, 'train': [*listed['train'], listed['train'][3]]})
   with pytest.raises(UserError, match=r'unlike these \(1\):\n  03.png: 2 times in train'):
     preparation.prepare(make(tmp_path, check_counts=False))
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+  for number in (errno.ENOLCK, errno.EOPNOTSUPP):
+    monkeypatch.setattr(preparation.fcntl, 'flock', mock.Mock(side_effect=OSError(number, os.strerror(number))))
+    with pytest.raises(UserError, match=f'cannot be locked: {os.strerror(number)}.*another file system') as raised:
+      preparation.prepare(make(tmp_path))
+    assert 'room' not in str(raised.value)
 
 
 def test_only_one_process_prepares(tmp_path):
