@@ -37,7 +37,8 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
   Args:
     config: the whole run.
     workdir: where everything about the run is written: config.json, run.json, parameters.txt, metrics.jsonl,
-      checkpoints, evaluation/<split>.json, panel.npz, neighbours.npz and report.html. All processes must see it.
+      checkpoints, evaluation/<split>.json, panel.npz, neighbours.npz and report.html. All processes must see it. One
+      training at a time holds it, by the file lock in it.
     overrides: the command line's changes to the config, for the record.
     profile: steps whose JAX trace is written to profile/.
 
