@@ -130,9 +130,14 @@ def evaluate_split(trained: setup.Trained, evaluator: Evaluator, faces: Split, s
   Args:
     changes: 'key=value' to the run's config (they are in ``trained`` already), which extend the file's name.
     finishes: this ends the training run, which gets its nearest neighbours, and 'finished' in its record at one with
-      the count of evaluations.
+      the count of evaluations. What a killed end has left is taken: it has seen the split.
   """
   protocol, workdir, record = trained.protocol, trained.workdir, read_run(trained.workdir)
+  ended = lambda evaluations: storage.write_json(
+      workdir / 'run.json', record | {'evaluations': evaluations} | ({'finished': now()} if finishes else {}))
+  if finishes and (left := saved(trained, faces, split)):
+    ended({split: 1} | record.get('evaluations', {}))
+    return left[0]
   table = collect(evaluator, trained.variables, faces, protocol.eval_batch_size, mesh, protocol.eval_order)
   if 'maps' in table:
     table |= {'unit_maps': functools.partial(faces.unit_maps, size=action_units.SIZE),
@@ -148,13 +153,12 @@ def evaluate_split(trained: setup.Trained, evaluator: Evaluator, faces: Split, s
       'protocol': about | {'evaluations': times, 'n': result['count']},
       'overrides': list(changes), **stamp(trained)}
   path = _path(workdir, split, changes)
-  storage.write_json(path, result)
-  storage.write_npz(path.with_suffix('.npz'), label=table['label'], prediction=table['prediction'],
-                    logits=table['logits'], classes=np.array(faces.classes))
   if finishes:
     draw_neighbours(table, faces, workdir, privacy.keeps(protocol, faces))
-  storage.write_json(workdir / 'run.json', record | {'evaluations': evaluations}
-                     | ({'finished': now()} if finishes else {}))
+  storage.write_npz(path.with_suffix('.npz'), label=table['label'], prediction=table['prediction'],
+                    logits=table['logits'], classes=np.array(faces.classes))
+  storage.write_json(path, result)  # Behind all others: it says that they are there.
+  ended(evaluations)
   return result
 
 

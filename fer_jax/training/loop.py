@@ -184,7 +184,6 @@ def finish(plan: Plan, workdir: epath.Path, mesh: Mesh) -> dict[str, Any]:
   untrained = cluster.replicate(plan.initial().variables(), mesh)
   trained = setup.selected(plan.protocol, plan.system, workdir, mesh)
   evaluation.draw_panel(trained, untrained, plan.evaluator, plan.test, mesh)
-  # The record of the evaluation says 'finished' too: a run that is killed before has not seen the test split.
   return evaluation.evaluate_split(trained, plan.evaluator, plan.test, plan.protocol.data.test, mesh, finishes=True)
 
 

@@ -112,6 +112,14 @@ def test_what_a_finished_run_lacks_is_made_without_another_evaluation(finished, 
     assert 'its report is made now, without another evaluation' in again() and page.read_text() == whole
     assert 'nothing to do' in again()
 
+  # Killed behind its result, before the record said so.
+  begun = {key: value for key, value in json.loads(record).items() if key not in ('finished', 'evaluations')}
+  storage.write_json(workdir / 'run.json', begun)
+  again()
+  ended = read_run(workdir)
+  assert ended == begun | {'evaluations': {'test': 1}, 'finished': ended['finished']}
+  (workdir / 'run.json').write_text(record)
+
   def full(*_):
     raise UserError('cannot write report.html: No space left on device.')
 
