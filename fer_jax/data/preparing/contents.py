@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,6 +34,7 @@ def write(folder: epath.Path, settings: Mapping[str, Any], facts: Mapping[str, A
   facts = facts | {'splits': {name: split | {'images': hashlib.sha256(split['images'].tobytes()).hexdigest()}
                               for name, split in facts['splits'].items()}}
   told = {'digest': digest(settings, facts['splits']), **settings, **facts}
+  told['checksum'] = checksum(told)
   (folder / CONTENTS).write_text(json.dumps(told, indent=2) + '\n')
 
 
@@ -43,6 +43,12 @@ def digest(settings: Mapping[str, Any], splits: Mapping[str, Mapping[str, Any]])
   made_from = [{name: settings[name] for name in SETTINGS if name in settings},
                {name: split['digest'] for name, split in splits.items()}]
   return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def checksum(told: Mapping[str, Any]) -> str:
+  """A digest of all else that contents.json says: counts and notes that were changed are told too."""
+  rest = {name: value for name, value in told.items() if name != 'checksum'}
+  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def damaged(folder: epath.Path, what: object) -> UserError:
@@ -59,7 +65,7 @@ def read(folder: epath.Path) -> dict[str, Any]:
   path = folder / CONTENTS
   try:
     told = json.loads(path.read_text())
-    if told['digest'] != digest(told, told['splits']):
+    if told['digest'] != digest(told, told['splits']) or told.get('checksum', checksum(told)) != checksum(told):
       raise ValueError('its digest is another')
     for facts in told['splits'].values():
       _ = facts['faces'] + facts['unlabelled'] + sum(facts['labels']) + sum(facts['landmarks'].values())
@@ -114,17 +120,24 @@ def readable(folder: epath.Path, what: str = 'its records') -> Iterator[None]:
     raise damaged(folder, f'{what} cannot be read ({" ".join(str(e).split())[:200]})') from e
 
 
-def read_images(folder: epath.Path) -> dict[str, np.ndarray]:
+def read_images(folder: epath.Path, splits: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
   """The digest of every image, {split: uint64 (N,)}.
 
+  Args:
+    splits: those of contents.json, whose 'images' tell whether they are the ones that were written.
+
   Raises:
-    UserError: images.npz is missing or damaged.
+    UserError: images.npz is missing, damaged or of other data.
   """
   try:
     with np.load(io.BytesIO((folder / IMAGES).read_bytes()), allow_pickle=False) as file:
-      return dict(file)
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
-    raise UserError(f'{folder / IMAGES} is missing or damaged. Remove {folder} and prepare the data again.') from e
+      images = {name: file[name] for name in splits}
+  except Exception as e:  # A damaged archive has many kinds of errors.
+    raise damaged(folder, f'its {IMAGES} is missing or cannot be read') from e
+  for name, facts in splits.items():
+    if hashlib.sha256(images[name].tobytes()).hexdigest() != facts['images']:
+      raise damaged(folder, f'its {IMAGES} is of other data')
+  return images
 
 
 def count(info: tfds.core.SplitInfo, described: tfds.features.FeaturesDict, classes: int, name: str) -> dict[str, Any]:

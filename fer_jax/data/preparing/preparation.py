@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fer_jax import registry
 from fer_jax.data.preparing import beam
 from fer_jax.data.preparing.builder import FaceBuilder
@@ -124,11 +122,12 @@ def verify(builder: FaceBuilder) -> str:
   if not builder.data_path.exists():
     raise UserError(f'{builder.name} is not prepared: nothing at {builder.data_path}.')
   contents = builder.contents()
+  if all('images' in facts for facts in contents['splits'].values()):  # Of an earlier version they are not.
+    read_images(builder.data_path, contents['splits'])
   for name, info in builder.info.splits.items():
     with readable(builder.data_path, f'the records of {name}'):
       found, told = count(info, builder.info.features, len(contents['classes']), builder.name), contents['splits'][name]
-    if found['digest'] != told['digest'] or (
-        'images' in told and not np.array_equal(found['images'], read_images(builder.data_path).get(name))):
+    if found['digest'] != told['digest']:
       raise damaged(builder.data_path, f'the records of {name} are not those that were written')
   return f'Every record is as it was written. Digest {contents["digest"]}'
 

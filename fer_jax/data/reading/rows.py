@@ -45,7 +45,7 @@ class Whole:
   def images(self) -> Mapping[str, np.ndarray] | None:
     """The digests of all images, {split: uint64 (N,)}; None where an earlier version has prepared the data."""
     known = self.folder is not None and all('images' in fact for fact in self.facts.values())
-    return contents.read_images(self.folder) if known else None
+    return contents.read_images(self.folder, self.facts) if known else None
 
 
 def intervals(expression: str, splits: Mapping[str, Any]) -> tuple[Interval, ...]:

@@ -40,12 +40,13 @@ def edit(folder, change, file='contents.json', sign=True):
   change(told)
   if sign:
     told['digest'] = contents.digest(told, told['splits'])
+    told['checksum'] = contents.checksum(told)
   (folder / file).write_text(json.dumps(told))
 
 
 def forget(told):
   """What an earlier version did not write."""
-  del told['drawing']
+  del told['drawing'], told['checksum']
   for facts in told['splits'].values():
     del facts['files'], facts['channels'], facts['images']
 
@@ -73,6 +74,8 @@ DAMAGES = {
     'contents of nothing': (lambda folder: (folder / 'contents.json').write_text('[]'), 'contents.json is missing or'),
     'contents changed': (lambda folder: edit(folder, lambda told: told.update(variant='default'), sign=False),
                          'contents.json is missing or damaged'),
+    'a count changed': (lambda folder: edit(folder, lambda told: told['splits']['test'].update(channels={'1': 32}),
+                                            sign=False), 'contents.json is missing or damaged'),
     'contents not theirs': (lambda folder: edit(folder, lambda told: told.update(dataset='rafdb')),
                             'its contents.json is that of rafdb, variant tiny'),
     'no digests': (lambda folder: (folder / 'images.npz').unlink(), 'images.npz is missing'),
@@ -106,6 +109,13 @@ def test_verify_finds_records_that_are_others(folder):
   builder = preparation.make_builder('synthetic_faces', 'tiny', str(folder.parents[2]))
   with pytest.raises(UserError, match='the records of test are not those that were written'):
     preparation.verify(builder)
+  (folder / 'images.npz').write_bytes((folder / 'images.npz').read_bytes()[:-40])
+  with pytest.raises(UserError, match='its images.npz is missing or cannot be read.*Remove the folder and prepare'):
+    preparation.verify(builder)
+  np.savez(folder / 'images.npz', train=np.arange(64, dtype=np.uint64), valid=np.arange(32), test=np.arange(32))
+  for use in (lambda: preparation.verify(builder), lambda: open_train(folder).images):  # It decides what was seen.
+    with pytest.raises(UserError, match='its images.npz is of other data'):
+      use()
   with pytest.raises(UserError, match='synthetic_faces is not prepared'):
     preparation.verify(preparation.make_builder('synthetic_faces', 'default', str(folder.parents[2])))
 
