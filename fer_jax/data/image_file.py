@@ -80,8 +80,8 @@ def read(encoded: bytes) -> Opened:
   whole), 255, 65,535 and 2^32 - 1 that holds them, see ``_scaled``.
 
   Raises:
-    ValueError: it is empty, truncated, corrupt, too thin, of values that no range fits, or no image; the message says
-      which.
+    ValueError: it is empty, truncated, corrupt, too thin, of values that no range fits, of 16 bits of which the upper
+      four are not used, or no image; the message says which.
   """
   if not encoded:
     raise ValueError('empty file')
@@ -93,6 +93,9 @@ def read(encoded: bytes) -> Opened:
       orientation = _orientation(image)
     image.load()
     pixels = _pixels(image)
+    if 8 < _bits(image, encoded) <= 16 and pixels.max() <= 16:
+      raise _Refused('it has 16 bits for a value and is black, as where they hold values of 8 or 12 bits: save it '
+                     'with 8 bits, or scale its values up')
     if kind != 'TIFF' and (orientation := _orientation(image)) != 1:
       pixels = np.asarray(PIL.Image.fromarray(pixels).transpose(_TURNS[orientation]))
   except PIL.UnidentifiedImageError as e:
@@ -155,6 +158,13 @@ def _orientation(image: PIL.Image.Image) -> int:
   except Exception:  # Broken EXIF data do not spoil the picture.
     return 1
   return number if number in _TURNS else 1
+
+
+def _bits(image: PIL.Image.Image, encoded: bytes) -> int:
+  """Of a value of a loaded image, where its format has more than 8 and tells."""
+  if image.mode.startswith('I;16') or image.format == 'PPM' and image.mode == 'I':
+    return 16
+  return encoded[24] if image.format == 'PNG' else max(getattr(image, 'tag_v2', {}).get(258, (8,)))
 
 
 def _pixels(image: PIL.Image.Image) -> np.ndarray:

@@ -26,7 +26,7 @@ DEEP = {
     '16-bit TIFF': encode(GREY.astype(np.uint16) * 257, 'TIFF'),
     'big-endian TIFF': encode(PIL.Image.fromarray(GREY.astype('>u2') * 257), 'TIFF'),
     '16-bit PGM': encode(GREY.astype(np.int32) * 257, 'PPM'),
-    'dark 16-bit PGM': encode(GREY.astype(np.int32) // 64 * 257, 'PPM'),
+    'dark 16-bit PGM': encode(GREY.astype(np.int32) // 8 * 257, 'PPM'),
     '16-bit JPEG 2000': encode(GREY.astype(np.uint16) * 257, 'JPEG2000'),
     'whole numbers of 8 bits': encode(GREY.astype(np.int32), 'TIFF'),
     'whole numbers of 16 bits': encode(GREY.astype(np.int32) * 257, 'TIFF'),
@@ -42,7 +42,7 @@ DEEP = {
 @pytest.mark.parametrize('name', DEEP)
 def test_deep_grey_images_are_scaled(name):
   opened = image_file.read(DEEP[name])
-  np.testing.assert_array_equal(opened.pixels, GREY // 64 if 'dark' in name else GREY)
+  np.testing.assert_array_equal(opened.pixels, GREY // 8 if 'dark' in name else GREY)
   assert not opened.plain and image_file.channels(DEEP[name]) == 1
   # What is stored of it is read by OpenCV as it is.
   again = cv2.imdecode(np.frombuffer(image_file.stored(DEEP[name]), np.uint8), cv2.IMREAD_UNCHANGED)
@@ -55,6 +55,15 @@ def test_deep_colour_images_are_scaled():
     opened = image_file.read(encoded)
     np.testing.assert_array_equal(opened.pixels, COLOUR)
     assert not opened.plain and image_file.channels(encoded) == 3
+
+
+def test_16_bits_that_hold_fewer_are_refused_not_black():
+  for values in (GREY, GREY.astype(np.uint16) * 16, COLOUR, COLOUR.astype(np.uint16) * 16):
+    for ending in ('.png', '.tiff', '.pgm' if values.ndim == 2 else '.png'):
+      encoded = cv2.imencode(ending, values.astype(np.uint16))[1].tobytes()
+      with pytest.raises(ValueError, match='16 bits for a value and is black'):
+        image_file.read(encoded)
+  assert not image_file.decode(encode(GREY * 0, 'PNG')).any()
 
 
 def tiff(data, bits, kind=1, photometric=1):
