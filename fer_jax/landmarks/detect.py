@@ -7,6 +7,7 @@ the box: such points are good for tight frontal faces and poor for profiles, so 
 
 import functools
 import importlib.util
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -42,8 +43,8 @@ class Detector:
       import dlib
     except ImportError as e:
       raise UserError(f'detecting landmarks needs dlib ({e}): pip install "fer_jax[landmarks]"') from e
-    path = pathlib.Path(model_path).expanduser() if model_path else _packaged_model()
-    if not path.is_file():
+    path = pathlib.Path(os.path.expanduser(model_path)) if model_path else _packaged_model()
+    if not os.path.isfile(path):
       raise UserError(f'no landmark model at {path}; give the path of dlib\'s shape_predictor_68_face_landmarks.dat.')
     try:
       self._predict = dlib.shape_predictor(str(path))

@@ -146,8 +146,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     if size and not cls.ALIGNABLE:
       raise UserError(f"variant '{name}': the faces of {cls.name} are not to be aligned.")
     if not cls.BUILDER_CONFIGS:
-      if not re.fullmatch(r'[\w.]+', base):
-        raise UserError(f"variant '{name}': a name may have letters, digits, dots and underscores.")
+      if not re.fullmatch(r'\w[\w.]*', base):
+        raise UserError(f"variant '{name}': a name may have letters, digits, underscores and, further on, dots.")
       config = tfds.core.BuilderConfig(name=base, description='As its owner calls it.')
     elif base in cls.builder_configs:
       config = cls.builder_configs[base]
@@ -278,7 +278,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                'out with --strict=false.' + ' The other images will not be worked on again.' * (not self._beam))
     left_out = self._lines + _told(self._skipped)
     if left_out:
-      (self.data_path / contents.SKIPPED).write_text('\n'.join(left_out) + '\n')
+      (self.data_path / contents.SKIPPED).write_text('\n'.join(left_out) + '\n', encoding='utf-8')
     splits = {name: contents.count(info, self.info.features, len(self.classes()), self.name)
               for name, info in self.info.splits.items()}
     self.finish(self._skipped, {split: facts['faces'] for split, facts in splits.items()})
@@ -296,4 +296,5 @@ def _parse(variant: str) -> tuple[str, int]:
 
 
 def _told(skipped: Mapping[str, Reason]) -> list[str]:
-  return [f'{file}: {reason}' for file, reason in skipped.items()]
+  # A line each: names of files may hold line ends.
+  return ['\\n'.join(f'{file}: {reason}'.splitlines()) for file, reason in skipped.items()]

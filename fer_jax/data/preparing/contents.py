@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,8 +54,20 @@ def checksum(told: Mapping[str, Any]) -> str:
 
 
 def damaged(folder: epath.Path, what: object) -> UserError:
-  """The error that something is wrong with prepared data."""
-  return UserError(f'{folder} is damaged: {what}. Remove the folder and prepare the data again.')
+  """The error that something is wrong with prepared data, or that they are ``closed``."""
+  return closed(folder) or UserError(f'{folder} is damaged: {what}. Remove the folder and prepare the data again.')
+
+
+def closed(folder: epath.Path) -> UserError | None:
+  """The error that prepared data, or a folder that they lie in, may not be read; None where nothing is in the way."""
+  path = Path(folder)
+  if '://' in os.fspath(folder):  # A bucket says so itself.
+    return None
+  ways = [one for one in (*reversed(path.parents), path) if one.exists()]
+  shut = [one for one in ways if not os.access(one, os.X_OK)] or [
+      one for one in (path, *path.glob('*')) if one.exists() and not os.access(one, os.R_OK)]
+  return UserError(f'{shut[0]} cannot be read: permission denied. Get the permission, or give another data_dir.'
+                   ) if shut else None
 
 
 def read(folder: epath.Path) -> dict[str, Any]:
@@ -71,8 +85,8 @@ def read(folder: epath.Path) -> dict[str, Any]:
       _ = facts['faces'] + facts['unlabelled'] + sum(facts['labels']) + sum(facts['landmarks'].values())
     _ = told['dataset'], told['variant'], list(told['classes']), list(told['notes']), int(told['skipped'])
   except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
-    raise UserError(f'{path} is missing or damaged; an earlier version of fer_jax has prepared these data, or files '
-                    'were lost. Remove the folder and prepare them again.') from e
+    raise closed(folder) or UserError(f'{path} is missing or damaged; an earlier version of fer_jax has prepared these '
+                                      'data, or files were lost. Remove the folder and prepare them again.') from e
   return told
 
 

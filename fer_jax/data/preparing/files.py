@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from fer_jax.data.image_file import ENDINGS
 from fer_jax.errors import UserError
+from fer_jax.runtime.paths import expand
 
 _UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
 
@@ -142,7 +143,7 @@ def open_tree(path: str | None, how_to: str) -> Tree:
   """
   if not path:
     raise UserError(how_to)
-  path = os.path.expanduser(path).rstrip('/') or '/'
+  path = expand(path).rstrip('/') or '/'
   if os.path.isdir(path):
     notes: list[str] = []
     names = _walk(path, notes)
@@ -154,7 +155,8 @@ def open_tree(path: str | None, how_to: str) -> Tree:
   except _UNREADABLE as e:
     raise UserError(f'--source: {path} is neither a folder nor a zip file, or a damaged one ({e}).\n{how_to}') from e
   files = {name: File(path, name) for name in names if not name.endswith('/') and not _hidden(name)}
-  return Tree(path, _by_name(path, files), how_to)
+  hidden = list(filter(_veiled, names))
+  return Tree(path, _by_name(path, files), how_to, [_of_hidden(path, hidden)] if hidden else ())
 
 
 def composed(text: str) -> str:
@@ -219,6 +221,7 @@ def _walk(root: str, notes: list[str]) -> list[str]:
         folders.clear()
         continue
       seen.add(real)
+      hidden.extend(os.path.join(folder, name) for name in sorted(folders) + sorted(names) if _veiled(name, folders))
       folders[:] = sorted(name for name in folders if not _hidden(name))
       below = [os.path.join(folder, name) for name in folders]
       folder_links.extend(filter(os.path.islink, below))
@@ -233,6 +236,7 @@ def _walk(root: str, notes: list[str]) -> list[str]:
           file_links.extend([path] if os.path.islink(path) else [])
 
   unread: list[str] = []
+  hidden: list[str] = []
   read(root)
   for link in folder_links:  # It grows while folders are read.
     target, around, folder = os.path.realpath(link), set(), link
@@ -243,6 +247,8 @@ def _walk(root: str, notes: list[str]) -> list[str]:
       unread.append(link)
     else:
       read(link)
+  if hidden:
+    notes.append(_of_hidden(root, hidden))
   if unread:
     notes.append(f'{root}: {len(unread):,} link(s) to folders that are read under another name, or that the links lie '
                  f'in, were not followed, e.g. {unread[0]}')
@@ -254,6 +260,16 @@ def _walk(root: str, notes: list[str]) -> list[str]:
       notes.append(f'{root}: {len(twice):,} file(s) are links to others that are read too, which so count again, e.g. '
                    f'{twice[0]}')
   return [os.path.relpath(path, root).replace(os.sep, '/') for path in paths]
+
+
+def _of_hidden(root: str, hidden: Sequence[str]) -> str:
+  return f"{root}: {len(hidden):,} image(s) or folder(s) whose names begin with '.' were ignored, e.g. {hidden[0]}"
+
+
+def _veiled(path: str, folders: Sequence[str] = ()) -> bool:
+  """Whether what is left out for its name may be an image or hold some; macOS's own companions of files are none."""
+  return (_hidden(path) and '__MACOSX' not in path.split('/') and not path.rpartition('/')[2].startswith('._')
+          and (path in folders or path.lower().endswith(ENDINGS)))
 
 
 def _hidden(path: str) -> bool:

@@ -16,9 +16,10 @@ from typing import Any
 from fer_jax import registry
 from fer_jax.data.preparing import beam
 from fer_jax.data.preparing.builder import FaceBuilder
-from fer_jax.data.preparing.contents import SKIPPED, check, count, damaged, read_images, readable
+from fer_jax.data.preparing.contents import SKIPPED, check, closed, count, damaged, read_images, readable
 from fer_jax.errors import UserError, nearest
 from fer_jax.landmarks.action_units import DRAWING
+from fer_jax.runtime.paths import as_path
 
 
 def make_builder(dataset: str, variant: str | None = None, data_dir: str | None = None, **options: Any) -> FaceBuilder:
@@ -31,7 +32,8 @@ def make_builder(dataset: str, variant: str | None = None, data_dir: str | None 
     **options: the builder's own arguments.
 
   Raises:
-    UserError: an unknown data set, variant or option, or the prepared data are damaged, see ``contents.check``.
+    UserError: an unknown data set, variant, option or kind of folder, or the prepared data are damaged or closed, see
+      ``contents.check``.
   """
   cls = registry.find('data.builders', dataset)
   known = {name for base in cls.__mro__ if issubclass(base, FaceBuilder)
@@ -39,10 +41,16 @@ def make_builder(dataset: str, variant: str | None = None, data_dir: str | None 
   for name in options:
     if name not in known:
       raise UserError(f"--dataset={dataset} has no option '{name}'{nearest(name, known)}")
-  builder = cls(data_dir=os.path.expanduser(data_dir) if data_dir else None, config=variant or None,
-                file_format='array_record', **options)
-  if builder.data_path.exists():  # It gets this name only when it is complete.
-    check(builder.data_path, builder.name, builder.builder_config.name)
+  folder = os.fspath(as_path(data_dir)) if data_dir else None
+  try:
+    builder = cls(data_dir=folder, config=variant or None, file_format='array_record', **options)
+    if builder.data_path.exists():  # It gets this name only when it is complete.
+      check(builder.data_path, builder.name, builder.builder_config.name)
+    elif error := closed(builder.data_path):
+      raise error
+  except OSError as e:
+    raise UserError(f'{folder or "the folder of prepared data"} cannot be read: {e.strerror or e}. Mend that, or give '
+                    'another data_dir.') from e
   return builder
 
 
@@ -98,7 +106,7 @@ def summary(builder: FaceBuilder) -> str:
   lines = [' ' * 22 + ''.join(f'{split:>10}' for split in contents['splits'])]
   lines += [f'{name:<22}' + ''.join(f'{n:>10,}' for n in row) for name, row in counts.items() if any(row)]
   if contents['skipped']:
-    names = (builder.data_path / SKIPPED).read_text().splitlines()
+    names = (builder.data_path / SKIPPED).read_text(encoding='utf-8').splitlines()
     lines += [f'Left out {len(names)} image(s) or line(s), all listed in {builder.data_path / SKIPPED}:',
               *(f'  {name}' for name in names[:10])]
   coverage = builder.data_path / 'coverage.txt'

@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fer_jax.data import image_file
 from fer_jax.data.face import EXPRESSIONS
 from fer_jax.data.preparing import files
 from fer_jax.errors import UserError, raise_if
+from fer_jax.runtime.paths import expand
 
 
 class Folder:
@@ -31,8 +33,8 @@ class Folder:
       UserError: no such folder, no image in it, files that cannot be read, or an image outside of the folders of the
         classes.
     """
-    path = Path(path).expanduser()
-    if not path.is_dir():
+    path = Path(expand(path))
+    if not os.path.isdir(path):  # Path.is_dir raises where it may not look.
       raise UserError(f'there is no folder {path}; give the path of a folder of images.')
     tree = files.open_tree(str(path), '')
     images = tree.images()
@@ -40,7 +42,7 @@ class Folder:
     if not images:
       raise UserError(f"{path} has no image: looked for {', '.join(image_file.ENDINGS)} in it and in its folders.")
     sizes = {name: file.stamp()[0] for name, file in images.items()}
-    raise_if([f'{images[name]}: {"empty file" if size == 0 else "cannot be read, or is a link to nothing"}'
+    raise_if([f'{images[name]}: {_reason(images[name])}'
               for name, size in sizes.items() if size <= 0], f'{path} has images that cannot be used',
              '\nReplace them, or take them away.')
     self.path, self._names, self._files = path, list(images), list(images.values())
@@ -78,3 +80,11 @@ class Folder:
       raise UserError(f'{self._files[row]}: {e}. Replace it, or take it away.') from e
     return {'image': image, 'name': self._names[row], 'label': int(self._labels[row]),
             'landmarks': np.full((68, 2), np.nan, np.float32), 'landmark_source': 0}
+
+
+def _reason(file: files.File) -> str:
+  """Why a file without a size cannot be used."""
+  try:
+    return 'empty file' if not file.read() else 'its size cannot be told'
+  except ValueError as e:
+    return f'{e}'

@@ -28,6 +28,7 @@ from fer_jax.data.reading.restricted import Restricted
 from fer_jax.errors import UserError, nearest
 from fer_jax.landmarks.action_units import DRAWING
 from fer_jax.runtime import cluster
+from fer_jax.runtime.paths import expand
 
 TARGETS = ('label', 'target', 'votes')
 
@@ -207,7 +208,7 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
   if name == 'folder':
     if variant not in ('', None, 'classes'):
       raise UserError(f"a folder has no variant '{variant}'; choose '' or, if its folders are classes, 'classes'.")
-    folder = os.path.expanduser(data_dir or '.')
+    folder = expand(data_dir or '.')
     images = Folder(os.path.join(folder, split), labelled=variant == 'classes')
     for note in images.notes:
       cluster.say(f'{note}.')

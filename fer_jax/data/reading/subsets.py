@@ -25,6 +25,7 @@ import numpy as np
 from fer_jax.data.image_file import ENDINGS
 from fer_jax.data.preparing.files import composed
 from fer_jax.errors import UserError
+from fer_jax.runtime.paths import expand
 
 
 class Entry(NamedTuple):
@@ -66,9 +67,9 @@ def read_list(path: str | Path) -> list[Entry]:
     UserError: no such file, nothing in it, or a line of another form; the message has the line's number.
   """
   try:
-    text = Path(path).expanduser().read_text(encoding='utf-8-sig')
-  except (OSError, UnicodeDecodeError) as error:
-    reason = getattr(error, 'strerror', None) or 'it is no text'
+    text = Path(expand(path)).read_text(encoding='utf-8-sig')
+  except (OSError, ValueError) as error:
+    reason = getattr(error, 'strerror', None) or 'it is no text in UTF-8, or that is no path'
     raise UserError(f'cannot read the subset list {path}: {reason}.') from error
   entries = []
   for number, line in enumerate(text.splitlines(), 1):

@@ -76,7 +76,8 @@ def test_accepted_layouts(tmp_path, path, level):
   assert list(faces.splits['train']['Happy']) == ['train/Happy/1.png', 'train/Happy/below/1.JPG']
   assert faces.splits['train']['Happy']['train/Happy/below/1.JPG'].read() == jpeg(1)
   assert list(faces.splits['valid']['Happy']) == ['Validation/Happy/1.png']
-  note, = faces.notes
+  hidden, note = faces.notes
+  assert '1 image(s) or folder(s)' in hidden and 'train/staunend/.hidden.png' in hidden
   assert '1 file(s)' in note and '(1 .txt), e.g. Happy/notes.txt' in note
 
 
@@ -162,8 +163,9 @@ def test_wrong_paths(tmp_path):
 def test_unknown_options_and_variants(tmp_path):
   with pytest.raises(UserError, match="did you mean 'classes'"):
     preparation.make_builder('faces_folder', None, str(tmp_path), clases=['a'])
-  with pytest.raises(UserError, match='letters, digits'):
-    preparation.make_builder('faces_folder', 'a/b', str(tmp_path))
+  for variant in ('a/b', '..', '.', '.a', 'a\n'):  # '..' is another folder.
+    with pytest.raises(UserError, match='letters, digits'):
+      preparation.make_builder('faces_folder', variant, str(tmp_path))
   assert faces_folder(data_dir=tmp_path).builder_config.name == 'default'
 
 
@@ -172,11 +174,12 @@ def test_unknown_options_and_variants(tmp_path):
     (face.png(np.zeros((1, 12_000), np.uint8)).getvalue(), '12,000 x 1 pixels are too thin')])
 def test_bad_images(tmp_path, hurt, reason):
   pytest.importorskip('dlib', reason='landmarks need dlib')
-  files = {'train/a/1.png': png(0), 'train/a/2.png': hurt, 'train/b/1.png': png(1)}
-  fails(tmp_path, files, 'train/a/2.png: ', reason, classes=['b', 'a'])
+  files = {'train/a/1.png': png(0), 'train/a/x\n2.png': hurt, 'train/b/1.png': png(1)}
+  fails(tmp_path, files, 'train/a/x\\n2.png: ', reason, classes=['b', 'a'])
   builder = build(tmp_path, files, classes=['b', 'a'], strict=False)
   assert sorted(records(builder, 'train')) == ['train/a/1.png', 'train/b/1.png']
-  assert 'train/a/2.png: ' in (builder.data_path / 'skipped.txt').read_text()
+  line, = (builder.data_path / 'skipped.txt').read_text().splitlines()
+  assert 'train/a/x\\n2.png: ' in line and 'Left out 1 image' in preparation.summary(builder)
   assert builder.contents()['skipped'] == 1
 
 

@@ -94,6 +94,29 @@ def test_damages_are_told_wherever_the_data_are_opened(folder, name):
     assert str(folder) in str(e.value) and 'Remove the folder and prepare' in str(e.value)
 
 
+@pytest.mark.parametrize('shut, hurt', [
+    ('contents.json', 'contents.json'), ('images.npz', 'images.npz'), ('', 'images.npz'), (SHARD, SHARD)])
+def test_data_that_may_not_be_read_are_not_to_be_removed(folder, monkeypatch, shut, hurt):
+  (folder / hurt).write_bytes(b'')  # Stands for what a reader without the permission sees; the tests may be root's.
+  monkeypatch.setattr(os, 'access', lambda path, mode: os.fspath(path) != os.fspath(folder / shut))
+  with pytest.raises(UserError, match='cannot be read: permission denied. Get the permission') as e:
+    len(open_train(folder).images)
+  assert str(folder / shut) in str(e.value) and 'emove' not in str(e.value)
+
+
+def test_a_folder_of_data_that_may_not_be_looked_into_is_not_unprepared(folder, monkeypatch):
+  root = os.fspath(folder.parents[2])
+  monkeypatch.setattr(os, 'access', lambda path, mode: os.fspath(path) != root)
+  with pytest.raises(UserError, match=f'{root} cannot be read: permission denied'):
+    preparation.make_builder('synthetic_faces', 'default', root)
+
+
+@pytest.mark.parametrize('place', ['~nobody-of-this-name/data', 'file:///data', 'http://host/data', 's3://bucket/data'])
+def test_places_that_are_none_are_named(place):
+  with pytest.raises(UserError, match='there is no user|give a local path'):
+    preparation.make_builder('synthetic_faces', 'tiny', place)
+
+
 def test_damages_that_leave_the_size_are_told_where_they_are_read(folder):
   flip(folder)
   split = open_train(folder)

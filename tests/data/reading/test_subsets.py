@@ -58,8 +58,10 @@ def test_missing_empty_and_binary_files(tmp_path):
   with pytest.raises(UserError, match='empty.txt is empty'):
     subsets.read_list(tmp_path / 'empty.txt')
   (tmp_path / 'image.png').write_bytes(face.png(np.zeros((4, 4), np.uint8)).getvalue())
-  with pytest.raises(UserError, match='it is no text'):
-    subsets.read_list(tmp_path / 'image.png')
+  for path, said in ((tmp_path / 'image.png', 'it is no text'), ('a\0b', 'that is no path'),
+                     ('~nobody-of-this-name/list.txt', 'there is no user'), (tmp_path, 'Is a directory')):
+    with pytest.raises(UserError, match=said):
+      subsets.read_list(path)
 
 
 def test_lists_are_named_by_their_files(tmp_path):

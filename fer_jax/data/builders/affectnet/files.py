@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import io
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -17,6 +16,7 @@ import numpy as np
 from fer_jax.data.preparing.files import File, Tree, how_to, open_tree, read_lines
 from fer_jax.data.preparing.records import Box
 from fer_jax.errors import UserError, raise_if
+from fer_jax.runtime.paths import expand
 from fer_jax.runtime.progress import progress
 
 # By the numbers of the annotation; the last three are no classes.
@@ -255,7 +255,7 @@ def names_in_first_release(path: str, faces: Sequence[Face]) -> dict[str, str]:
   Raises:
     UserError: the file cannot be read, or its expressions are not those of the faces.
   """
-  rows = _lines(File(os.path.expanduser(path)))[1:]
+  rows = _lines(File(expand(path)))[1:]
   names, problems = {}, []
   for face in faces:
     try:

@@ -10,6 +10,7 @@ from fer_jax.data import face
 from fer_jax.data.builders.faces_folder import files as faces_folder
 from fer_jax.data.preparing.files import File, Tree, fields_of, how_to, open_tree, read_lines
 from fer_jax.errors import UserError
+from fer_jax.runtime.paths import expand
 
 CLASSES = ('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise', 'neutral')
 VOTES = (*CLASSES, 'contempt', 'unknown', 'NF')
@@ -123,7 +124,7 @@ def open_folders(path: str | None) -> faces_folder.Faces:
 
 def _open(path: str | None) -> tuple[Tree, File | None]:
   """The files at a path, and the csv file of FER2013 among them."""
-  file = os.path.expanduser(path or '')
+  file = expand(path or '')
   if file.lower().endswith('.csv') and os.path.isfile(file):
     folder, name = os.path.split(file)
     beside = os.path.join(folder, _VOTES_TABLE)
