@@ -16,6 +16,7 @@ from fer_jax.errors import UserError, nearest
 from fer_jax.metrics.intervals import share_interval, t_interval
 from fer_jax.reports.formats import Column, Line, Table
 from fer_jax.reports.runs import Run, grouped, marks, protocol
+from fer_jax.reports.words import comparisons
 
 
 class Value(NamedTuple):
@@ -93,12 +94,13 @@ _TYPES = {'': '', 'one_class': ', one class', 'two_class': ', two classes', 'thr
 
 
 def _measure_triplets(run: Run) -> Iterator[tuple[str, Measured]]:
-  for name, scored in (run.result.get('triplets') or {}).items():
+  for name, scored in comparisons(run.result).items():
     options = run.config['comparisons'][name]
     if (options.get('dataset') or run.config['data']['dataset'], options.get('truth')) == ('fec', 'annotators'):
       agreement = options.get('agreement', 'two_thirds')
       apart = [f"split {options['split']}"] * (options['split'] != 'test')
       apart += [f'agreement {agreement}'] * (agreement != 'two_thirds')
+      apart += [f"LEAKY: {'; '.join(scored['apart'])}"] * bool(scored['apart'])
       groups = {'': scored, **scored['types']}
       # Many photographs have gone from the web.
       coverage = lambda row: '' if row['count'] == row['listed'] else f"{row['count']:,} of {row['listed']:,} triplets"

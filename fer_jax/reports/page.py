@@ -11,7 +11,7 @@ from etils import epath
 
 from fer_jax.reports import alignment, faithfulness, figures, pictures, robustness, template, transfer
 from fer_jax.reports.table import subset_table, triplet_table
-from fer_jax.reports.words import brief, chosen, evaluations, leaks, mark, measures, named, other_data, title
+from fer_jax.reports.words import brief, chosen, comparisons, evaluations, leaks, measures, named, other_data, title
 from fer_jax.runtime import storage
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
@@ -103,8 +103,7 @@ def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
       'stem': stem, 'title': title(result, stem), 'leaky': bool(reasons), 'leaks': reasons,
       'measures': measures(result), 'subsets': subset_table(result, title(result, stem)),
       'untrained': result.get('step') == 0,
-      'comparisons': [triplet_table(name, comparison, mark(result))
-                      for name, comparison in (result.get('triplets') or {}).items()],
+      'comparisons': [triplet_table(name, scores) for name, scores in comparisons(result).items()],
       'evaluated_times': evaluations(result), 'words': ', '.join(words) + '.'}
 
 

@@ -11,6 +11,7 @@ from fer_jax.reports.alignment import alignment_tables, best_map
 from fer_jax.reports.formats import Column, Line, Table, show
 from fer_jax.reports.words import (
   chosen,
+  comparisons,
   ends,
   evaluations,
   interval,
@@ -48,15 +49,16 @@ def subset_table(result: Mapping[str, Any], heading: str = 'subsets') -> Table:
   return Table(heading, columns, tuple(lines))
 
 
-def triplet_table(name: str, comparison: Mapping[str, Any], leaky: str = '') -> Table:
+def triplet_table(name: str, comparison: Mapping[str, Any]) -> Table:
   """An entry of an evaluation's ``triplets``, all first and chance last; types of which it lists none are left out."""
   groups = {'all': comparison, **{_TYPES.get(name, name): row for name, row in comparison['types'].items()}}
-  lines = [Line({'faces': name + leaky, 'triplets': _scored(row), 'accuracy': percent(row['accuracy']),
+  lines = [Line({'faces': name + mark(comparison), 'triplets': _scored(row), 'accuracy': percent(row['accuracy']),
                  '95 %': interval(row['accuracy_interval'])})
            for name, row in groups.items() if row['listed'] or name == 'all']
   lines.append(Line({'faces': 'chance', 'accuracy': percent(CHANCE)}, style='trivial'))
   return Table(name, (Column('faces', 'l'), Column('triplets'), Column('accuracy', bar=True), Column('95 %')),
-               tuple(lines), (f"Truth: {comparison['truth']}. Embedding of {comparison['dim']:,} numbers.",))
+               tuple(lines), (f"Truth: {comparison['truth']}. Embedding of {comparison['dim']:,} numbers.",
+                              *warnings(comparison.get('apart', ()))))
 
 
 def print_evaluation(result: Mapping[str, Any], report: str | os.PathLike[str] | None = None, verbose: bool = False
@@ -105,8 +107,9 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
       line += f"; without duplicates {percent(other['accuracy'])} of {other['count']:,}"
     lines.append(line)
   return lines + [f"triplets '{name}': {percent(all_of['accuracy'])} ({ends(all_of['accuracy_interval'])}) of "
-                  f'{_scored(all_of)}; chance {percent(CHANCE)}'
-                  for name, all_of in (result.get('triplets') or {}).items()]
+                  f"{_scored(all_of)}; chance {percent(CHANCE)}{mark(all_of)}"
+                  + f": {'; '.join(all_of['apart'])}" * bool(all_of['apart'])
+                  for name, all_of in comparisons(result).items()]
 
 
 def _tables(result: Mapping[str, Any]) -> list[Table]:
@@ -121,8 +124,8 @@ def _tables(result: Mapping[str, Any]) -> list[Table]:
   columns = map(Column, ('class', 'recall', '95 %', 'faces', 'most often taken for'))
   subsets = subset_table(result)
   return [Table('classes' + mark(result), tuple(columns), tuple(lines)), *[subsets] * bool(subsets.lines),
-          *alignment_tables(result), *(triplet_table(f"triplets '{name}'", comparison, mark(result))
-                                       for name, comparison in (result.get('triplets') or {}).items())]
+          *alignment_tables(result), *(triplet_table(f"triplets '{name}'", scores)
+                                       for name, scores in comparisons(result).items())]
 
 
 def _scored(row: Mapping[str, Any]) -> str:

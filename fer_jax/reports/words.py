@@ -64,6 +64,15 @@ def mark(result: Mapping[str, Any]) -> str:
   return ' LEAKY' * bool(leaks(result))
 
 
+def comparisons(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """The scores of triplets by name, each with the protocol of its faces (of earlier versions, the result's), and
+  'apart': its ``leaks`` where they are not the result's."""
+  found = {name: {'protocol': result.get('protocol'), **scores}
+           for name, scores in (result.get('triplets') or {}).items()}
+  return {name: scores | {'apart': [why for why in leaks(scores) if why not in leaks(result)]}
+          for name, scores in found.items()}
+
+
 def every_leak(results: Iterable[Mapping[str, Any]]) -> list[str]:
   """The different ``leaks`` of several results."""
   return list(dict.fromkeys(reason for result in results for reason in leaks(result)))

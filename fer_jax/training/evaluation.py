@@ -22,7 +22,7 @@ from fer_jax.metrics.summary import summarise, summarise_subsets
 from fer_jax.metrics.triplets import summarise_triplets
 from fer_jax.runtime import cluster, storage
 from fer_jax.training import privacy, setup
-from fer_jax.training.protocol import Protocol, describe, evaluated
+from fer_jax.training.protocol import Protocol, describe, evaluated, verdict
 from fer_jax.training.workdir import now, read_run
 
 # Maps drawn before and after training in the report: the first faces of every class, by row, never by result.
@@ -175,7 +175,8 @@ def _score_comparisons(trained: setup.Trained, channels: int, evaluator: Evaluat
     embedding = outputs_of(evaluator, trained.variables, faces, protocol.eval_batch_size, mesh)['embedding']
     options = protocol.data.comparisons[name]
     truth = f"{options.get('dataset') or protocol.data.dataset} {options['split']}: {triplets.truth}"
-    scores[name] = {'truth': truth, 'dim': embedding.shape[1],
+    about = verdict(protocol, trained.seen(), faces, options['split'])
+    scores[name] = {'truth': truth, 'dim': embedding.shape[1], 'protocol': about,
                     **summarise_triplets(embedding, triplets.rows, triplets.types, TYPES, triplets.listed)}
   return scores
 

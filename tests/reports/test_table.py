@@ -121,6 +121,10 @@ def test_one_screen_says_what_matters(result):
       'occlusion: 80.00 % (71.0 to 87.0) of 605 faces', 'without duplicates 80.00 % of 605',
       "triplets 'fec': 70.00 % (60.0 to 80.0) of 90 of 100; chance 33.33 %", 'Report: /runs/a/report.html'):
     assert said in words, said
+  scores = {'count': 9, 'listed': 9, 'accuracy': 1.0, 'accuracy_interval': [0.7, 1.0], 'types': {}, 'truth': 'labels',
+            'dim': 16, 'protocol': {'leaky': True, 'reasons': ['9 of 9 train images were trained on']}}
+  for text in (short({**result, 'triplets': {'own': scores}}), printed({**result, 'triplets': {'own': scores}})):
+    assert '9 of 9 train images were trained on' in ' '.join(text.split()) and text.count('LEAKY') == 1
   plain = short(result)
   assert len(plain.splitlines()) <= 9 and 'evaluated' not in plain and 'LEAKY' not in plain and 'Report' not in plain
 
