@@ -100,6 +100,8 @@ def begin(plan: Plan, workdir: epath.Path, overrides: Sequence[str], mesh: Mesh,
              'parameters': int(sum(p.size for p in jax.tree.leaves(params)))}
   if len(plan.parts) > 1:
     record['passes'] = mixture.passes(plan.parts, plan.batch_size, total)
+  if plan.holdout_split:
+    record['holdout_evaluations'] = {plan.holdout_split: -(-total // plan.evaluate_every)}  # By its end.
   if plan.teacher:
     check_teacher(record, plan.teacher)
   protocol.remember(workdir, record, plan.seen)

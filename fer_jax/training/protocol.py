@@ -85,9 +85,8 @@ class Seen:
     if not (self.identity and self.identity == faces.whole.identity):
       return np.isin(faces.images, self.images)
     found = rows.inside(*faces.places, self.intervals)
-    if self.classes:
-      found &= np.array([label >= 0 and faces.classes[label] in self.classes for label in faces.labels], bool)
-    return found
+    # Of some classes: the very images, which another variant of the data set may label otherwise.
+    return found & np.isin(faces.images, self.images) if self.classes else found
 
 
 def see(protocol: Protocol, parts: Sequence[Part], holdout: Split | None,
@@ -196,12 +195,12 @@ def evaluated(record: Mapping[str, Any], faces: Split, split: str) -> tuple[dict
 
   Returns:
     How often each expression was evaluated, and how often the faces of this one were by now: the face that was
-    evaluated most, under whatever expression.
+    evaluated most, under whatever expression, evaluations during training included.
   """
   before = record.get('evaluations', {})
   now = before | {split: before.get(split, 0) + 1}
   times = np.zeros(len(faces), int)
-  for expression, count in now.items():
+  for expression, count in (*now.items(), *record.get('holdout_evaluations', {}).items()):
     try:
       read = rows.inside(*faces.places, rows.intervals(expression, faces.whole.splits))
     except UserError:  # A folder, or a split that the data no longer have.

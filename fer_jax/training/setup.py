@@ -34,6 +34,9 @@ from fer_jax.training.workdir import read_config, read_run
 SELECTIONS = ('last', 'holdout', 'best_on_test')
 VARIABLES = ('trained', 'ema')
 
+# What no change to a config can make otherwise of a network that is there, and its numbers are marked by.
+_MADE_BY = ('seed', 'data.train', 'data.holdout', 'data.parts', 'sources', 'teacher', 'init_from')
+
 
 @dataclasses.dataclass(frozen=True)
 class System:
@@ -155,10 +158,13 @@ def load(workdir: str | os.PathLike[str], mesh: jax.sharding.Mesh, changes: Sequ
   """
   workdir = storage.as_path(workdir)
   config, record = read_config(workdir), read_run(workdir)
+  if made := [change for change in changes if change.startswith(_MADE_BY)]:
+    raise UserError(f'--set={made[0]}: the network in {workdir} is made by what its config says of this; a network of '
+                    'another is a training of its own.')
   config_files.change_config(config, changes)
   config.data.dir = data_dir or config.data.dir
   config.data.channels = config.data.channels or record.get('channels', 0)  # Once for all: as it was trained.
-  if 'classes' not in record:
+  if not {'classes', 'steps'} <= record.keys():
     raise UserError(f'the run in {workdir} has not begun to train; let it get to its first checkpoint.')
   return selected(make_protocol(config), make_system(config, record['classes'], record['steps']), workdir, mesh)
 
@@ -178,16 +184,17 @@ def selected(protocol: Protocol, system: System, workdir: epath.Path, mesh: jax.
   finally:
     checkpoints.close()
   return Trained(workdir, protocol, read_run(workdir), system, state.variables(protocol.variables == 'ema'), at,
-                 functools.cache(lambda: seen(workdir, protocol)))
+                 functools.cache(lambda: seen(workdir, protocol.data.dir)))
 
 
-def seen(workdir: str | os.PathLike[str], protocol: Protocol | None = None) -> list[Seen]:
+def seen(workdir: str | os.PathLike[str], data_dir: str = '', of: Sequence[epath.Path] = ()) -> list[Seen]:
   """What the network of the run in ``workdir`` has seen.
 
   Of a run of an earlier version, which did not write it down, as far as its config can say it and its data are there.
 
   Args:
-    protocol: of the run, where its config was changed; None: as config.json says.
+    data_dir: where prepared data sets lie; '': as its config says.
+    of: runs whose ancestor this is.
 
   Raises:
     UserError: there is no run, or what it wrote down is damaged.
@@ -196,11 +203,13 @@ def seen(workdir: str | os.PathLike[str], protocol: Protocol | None = None) -> l
   config = read_config(workdir)
   if (known := protocol_of.recall(workdir, read_run(workdir))) is not None:
     return known
-  protocol, ancestors = protocol or make_protocol(config), {}
+  config.data.dir, config.data.channels = data_dir or config.data.dir, read_run(workdir).get('channels', 0)
+  protocol, ancestors, of = make_protocol(config), {}, (*of, storage.absolute(workdir))
   for name, theirs in (('teacher', config.teacher.workdir), ('start', config.init_from)):
     if theirs:
       try:
-        ancestors[name] = seen(theirs)
+        # Where a run is its own ancestor, its name has been given to another meanwhile.
+        ancestors[name] = [Seen('unknown')] if storage.absolute(theirs) in of else seen(theirs, of=of)
       except UserError:
         ancestors[name] = [Seen('unknown')]
   try:

@@ -24,7 +24,7 @@ def bring_up(settings: Mapping[str, Any]) -> dict[str, Any]:
   A key that came later has the value in configs/common.py. Where runs were other before it came, it is put here.
 
   Raises:
-    UserError: it is no whole config; the message says what it lacks.
+    UserError: it is no whole config; the message says what it lacks, or which value is of another kind.
   """
   settings = copy.deepcopy(dict(settings))
   known = storage.flat(settings)
@@ -71,8 +71,17 @@ def _fill(settings: dict[str, Any], defaults: Mapping[str, Any], above: str = ''
     key = above + name
     if name not in settings:
       settings[name] = {} if key in _OWN else value
-    elif isinstance(value, dict) and isinstance(settings[name], dict) and key not in _OWN:
+    elif _kind(settings[name]) is not _kind(value):
+      raise UserError(f'its {key} is {json.dumps(settings[name])}')
+    elif key in _OWN:
+      if wrong := [entry for entry, own in settings[name].items() if '.' not in key and not isinstance(own, dict)]:
+        raise UserError(f'its {key}.{wrong[0]} is {json.dumps(settings[name][wrong[0]])}')
+    elif isinstance(value, dict):
       _fill(settings[name], value, f'{key}.')
+
+
+def _kind(value: Any) -> type:
+  return float if isinstance(value, int) and not isinstance(value, bool) else type(value)
 
 
 def _defaults(dataset: str) -> dict[str, Any]:

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 _BEFORE = {'compile_cache', 'lock', 'run.json', 'run.json.part', 'config.json.part'}
 
 
+# What commands take from a record.
+_KINDS = {'commit': str, 'seed': int, 'classes': list, 'channels': int, 'steps': int, 'evaluations': dict,
+          'finished': str, 'fingerprint': str, 'digest': str, 'teacher': dict}
+
+
 def open_workdir(settings: Mapping[str, Any], workdir: str | os.PathLike[str], overrides: Sequence[str]
                  ) -> dict[str, Any]:
   """Claims a workdir for a config as JSON has it: writes config.json, or checks that the run in it is of this config.
@@ -130,7 +135,10 @@ def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     record = _read(path)
   except FileNotFoundError as error:
     raise UserError(f'{path} is gone: put it back, or train again in another --workdir.') from error
-  return {'evaluations' if key == 'looks' else key: value for key, value in record.items()}
+  record = {'evaluations' if key == 'looks' else key: value for key, value in record.items()}
+  if wrong := [key for key, kind in _KINDS.items() if key in record and not isinstance(record[key], kind)]:
+    raise _damaged(path, f'its {wrong[0]} is {json.dumps(record[wrong[0]])}')
+  return record
 
 
 def read_finished(workdir: str | os.PathLike[str]) -> dict[str, Any]:

@@ -264,6 +264,7 @@ def test_classes_in_another_order_are_refused_and_predictions_name_theirs(splits
     (['model.head.global_meen=batch'], '--set=model.head.global_meen=batch: Key "global_meen" does not exist'),
     (['batch_size=many'], "--set=batch_size=many: Could not override field 'batch_size'"),
     (['eval_order'], '--set=eval_order: write --set=KEY=VALUE'), (['eval_batch_size=3'], 'eval_batch_size=3'),
+    (['data.train=all'], '--set=data.train=all: the network in .* is made by'),
     (['eval_order=backwards'], "unknown order 'backwards'"), (['model.backbone.width=8'], 'cannot restore step 1')])
 def test_changes_that_cannot_be(changes, message, splits, tmp_path):
   with pytest.raises(UserError, match=message):

@@ -12,7 +12,7 @@ from configs import baseline, deepfever
 from fer_jax.data.preparing import preparation
 from fer_jax.data.reading import rows, splits
 from fer_jax.errors import UserError
-from fer_jax.training import protocol, setup
+from fer_jax.training import protocol, setup, workdir
 
 SHARDS = {'train': (40, 40, 17), 'valid': (23,), 'test': (20, 21)}
 SPLITS = {name: types.SimpleNamespace(num_examples=sum(lengths), shard_lengths=list(lengths))
@@ -185,6 +185,17 @@ def test_sources_teachers_and_starts_are_followed(drawn):
       'what its teacher was trained on is not known']
 
 
+def test_a_run_of_before_whose_teacher_bears_its_own_name(drawn, tmp_path):
+  config = changed(baseline.get_config('synthetic_faces'), data__dir=drawn, data__variant='tiny',
+                   data__train='train+test', teacher__workdir=str(tmp_path / 'b'))
+  workdir.open_workdir(setup.settings(config), tmp_path / 'a', [])
+  config.teacher.workdir = str(tmp_path / 'a')
+  workdir.open_workdir(setup.settings(config), tmp_path / 'b', [])
+  found = [(one.how, one.who, one.split) for one in setup.seen(tmp_path / 'a')]
+  assert found == [('trained', 'the network', 'train+test'), ('trained', 'its teacher', 'train+test'),
+                   ('unknown', 'its teacher (of its teacher)', '')]
+
+
 def test_another_data_set_is_compared_by_its_images():
   read = rows.intervals('train', SPLITS)
   ours = Faces(read, images=np.arange(97, dtype=np.uint64))
@@ -194,6 +205,14 @@ def test_another_data_set_is_compared_by_its_images():
   # Duplicates inside of one data set are its own affair.
   within = dataclasses.replace(theirs, identity='drawn')
   assert protocol.verdict(make(), seen, within, 'test')['reasons'] == []
+
+
+def test_images_of_some_classes_are_seen_under_any_label():
+  ours = Faces(rows.intervals('train', SPLITS), images=np.arange(97, dtype=np.uint64), restricted=True)
+  ours.images = ours.images[:10]  # The rest is of other classes.
+  seen = [protocol.Seen.of(ours, 'train')]
+  theirs = Faces(rows.intervals('train', SPLITS), images=np.arange(97, dtype=np.uint64), classes=('c', 'd'))
+  assert protocol.verdict(make(), seen, theirs, 'train')['seen_in_training'] == 10
 
 
 def test_what_was_seen_is_written_down_and_read_again(drawn, tmp_path):
@@ -215,3 +234,6 @@ def test_a_slice_of_an_evaluated_split_was_evaluated(drawn):
   count = lambda split, **before: protocol.evaluated({'evaluations': before}, open_faces(drawn, split), split)[1]
   assert count('test[:99%]', test=1) == 2 and count('valid', test=1) == 1
   assert count('test', **{'test[:10]': 1, 'test[5:]': 1}) == 3 and count('test', **{'gone': 1, 'test[:50%]': 1}) == 2
+  watched = {'holdout_evaluations': {'valid+test[:3]': 40}, 'evaluations': {'test': 1}}  # During training.
+  assert protocol.evaluated(watched, open_faces(drawn, 'test'), 'test') == ({'test': 2}, 42)
+  assert protocol.evaluated(watched, open_faces(drawn, 'test[3:]'), 'test[3:]')[1] == 2

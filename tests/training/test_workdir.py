@@ -106,10 +106,17 @@ def test_a_record_that_is_gone_or_without_a_whole_config_is_named(run):
   (folder / 'run.json').unlink()
   with pytest.raises(UserError, match='run.json is gone: put it back, or train again in another --workdir'):
     workdir.open_workdir(settings, folder, [])
-  for part, lacking in (({}, 'name, seed, data.dataset'), (settings | {'losses': 1, 'data': []}, 'data.dataset')):
+  for part, why in (
+      ({}, 'it lacks name, seed, data.dataset'), (settings | {'losses': 1, 'data': []}, 'it lacks data.dataset'),
+      (settings | {'losses': 1}, 'its losses is 1'), (settings | {'optimizer': None}, 'its optimizer is null'),
+      (settings | {'epochs': '2'}, 'its epochs is "2"'),
+      (settings | {'explain': {'cam': []}}, r'its explain.cam is \[')):
     storage.write_json(folder / 'config.json', part)
-    with pytest.raises(UserError, match=f'config.json is damaged .it lacks {lacking}'):
+    with pytest.raises(UserError, match=f'config.json is damaged .{why}'):
       workdir.read_config(folder)
+  storage.write_json(folder / 'run.json', {'classes': None})
+  with pytest.raises(UserError, match='run.json is damaged .its classes is null'):
+    workdir.read_run(folder)
 
 
 def test_the_commit_is_read_from_a_clone_of_another_user(monkeypatch, tmp_path):
