@@ -26,7 +26,7 @@ class Data:
   Orders and subset lists are needed later only, but what is wrong with them shows here, before anything is computed.
 
   Raises:
-    UserError: an unknown order, a seed out of range or a bad subset list.
+    UserError: an unknown order, a number of channels that no image has, a seed out of range or a bad subset list.
   """
 
   dataset: str
@@ -52,6 +52,9 @@ class Data:
 
   def __post_init__(self):
     order.check('config.data.order', self.order, order.TRAINING)
+    if self.channels not in (0, 1, 3):
+      raise UserError(f'config.data.channels={self.channels}: give 1 (grey), 3 (colour), or 0 for as many as the '
+                      'training images need.')
     if self.seed < -1:
       raise UserError(f'config.data.seed={self.seed}: give a seed, 0 or more, or -1 for that of the run.')
     subsets.read_lists(self.subsets)

@@ -185,3 +185,6 @@ def test_the_training_split_decides_the_channels_of_every_split(folder, capsys, 
   assert capsys.readouterr().out.count('train: 1 image(s) in colour, 63 grey') == mixed  # It is told once.
   config.data.channels = 1
   assert setup.make_protocol(config).data.open('test').channels == 1
+  config.data.channels = 4
+  with pytest.raises(UserError, match='config.data.channels=4: give 1'):
+    setup.make_protocol(config)
