@@ -20,8 +20,9 @@ from tests.workdirs import final_state, metrics
 
 # Steps so small that rounding, which differs with the number of devices, is not blown up by training itself; and an
 # evaluation after each, because processes take up to a second to agree that one of them got SIGTERM.
+# Of seed 0 a ReLU flips by rounding in step 9 (gradient norm off by 7e-4).
 GENTLE = ('--config=configs/pal.py', *TINY, '--config.optimizer.learning_rate=0.0003', '--config.epochs=4.0',
-          '--config.evaluate_every=0.25', '--config.checkpoint_every=100.0')
+          '--config.evaluate_every=0.25', '--config.checkpoint_every=100.0', '--config.seed=1')
 
 
 def assert_close(one, two, tolerance):
@@ -177,7 +178,7 @@ def test_processes_of_different_configs_do_not_start(runs, whole):
   address = f'localhost:{free_port()}'
   common = (*GENTLE, f'--workdir={runs}/different', f'--coordinator_address={address}', '--num_processes=2')
   first = start('train', *common, '--process_id=0', data_dir=runs)
-  second = start('train', *common, '--process_id=1', '--config.seed=1', data_dir=runs)
+  second = start('train', *common, '--process_id=1', '--config.seed=2', data_dir=runs)
   for _, err in finish([first, second], status=2):
     assert 'the config of process 1 is not that of process 0' in err
 

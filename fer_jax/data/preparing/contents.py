@@ -64,7 +64,7 @@ def closed(folder: epath.Path) -> UserError | None:
   if '://' in os.fspath(folder):  # A bucket says so itself.
     return None
   ways = [one for one in (*reversed(path.parents), path) if one.exists()]
-  shut = [one for one in ways if not os.access(one, os.X_OK)] or [
+  shut = [one for one in ways if one.is_dir() and not os.access(one, os.X_OK)] or [
       one for one in (path, *path.glob('*')) if one.exists() and not os.access(one, os.R_OK)]
   return UserError(f'{shut[0]} cannot be read: permission denied. Get the permission, or give another data_dir.'
                    ) if shut else None
