@@ -18,6 +18,7 @@ def main(given):
   if os.environ.get('SLOW'):
     sys.stdin.read()  # Until nobody reads any more.
   if os.environ.get('STOP'):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # What a shell starts in the background ignores it.
     signal.raise_signal(signal.SIGINT)
   print('line\\n' * 20_000)
   with open(os.environ['DONE'], 'w') as file:

@@ -16,7 +16,9 @@ CASES = [(signal.SIGTERM, 75, 'SIGTERM'), (signal.SIGINT, 130, 'Ctrl-C'), (signa
 @pytest.fixture(autouse=True)
 def handlers():
   before = {number: signal.getsignal(number) for number in SIGNALS}
-  signal.signal(signal.SIGINT, signal.default_int_handler)  # Also where the tests are run in the background.
+  # Also where the tests are run in the background, or by nohup.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  signal.signal(signal.SIGHUP, signal.SIG_DFL)
   yield
   for number, handler in before.items():
     signal.signal(number, handler)
