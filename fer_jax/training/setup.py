@@ -200,10 +200,10 @@ def seen(workdir: str | os.PathLike[str], data_dir: str = '', of: Sequence[epath
     UserError: there is no run, or what it wrote down is damaged.
   """
   workdir = storage.as_path(workdir)
-  config = read_config(workdir)
-  if (known := protocol_of.recall(workdir, read_run(workdir))) is not None:
+  config, record = read_config(workdir), read_run(workdir)
+  if (known := protocol_of.recall(workdir, record)) is not None:
     return known
-  config.data.dir, config.data.channels = data_dir or config.data.dir, read_run(workdir).get('channels', 0)
+  config.data.dir, config.data.channels = data_dir or config.data.dir, record.get('channels', 0)
   protocol, ancestors, of = make_protocol(config), {}, (*of, storage.absolute(workdir))
   for name, theirs in (('teacher', config.teacher.workdir), ('start', config.init_from)):
     if theirs:

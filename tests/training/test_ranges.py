@@ -26,6 +26,7 @@ def values():
     ('augment.scale', ((0.0, 1.0), (0.5, NAN)), ((0.5, 1.2),)), ('normalise.std', ((0.5, 0.0, 0.5),), ((1, 1, 1),)),
     ('losses.cross_entropy.smoothing', (1.0,), (0.1,)), ('losses.cross_entropy.weight', (((0, 1), (1, NAN)),), (-1,)),
     ('model.head.dropout', (1.0,), (0.5,)), ('model.backbone.width', (0, -4), (0.5, 64)),
+    ('data.parts', (-1,), (0, 5)), ('data.maps.landmark_heatmap.sigma', (0.0, -1.0), (0.01,)),
     ('sources.more.parts', (-1,), (0,))])
 def test_a_number_out_of_its_range_is_named_with_what_may_be_there(key, wrong, right, values):
   for value in wrong:

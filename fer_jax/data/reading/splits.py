@@ -29,6 +29,7 @@ from fer_jax.errors import UserError, nearest
 from fer_jax.landmarks.action_units import DRAWING
 from fer_jax.runtime import cluster
 from fer_jax.runtime.paths import expand
+from fer_jax.runtime.progress import progress
 
 TARGETS = ('label', 'target', 'votes')
 
@@ -99,7 +100,8 @@ class Split:
     """The digest of every image, uint64 (N,), see ``pixels.digest``; decodes them where the data set has none."""
     stored = self.whole.images()
     if stored is None:
-      return np.array([digest(decode(self.records[row])) for row in range(len(self))], np.uint64)
+      numbers = progress(range(len(self)), desc=f'digests of {self.folder}', unit='face')
+      return np.array([digest(decode(self.records[row])) for row in numbers], np.uint64)
     read = np.concatenate([stored[one.split][one.start:one.stop] for one in self.intervals])
     return read[self.records.rows] if self.restricted else read
 

@@ -109,8 +109,8 @@ def test_problems_are_told_at_once_but_not_all():
 
 def layout(tmp_path, links=(), files=('train/happy/1.png', 'train/sad/2.png', 'test/sad/3.png')):
   """A folder of files and {link: target}, beside a folder 'other' that holds one more file."""
-  root = tmp_path / 'root'
-  for name in (*(f'root/{name}' for name in files), 'other/x/4.png', 'beside.png'):
+  root = tmp_path / 'base'
+  for name in (*(f'base/{name}' for name in files), 'other/x/4.png', 'beside.png'):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(name.encode())
   for link, target in dict(links).items():
@@ -148,12 +148,12 @@ def test_a_folder_is_read_once_whatever_links_lead_to_it(tmp_path, links, more, 
 def test_links_that_lead_around_a_folder_elsewhere(tmp_path):
   layout(tmp_path, {'a': '../other'})
   (tmp_path / 'other/x/back').symlink_to('../..')  # Around the other folder, and around the root.
-  (tmp_path / 'other/x/root').symlink_to(tmp_path / 'root')
-  names, notes = files_of(tmp_path / 'root')
+  (tmp_path / 'other/x/base').symlink_to(tmp_path / 'base')
+  names, notes = files_of(tmp_path / 'base')
   assert names == sorted([*PLAIN, 'a/x/4.png']) and '2 link(s)' in notes
-  (tmp_path / 'link').symlink_to('root')
-  assert files_of(f'{tmp_path}/link/') == (names, notes.replace('/root', '/link', 1).replace(
-      f'{tmp_path}/root/a', f'{tmp_path}/link/a'))
+  (tmp_path / 'link').symlink_to('base')
+  assert files_of(f'{tmp_path}/link/') == (names, notes.replace('/base', '/link', 1).replace(
+      f'{tmp_path}/base/a', f'{tmp_path}/link/a'))
 
 
 def test_what_is_no_file_ends(tmp_path):
