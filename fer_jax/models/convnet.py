@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from fer_jax.models.convolution import convolve
 from fer_jax.models.norm import batch_norm
 from fer_jax.models.taps import tapping
 
@@ -29,5 +30,5 @@ class ConvNet(nn.Module):
 
   def parts(self, train: bool) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module], dict, Callable]:
     """``conv(width, kernel, stride, ...)`` without bias, ``norm(name=...)``, and what ``tapping`` returns."""
-    conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=he)
+    conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=he, conv_general_dilated=convolve)
     return conv, batch_norm(train, self.dtype, self.axis_name, self.regions), *tapping(self)
