@@ -1,0 +1,1 @@
+"""Families of pretrained networks, one file each: what ``models.pretrained`` reads a file of weights by."""
