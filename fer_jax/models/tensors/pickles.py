@@ -1,0 +1,258 @@
+"""Pickles as data: an interpreter that builds dictionaries, lists, numbers and arrays, and never imports or calls.
+
+A pickle is a program. Here its names are only looked up in a table of our own (``names.py``, ``torch.py``), whose
+functions make data; any other name refuses the file, used or not. ``pickletools`` parses the operations and does
+nothing else.
+"""
+
+import ast
+import io
+import pickletools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fer_jax.models.tensors.limits import Refused, Room
+
+_DEPTH, _VALUES = 50, 2_000_000  # Of the result: dictionaries inside of each other, and values in all of them.
+_KEYS = (str, int, float, bytes, type(None))  # Other keys are no part of a name; tuples could be deep.
+_CALL = 64  # Bytes that one item of a list or dictionary takes when it is copied.
+_RENAMED = {'__builtin__': 'builtins', 'copy_reg': 'copyreg', 'numpy.core': 'numpy._core'}  # Python 2's, NumPy 1's.
+
+
+class Made:
+  """What an allowed name makes of its arguments, or a name that is itself a value, such as torch.float32."""
+
+  def build(self, state: Any) -> None:
+    """Takes the state that a pickle gives to an object; it is not needed."""
+
+
+class Ordered(dict, Made):
+  """A dictionary of whatever class; its attributes, such as ``_metadata``, are not kept."""
+
+
+class Record(dict, Made):
+  """An object that only has attributes: here they are its items."""
+
+  def build(self, state: Any) -> None:
+    """Takes the attributes."""
+    self.update({key: value for key, value in state.items() if isinstance(key, str)})
+
+
+class Name(Made):
+  """A name of the table, and what makes data of its arguments."""
+
+  def __init__(self, text: str, make: Callable[..., Any] | None):
+    self.text, self.make = text, make
+
+
+class Deferred(Made):
+  """A tensor, whose numbers may come later in the file."""
+
+  def array(self) -> np.ndarray | None:
+    """Its numbers, in the file's memory and of the file's type; None where it holds something else, such as strings."""
+    raise NotImplementedError
+
+
+def operations(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
+  """Yields name and argument of the operations of one pickle, and leaves ``file`` behind it; ValueError: no pickle."""
+  while True:
+    code = file.read(1)
+    operation = pickletools.code2op.get(code.decode('latin-1'))
+    if not operation:
+      raise ValueError('it is cut off' if not code else f'no operation of a pickle: {code!r}')
+    if operation.name == 'STRING':  # Python 2's bytes as source text, of which pickletools reads ASCII only.
+      value = ast.literal_eval('b' + pickletools.read_stringnl(file, decode=False, stripquotes=False))
+      yield 'STRING', value.decode('latin-1')
+    else:
+      yield operation.name, operation.arg.reader(file) if operation.arg else None
+    if operation.name == 'STOP':
+      return
+
+
+def load(file: io.BytesIO, names: Mapping[str, Callable[..., Any] | None], room: Room,
+         persistent: Callable[[Any], Any] | None = None) -> Any:
+  """Reads one pickle of any protocol, and leaves ``file`` behind it.
+
+  Args:
+    names: what makes data of the arguments, by the name of the class or function that would be called; None where the
+      name is only a value. Modules are named as in Python 3 and NumPy 2.
+    persistent: makes data of a persistent id; None: there are none.
+
+  Raises:
+    Refused: another name, or an operation on something that it does not fit.
+    Exception: of many kinds, where the pickle is damaged.
+  """
+  return _Machine(names, room, persistent).run(file)
+
+
+def flat(value: Any, room: Room) -> dict[str, Deferred]:
+  """The tensors in nested dictionaries and lists by dotted names, in order.
+
+  Raises:
+    Refused: it is nested too deep, or two tensors have one name.
+  """
+  tensors: dict[str, Deferred] = {}
+  left = _VALUES
+  todo: list[tuple[Any, tuple | None, int]] = [(value, None, 0)]  # Value, its key and the way to it, how deep it is.
+  while todo:
+    value, way, depth = todo.pop()
+    if isinstance(value, Deferred):
+      name = _joined(way, room)
+      if name in tensors:
+        raise Refused(f"holds two tensors of the name '{name}'; save them under different ones.")
+      tensors[name] = value
+    elif isinstance(value, dict | list | tuple):
+      left -= len(value)
+      if depth == _DEPTH or left < 0:
+        raise Refused('nests dictionaries or lists too deep, or without end: it is damaged, or made to do harm.')
+      items = list(value.items() if isinstance(value, dict) else enumerate(value))
+      todo += [(item, (key, way), depth + 1) for key, item in reversed(items)]
+  return tensors
+
+
+def _joined(way: tuple | None, room: Room) -> str:
+  if not way:
+    raise Refused('holds one tensor without a name; save a dictionary of names and tensors.')
+  parts = []
+  while way:
+    key, way = way
+    parts.append(key.decode('latin-1') if isinstance(key, bytes) else str(key))
+    room.take(len(parts[-1]))
+  return '.'.join(reversed(parts))
+
+
+class _Machine:
+  """The stack machine that a pickle is a program for."""
+
+  def __init__(self, names: Mapping[str, Callable[..., Any] | None], room: Room,
+               persistent: Callable[[Any], Any] | None):
+    self._names, self._room, self._persistent = names, room, persistent
+    self._stack: list[Any] = []
+    self._marks: list[int] = []
+    self._memo: dict[int, Any] = {}
+
+  def run(self, file: io.BytesIO) -> Any:
+    """Returns what the pickle leaves on the stack."""
+    for operation, argument in operations(file):
+      self._do(operation, argument)
+    return self._stack.pop()
+
+  def _do(self, operation: str, argument: Any) -> None:
+    stack = self._stack
+    match operation:
+      case 'PROTO' | 'FRAME' | 'STOP' | 'READONLY_BUFFER':
+        pass
+      case 'MARK':
+        self._marks.append(len(stack))
+      case 'POP':
+        del stack[-1 if not self._marks or self._marks[-1] < len(stack) else self._marks.pop():]
+      case 'POP_MARK':
+        self._since_mark()
+      case 'DUP':
+        stack.append(stack[-1])
+      case 'PUT' | 'BINPUT' | 'LONG_BINPUT':
+        self._memo[argument] = stack[-1]
+      case 'MEMOIZE':
+        self._memo[len(self._memo)] = stack[-1]
+      case 'GET' | 'BINGET' | 'LONG_BINGET':
+        stack.append(self._memo[argument])
+      case 'NONE' | 'NEWTRUE' | 'NEWFALSE':
+        stack.append({'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}[operation])
+      case 'EMPTY_TUPLE':
+        stack.append(())
+      case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
+        stack.append(tuple(self._last(int(operation[-1]))))
+      case 'TUPLE':
+        stack.append(tuple(self._since_mark()))
+      case 'EMPTY_LIST' | 'EMPTY_SET':
+        stack.append([])
+      case 'LIST' | 'FROZENSET':
+        stack.append(self._since_mark())
+      case 'APPEND':
+        self._extend(self._last(1))
+      case 'APPENDS' | 'ADDITEMS':
+        self._extend(self._since_mark())
+      case 'EMPTY_DICT':
+        stack.append({})
+      case 'DICT':
+        items = self._since_mark()
+        stack.append({})
+        self._set(items)
+      case 'SETITEM':
+        self._set(self._last(2))
+      case 'SETITEMS':
+        self._set(self._since_mark())
+      case 'GLOBAL':
+        stack.append(self._name(*argument.split(' ', 1)))
+      case 'STACK_GLOBAL':
+        stack.append(self._name(*self._last(2)))
+      case 'INST':
+        stack.append(self._call(self._name(*argument.split(' ', 1)), self._since_mark()))
+      case 'OBJ':
+        named, *arguments = self._since_mark()
+        stack.append(self._call(named, arguments))
+      case 'REDUCE' | 'NEWOBJ':
+        stack.append(self._call(*self._last(2)))
+      case 'NEWOBJ_EX':
+        named, arguments, keywords = self._last(3)
+        if keywords:
+          raise Refused(f'gives {_shown(named)} arguments by name, which nothing that is read here needs.')
+        stack.append(self._call(named, arguments))
+      case 'BUILD':
+        state, = self._last(1)
+        if not isinstance(stack[-1], Made):
+          raise Refused(f'gives {_shown(stack[-1])} a state, which nothing that is read here needs.')
+        stack[-1].build(state)
+      case 'BINPERSID' if self._persistent:
+        stack.append(self._persistent(stack.pop()))
+      case 'PERSID' | 'BINPERSID' | 'EXT1' | 'EXT2' | 'EXT4' | 'NEXT_BUFFER':
+        raise Refused(f'is a pickle that refers to things outside of it ({operation}), which are not known here.')
+      case _:  # Numbers, strings and bytes, of whatever length.
+        stack.append(argument)
+
+  def _since_mark(self) -> list[Any]:
+    return self._last(len(self._stack) - self._marks.pop())
+
+  def _last(self, count: int) -> list[Any]:
+    """Takes the last values from the stack."""
+    first = len(self._stack) - count
+    if first < (self._marks[-1] if self._marks else 0) or count < 0:
+      raise ValueError('an operation of its pickle lacks a value')
+    values = self._stack[first:]
+    del self._stack[first:]
+    return values
+
+  def _extend(self, values: list[Any]) -> None:
+    if not isinstance(self._stack[-1], list):
+      raise Refused(f'appends to {_shown(self._stack[-1])}, which is no list.')
+    self._stack[-1].extend(values)
+
+  def _set(self, items: list[Any]) -> None:
+    if not isinstance(self._stack[-1], dict):
+      raise Refused(f'sets items of {_shown(self._stack[-1])}, which is no dictionary.')
+    keys_and_values = zip(items[::2], items[1::2], strict=True)
+    self._stack[-1].update((key, value) for key, value in keys_and_values if isinstance(key, _KEYS))
+
+  def _name(self, module: Any, name: Any) -> Name:
+    if not isinstance(module, str) or not isinstance(name, str):
+      raise ValueError('its pickle has a name that is no text')
+    old = next((old for old in _RENAMED if f'{module}.'.startswith(f'{old}.')), None)
+    text = f'{_RENAMED[old]}{module[len(old):]}.{name}' if old else f'{module}.{name}'
+    if text not in self._names:
+      raise Refused(f'holds or calls {text[:100]}, and only numbers are read from a pickle here; nothing of it was run. '
+                    'Save the numbers alone where it was made, as torch.save(model.state_dict(), PATH) does.')
+    return Name(text, self._names[text])
+
+  def _call(self, named: Any, arguments: Any) -> Any:
+    if not isinstance(named, Name) or not named.make or not isinstance(arguments, list | tuple):
+      raise Refused(f'calls {_shown(named)}, which nothing that is read here needs.')
+    for argument in arguments:  # It may be copied, and that again and again.
+      if isinstance(argument, str | bytes | bytearray | list | tuple | dict):
+        self._room.take(len(argument) * (1 if isinstance(argument, str | bytes | bytearray) else _CALL))
+    return named.make(*arguments)
+
+
+def _shown(value: Any) -> str:
+  return value.text if isinstance(value, Name) else f'a {type(value).__name__}'
