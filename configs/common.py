@@ -87,7 +87,15 @@ def get_config(dataset: str) -> ConfigDict:
   config.teacher = ConfigDict()
   config.teacher.workdir = ''  # A trained run whose answers the loss 'distillation' looks at.
   config.teacher.view = 'clean'  # What it sees: 'clean' faces, or the 'student' augmentation of them.
-  config.init_from = ''  # A trained run whose backbone is where training starts; '' for random parameters.
+  # Where the backbone starts: '' (random parameters), 'dlib', a file of pretrained weights (models/weights; FAMILY:FILE
+  # where its names do not tell the family), or a trained run.
+  config.init_from = ''
+  # What such weights decide of the config, unless the command line does.
+  config.init_decides = ('backbone', 'normalise', 'image_size')
+  config.finetune = ConfigDict()  # Keyword arguments of fer_jax.training.finetune.finetuning_rules.
+  config.finetune.factor = 1.0  # Of the learning rate, from each stage of the backbone to the one below it.
+  config.finetune.head_alone = 0.0  # Share of training at whose start the head alone learns.
+  config.finetune.frozen = ''  # The tap up to which the backbone stays as it is, such as 'stage1'; '' for none.
 
   config.batch_size = 128  # Examples per step over all devices.
   # Examples per evaluation step over all devices, and their order: 'stored', 'shuffled' or 'sorted' by class. Neither

@@ -76,7 +76,7 @@ class Pretrained:
         (dropped if re.match(self.family.beside, name) else left).append(name)
         continue
       value = np.asarray(value, np.float32)
-      if value.shape != wanted[place] and place[-1] == 'kernel':
+      if place[-1] == 'kernel':
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
       fit = self.family.fit.get('/'.join(place[1:]))
       if value.shape != wanted[place] and fit:
@@ -118,24 +118,26 @@ def read(origin: str) -> Pretrained:
   Raises:
     UserError: there is no such file, it cannot be read, or it is of no family or of several.
   """
+  known = registry.names('models.weights')
   name, colon, path = origin.partition(':')
-  if not colon or name not in registry.names('models.weights'):
+  if not colon or name not in known:
     name, path = '', origin
   path = _dlib() if origin == 'dlib' else Path(paths.expand(path))
   found = files.read(path)
-  families = {one: registry.find('models.weights', one) for one in [name] * bool(name) or
-              registry.names('models.weights')}
-  fitting = {one: [prefix for prefix in _prefixes(family, found) if family.recognise(_behind(found, prefix))]
-             for one, family in families.items()}
-  fitting = {one: prefixes for one, prefixes in fitting.items() if prefixes}
+  families = {one: registry.find('models.weights', one) for one in ([name] if name else known)}
+  fitting = {one: prefixes for one, family in families.items() if (prefixes := list(_prefixes(family, found)))}
+  certain = {one: told for one, prefixes in fitting.items() if (told := [
+      prefix for prefix in prefixes if name or families[one].recognise(_behind(found, prefix), prefix)])}
   if not fitting:
     shown = ', '.join(list(found)[:_SHOWN])
-    known = f"the family '{name}'" if name else f"any family known here ({', '.join(families)})"
-    raise UserError(f'config.init_from: {path} is not of {known}; its tensors are called {shown}, ...')
-  if len(fitting) > 1:
-    raise UserError(f"config.init_from: the names in {path} fit {' and '.join(fitting)}; say which it is, such as "
-                    f'--config.init_from={next(iter(fitting))}:{path}')
-  (name, prefixes), = fitting.items()
+    wanted = f"the family '{name}'" if name else f"any family known here ({', '.join(families)})"
+    raise UserError(f'config.init_from: {path} is not of {wanted}; its tensors are called {shown}, ...')
+  if len(certain) != 1:
+    choices = certain or fitting
+    shown = ' or '.join(f'{one} ({families[one].training_data})' for one in choices)
+    raise UserError(f'config.init_from: by its names {path} can be {shown}, and nothing in it says that it is; if you '
+                    f'know it, say so, such as --config.init_from={next(iter(choices))}:{path}')
+  (name, prefixes), = certain.items()
   if len(prefixes) > 1:
     raise UserError(f"config.init_from: {path} holds the network {len(prefixes)} times, under "
                     f"{' and '.join(map(repr, prefixes))}; keep one in the file.")
@@ -145,15 +147,15 @@ def read(origin: str) -> Pretrained:
     backbone = family.backbone(tensors)
   except KeyError as error:
     raise UserError(f'config.init_from: {path} is {family.title} by its other tensors, and lacks {error}.') from error
+  except (IndexError, ValueError) as error:
+    raise UserError(f'config.init_from: {path} is {family.title} by its names, and its tensors have not the dimensions '
+                    f'of it ({error}).') from error
   return Pretrained(path, name, family, tensors, backbone, len(found) - len(own))
 
 
 def digest(path: Path) -> str:
-  """sha256 of a file of weights, with the files that belong to it."""
-  hashed = hashlib.sha256()
-  for part in files.parts(path):
-    hashed.update(Path(part).read_bytes())
-  return hashed.hexdigest()
+  """sha256 of a file."""
+  return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _dlib() -> Path:

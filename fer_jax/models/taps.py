@@ -6,6 +6,14 @@ import flax.linen as nn
 import jax
 
 
+class Mark(nn.Module):
+  """A place between two layers that has no variables: that of a tap, for who walks through a network's modules."""
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns x."""
+    return x
+
+
 def tapping(backbone: nn.Module) -> tuple[dict[str, jax.Array], Callable[..., jax.Array]]:
   """Returns an empty dict and ``tap(name, x) -> x``, which makes x (N, h, w, c) a tap and files it there.
 
@@ -23,7 +31,7 @@ def tapping(backbone: nn.Module) -> tuple[dict[str, jax.Array], Callable[..., ja
         backbone.put_variable('held', name, (x, *beside))
       else:
         x, *beside = backbone.get_variable('held', name, (x, *beside))
-    taps[name] = x = backbone.perturb(name, x)
+    taps[name] = x = Mark(name=f'tap_{name}', parent=backbone)(backbone.perturb(name, x))
     return (x, *beside) if beside else x
 
   return taps, tap

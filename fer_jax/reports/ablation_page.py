@@ -17,7 +17,7 @@ from fer_jax.reports.alignment import CLASS_FREE, TRIVIAL
 from fer_jax.reports.differences import Difference, compare, disagreements
 from fer_jax.reports.formats import Table
 from fer_jax.reports.row_figures import Dots
-from fer_jax.reports.runs import Run, net, settings
+from fer_jax.reports.runs import Run, net, settings, start_of
 from fer_jax.reports.words import brief, chosen, evaluations, every, every_leak, named, other_data
 from fer_jax.runtime import storage
 
@@ -131,7 +131,7 @@ def _words(runs: Sequence[Run]) -> str:
 def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
   """Tiles: label and value, with all the values that the runs have."""
   of = lambda value: every((found for found in map(value, runs) if found not in (None, '')), ', ') or '–'
-  start = lambda run: f", from {run.config['init_from']}" if run.config.get('init_from') else ''
+  start = lambda run: f', started from {found}' if (found := start_of(run)) else ''
   return [
       ('Data set', of(lambda run: named(run.result['protocol']))),
       ('Net', of(lambda run: f"{net(run, ', ')}, {run.config['image_size']} px{start(run)}")),

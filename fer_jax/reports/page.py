@@ -11,7 +11,18 @@ from etils import epath
 
 from fer_jax.reports import alignment, faithfulness, figures, pictures, robustness, template, transfer
 from fer_jax.reports.table import subset_table, triplet_table
-from fer_jax.reports.words import brief, chosen, comparisons, evaluations, leaks, measures, named, other_data, title
+from fer_jax.reports.words import (
+  brief,
+  chosen,
+  comparisons,
+  evaluations,
+  leaks,
+  measures,
+  named,
+  other_data,
+  started,
+  title,
+)
 from fer_jax.runtime import storage
 
 # Curves in the order in which they are shown; 'loss/...' stands for the terms, and what is not listed comes last.
@@ -93,6 +104,8 @@ def _described(result: dict[str, Any], stem: str) -> dict[str, Any]:
     words.append(f"from the {protocol.get('split', '')} split of {named(protocol)}")
   if protocol.get('trained_on'):
     words.append(f"after training on “{brief(protocol['trained_on'])}”")
+  if start := started(protocol):
+    words.append(f'started from {start}')
   if 'select' in protocol:
     words.append(f'with {chosen(protocol)}')
   if overrides := result.get('overrides'):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax.errors import UserError
-from fer_jax.reports.words import chosen, evaluations, every, every_leak, named, other_data
+from fer_jax.reports.words import chosen, evaluations, every, every_leak, named, other_data, started
 from fer_jax.runtime import storage
 
 
@@ -103,7 +103,8 @@ def by_config(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def settings(run: Run) -> dict[str, str]:
   """The flat config and what was tested on, without the seed and without where the data lie."""
   found = {key: json.dumps(value) for key, value in storage.flat(run.config).items() if key not in ('seed', 'data.dir')}
-  return found | {'test data': run.result['protocol']['fingerprint'][:12]}
+  start = start_of(run)
+  return found | {'test data': run.result['protocol']['fingerprint'][:12], **({'start': start} if start else {})}
 
 
 def marks(runs: Sequence[Run]) -> Iterator[str]:
@@ -121,8 +122,9 @@ def protocol(runs: Sequence[Run]) -> str:
   """How runs were trained and tested, by which code and on what, with all the values that they have."""
   of = lambda value, separator=' and ': every(map(value, runs), separator)
   tested = lambda key: of(lambda run: run.result['protocol'][key])
-  return (f"{of(lambda run: named(run.result['protocol']))}, trained on {tested('trained_on')} from {of(_start)} "
-          f"({of(net)}, {of(lambda run: run.config['image_size'])} px, "
+  return (f"{of(lambda run: named(run.result['protocol']))}, trained on {tested('trained_on')} from "
+          f"{of(lambda run: start_of(run) or 'random parameters')} ({of(net)}, "
+          f"{of(lambda run: run.config['image_size'])} px, "
           f"{of(lambda run: format(run.config['epochs'], 'g'))} epochs), "
           f"{of(lambda run: chosen(run.result['protocol']))}, tested on "
           f"{tested('split')} ({of(lambda run: format(run.result['protocol']['n'], ','))} faces, {tested('K')} "
@@ -138,8 +140,10 @@ def net(run: Run, separator: str = ' ') -> str:
   return f"{backbone['name']} {backbone.get('depth', '')}".strip() + width
 
 
-def _start(run: Run) -> str:
-  return f"the backbone of {run.config['init_from']}" if run.config.get('init_from') else 'random parameters'
+def start_of(run: Run) -> str:
+  """What a run started from, in words; '' for random parameters."""
+  known = run.config.get('init_from')  # Earlier versions wrote down no more.
+  return started(run.result['protocol']) or (f'the backbone of {known}' if known else '')
 
 
 def full_name(run: Run) -> str:

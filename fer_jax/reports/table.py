@@ -21,6 +21,7 @@ from fer_jax.reports.words import (
   named,
   percent,
   remarks,
+  started,
   title,
   warnings,
 )
@@ -72,6 +73,8 @@ def print_evaluation(result: Mapping[str, Any], report: str | os.PathLike[str] |
   words = [f"{result['count']:,} faces, {len(result['classes'])} classes"]
   if protocol.get('trained_on'):
     words.append(f"trained on {protocol['trained_on']}, {chosen(protocol)}")
+  if start := started(protocol):
+    words.append(f'started from {start}')
   if 'evaluations' in protocol:
     times = evaluations(result)
     words.append(f"evaluated {'once' if times == 1 else f'{times} times'} here")

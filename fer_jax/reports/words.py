@@ -52,6 +52,16 @@ def chosen(protocol: Mapping[str, Any]) -> str:
   return f"the {'moving average of the ' * averaged}parameters {step}"
 
 
+def started(protocol: Mapping[str, Any]) -> str:
+  """What the training of a protocol's network started from, in words; '' for random parameters."""
+  if not (start := protocol.get('start')):
+    return ''
+  if 'sha256' in start:
+    return f"{start['title']} ({start['file']}, sha256 {start['sha256'][:12]}, trained on {start['training_data']})"
+  before = started({'start': start.get('from')})
+  return f"the run {start['run']} (seed {start['seed']}, step {start['step']:,})" + f', from {before}' * bool(before)
+
+
 def leaks(result: Mapping[str, Any]) -> list[str]:
   """How the numbers were chosen by, or depend on, the very images they are measured on, in words; empty if not."""
   protocol = result.get('protocol') or {}

@@ -25,7 +25,8 @@ from fer_jax.training import evaluation, protocol, setup
 from fer_jax.training.checkpoint import Checkpoints
 from fer_jax.training.metrics_log import MetricsLog, Trace, Window
 from fer_jax.training.plan import Plan, make_plan
-from fer_jax.training.workdir import check_data, check_teacher, is_claimed, open_workdir, parameter_table
+from fer_jax.training.start import settle
+from fer_jax.training.workdir import check_data, check_start, check_teacher, is_claimed, open_workdir, parameter_table
 
 
 def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = (), profile: range = range(0)
@@ -53,6 +54,8 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
     workdir, mesh = storage.as_path(workdir), cluster.make_mesh()
     cluster.say(cluster.banner(mesh))
     with cluster.together():
+      for told in settle(config, overrides):
+        cluster.say(told)
       plan = make_plan(config, mesh)
     record = begin(plan, workdir, overrides, mesh, held)
     if 'finished' in record:  # Evaluating again would be another evaluation of the test split.
@@ -104,6 +107,8 @@ def begin(plan: Plan, workdir: epath.Path, overrides: Sequence[str], mesh: Mesh,
     record['holdout_evaluations'] = {plan.holdout_split: -(-total // plan.evaluate_every)}  # By its end.
   if plan.teacher:
     check_teacher(record, plan.teacher)
+  if plan.start:
+    check_start(record, plan.start)
   protocol.remember(workdir, record, plan.seen)
   storage.write_json(workdir / 'run.json', record)
   storage.write_text(workdir / 'parameters.txt', parameter_table(params))

@@ -18,9 +18,10 @@ DECAYED = ('weights', 'all')
 
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-  """What one parameter gets: multiples of the learning rate and of the weight decay, or nothing at all."""
+  """What one parameter gets: multiples of the learning rate and of the weight decay, later, or nothing at all."""
   learning_rate: float = 1.0
   weight_decay: float = 1.0
+  waits: float = 0.0
   frozen: bool = False
 
 
@@ -58,8 +59,9 @@ def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning
       last whole number of updates.
     rules: pairs (regular expression, options) for the parameters in whose path, such as 'backbone/conv1/kernel', the
       expression is found. The first that matches decides. Options: ``learning_rate`` and ``weight_decay``, multiples of
-      the values above, and ``frozen``: it stays as it is, and where a module has no other parameters, its normalisation
-      and dropout run as in evaluation (see ``frozen_paths``).
+      the values above; ``waits``, the share of training during which it stays as it is at first; and ``frozen``: it
+      stays so, and where a module has no other parameters, its normalisation and dropout run as in evaluation (see
+      ``frozen_paths``).
 
   Returns:
     An optax transformation (its state holds nothing for frozen parameters) and a function from the step to the learning
@@ -79,14 +81,17 @@ def make_optimizer(params: Any, total_steps: int, *, name: str = 'sgd', learning
     raise UserError(f'optimizer.accumulate={accumulate}: training has {total_steps} steps, too few for one update; '
                     'train for longer, or accumulate less.')
   rule_by_path = _rules_by_path(params, rules, decay)
-  rate = _schedule(total_steps // accumulate, schedule, learning_rate, warmup, end, power, boundaries, factor, period)
+  updates = total_steps // accumulate
+  rate = _schedule(updates, schedule, learning_rate, warmup, end, power, boundaries, factor, period)
   each = lambda field: {path: getattr(rule, field) for path, rule in rule_by_path.items()}
   decayed = _grouped(each('weight_decay'), lambda scale: optax.add_decayed_weights(weight_decay * scale))
   core = optax.trace(momentum, nesterov) if name == 'sgd' else optax.scale_by_adam(beta1, beta2, epsilon)
+  wait = lambda share: optax.scale_by_schedule(lambda count: jnp.float32(count >= round(share * updates)))
   chain = optax.chain(
       optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
       *((core, decayed) if name == 'adamw' else (decayed, core)),
       _grouped(each('learning_rate'), optax.scale),
+      *([_grouped(each('waits'), wait)] if any(each('waits').values()) else []),
       optax.scale_by_learning_rate(rate))
   if accumulate > 1:
     chain = optax.MultiSteps(chain, accumulate).gradient_transformation()

@@ -17,7 +17,8 @@ from fer_jax.runtime import cluster, storage
 from fer_jax.training import protocol as protocol_of
 from fer_jax.training import ranges, setup, step
 from fer_jax.training.protocol import Protocol, Seen
-from fer_jax.training.state import TrainState, with_backbone
+from fer_jax.training.start import open_start
+from fer_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Plan:
     holdout: its faces, or None.
     test: the test split's.
     seen: what the network will have seen.
+    start: the facts of the pretrained backbone that it starts from; {} without one.
     frozen: the teacher's variables, {} without one.
     system: model, losses and optimiser.
     train_step: the compiled step, see ``cluster.parallel``.
@@ -52,6 +54,7 @@ class Plan:
   holdout: Split | None
   test: Split
   seen: Sequence[Seen]
+  start: Mapping[str, Any]
   teacher: setup.Trained | None
   frozen: Mapping[str, Any]
   system: setup.System
@@ -103,19 +106,20 @@ def make_plan(config: ConfigDict, mesh: jax.sharding.Mesh) -> Plan:
   every = lambda epochs: max(1, round(epochs * len(faces) / config.batch_size))
   teacher = setup.load(config.teacher.workdir, mesh) if config.teacher.workdir else None
   system = setup.make_system(config, faces.classes, every(config.epochs), teacher)
-  start = setup.load(config.init_from, mesh) if config.init_from else None
-  ancestors = {name: run.seen() for name, run in (('teacher', teacher), ('start', start)) if run}
+  start = open_start(config.init_from, jax.eval_shape(system.initial), mesh)
+  ancestors = {'teacher': teacher and teacher.seen(), 'start': start.seen}
   plan = Plan(
       setup.settings(config), protocol, config.batch_size, config.log_every, every(config.evaluate_every),
       every(config.checkpoint_every), parts, holdout_split, holdout, test,
-      protocol_of.see(protocol, parts, holdout, ancestors), teacher,
-      teacher.variables if teacher else {}, system,
+      protocol_of.see(protocol, parts, holdout, {name: seen for name, seen in ancestors.items() if seen is not None}),
+      start.facts, teacher, teacher.variables if teacher else {}, system,
       cluster.parallel(functools.partial(step.train_step, system.recipe), mesh, config.parallel),
       setup.make_evaluator(system, mesh),
-      lambda: with_backbone(system.initial(), start.variables) if start else system.initial())
+      lambda: start.state(system.initial()))
   _trace(plan, config.eval_batch_size, mesh)
   data.open_comparisons(faces.channels)
-  return plan
+  started = start.measure(system.recipe, plan.batches(threads=0), mesh)
+  return dataclasses.replace(plan, initial=lambda: started.state(system.initial()))
 
 
 def _trace(plan: Plan, eval_batch_size: int, mesh: jax.sharding.Mesh) -> None:

@@ -185,6 +185,7 @@ def describe(protocol: Protocol, record: Mapping[str, Any], seen: Iterable[Seen]
   """``verdict`` on a split of the run's own data set, with what tells it apart in tables."""
   data, then = protocol.data, record.get('digest')
   return {'dataset': data.dataset, 'variant': data.variant, **verdict(protocol, seen, faces, split),
+          **({'start': record['start']} if 'start' in record else {}),
           **({'other_data': [then, faces.digest]} if then and faces.digest not in ('', then) else {}),
           **({'eval_order': protocol.eval_order, 'eval_batch_size': protocol.eval_batch_size}
              if protocol.batch_mean else {})}

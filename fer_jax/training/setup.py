@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 from etils import epath
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from fer_jax import registry
@@ -22,8 +23,9 @@ from fer_jax.data import augment
 from fer_jax.errors import UserError
 from fer_jax.landmarks.regions import region_count
 from fer_jax.models.classifier import make_classifier
+from fer_jax.models.stages import stages
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import checkpoint, config_files, optim, step
+from fer_jax.training import checkpoint, config_files, finetune, optim, step
 from fer_jax.training import protocol as protocol_of
 from fer_jax.training.data import Data
 from fer_jax.training.protocol import Protocol, Seen
@@ -35,7 +37,7 @@ SELECTIONS = ('last', 'holdout', 'best_on_test')
 VARIABLES = ('trained', 'ema')
 
 # What no change to a config can make otherwise of a network that is there, and its numbers are marked by.
-_MADE_BY = ('seed', 'data.train', 'data.holdout', 'data.parts', 'sources', 'teacher', 'init_from')
+_MADE_BY = ('seed', 'data.train', 'data.holdout', 'data.parts', 'sources', 'teacher', 'init', 'finetune')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +89,16 @@ def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, te
   for name, explanation in options['explain'].items():
     registry.check_options(f'config.explain.{name}', maps.tap_map, explanation, given=1)
   registry.check_options('config.regions', region_count, options['regions'])
+  registry.check_options('config.finetune', finetune.finetuning_rules, options['finetune'], given=2)
   regions = region_count(**options['regions'])
   axis = cluster.AXIS if config.parallel == 'pmap' else None
   model = make_classifier(options['model'], len(classes), axis, regions)
   rows = lambda source: source.get('parts', 1) * (3 if source.get('supervision') == 'triplets' else 1)
   initial_variables = initialiser(model, config.image_size, regions)
+  stage_of = stages(lambda: initial_variables(config.seed))
   shapes = jax.eval_shape(lambda: initial_variables(config.seed))
+  options['optimizer']['rules'] = [*options['optimizer']['rules'], *finetune.finetuning_rules(
+      stage_of, flatten_dict(shapes['params'], sep='/'), **options['finetune'])]
   optimizer, learning_rate = optim.make_optimizer(shapes['params'], total_steps, **options['optimizer'])
   recipe = step.Recipe(
       model=model, optimizer=optimizer, learning_rate=learning_rate,

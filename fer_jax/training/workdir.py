@@ -36,7 +36,7 @@ _BEFORE = {'compile_cache', 'lock', 'run.json', 'run.json.part', 'config.json.pa
 
 # What commands take from a record.
 _KINDS = {'commit': str, 'seed': int, 'classes': list, 'channels': int, 'steps': int, 'evaluations': dict,
-          'finished': str, 'fingerprint': str, 'digest': str, 'teacher': dict}
+          'finished': str, 'fingerprint': str, 'digest': str, 'teacher': dict, 'start': dict}
 
 
 def open_workdir(settings: Mapping[str, Any], workdir: str | os.PathLike[str], overrides: Sequence[str]
@@ -102,6 +102,19 @@ def check_teacher(record: dict[str, Any], teacher: Trained) -> None:
                     f"{record['teacher']['step']} then, {teacher.step} now); finish its training first, or choose "
                     'another --workdir.')
   record['teacher'] = facts
+
+
+def check_start(record: dict[str, Any], facts: Mapping[str, Any]) -> None:
+  """Writes the facts of what a run starts from into its record.
+
+  Raises:
+    UserError: the run began with other weights.
+  """
+  key = 'sha256' if 'sha256' in facts else 'step'
+  if (then := record.get('start', facts).get(key)) != facts[key]:
+    raise UserError(f"config.init_from: what it names is no longer what this run began with ({key} {then} then, "
+                    f'{facts[key]} now); put that back, or choose another --workdir.')
+  record['start'] = dict(facts)
 
 
 def check_data(record: Mapping[str, Any], faces: Split) -> None:

@@ -30,9 +30,7 @@ class DlibBlock(Block):
   def __call__(self, x: jax.Array) -> jax.Array:
     stride, padding = (2, 0) if self.halves else (1, 1)
     if self.halves and min(x.shape[1:3]) < 3:
-      raise UserError(f"model.backbone 'dlib_resnet': the images are too small, a map of {x.shape[1]} x {x.shape[2]} is "
-                      'not to be halved; the least is 103 x 103 (config.image_size), or 55 x 55 with '
-                      'model.backbone.last=False.')
+      raise _small(f'a map of {x.shape[1]} x {x.shape[2]} cannot be halved')
     y = self.conv(self.width, (3, 3), stride, padding=padding, use_bias=True, name='conv1')(x)
     y = nn.relu(self.norm(name='norm1')(y))
     y = self.norm(name='norm2')(self.conv(self.width, (3, 3), 1, padding=1, use_bias=True, name='conv2')(y))
@@ -68,8 +66,7 @@ class DlibResNet(ConvNet):
     """
     conv, norm, taps, tap = self.parts(train)
     if min(images.shape[1:3]) < 11:
-      raise UserError(f"model.backbone 'dlib_resnet': images of {images.shape[1]} x {images.shape[2]} are too small; set "
-                      'config.image_size.')
+      raise _small(f'{images.shape[1]} x {images.shape[2]}')
     x = conv(self.width, (7, 7), 2, padding=0, use_bias=True, name='conv1')(images.astype(self.dtype))
     x = tap('stem', nn.relu(norm(name='norm1')(x)))
     x = nn.max_pool(x, (3, 3), (2, 2))
@@ -85,3 +82,8 @@ class DlibResNet(ConvNet):
     if self.embedding:
       x = nn.Dense(4 * self.width, use_bias=False, dtype=self.dtype, name='fc')(x.mean(axis=(1, 2), keepdims=True))
     return x, taps, None
+
+
+def _small(why: str) -> UserError:
+  return UserError(f"model.backbone 'dlib_resnet': the images are too small ({why}); the least is 103 x 103 "
+                   '(config.image_size), or 55 x 55 with model.backbone.last=False.')
