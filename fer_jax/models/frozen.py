@@ -27,7 +27,7 @@ def as_in_evaluation(paths: Collection[str]) -> AbstractContextManager[None]:
     if isinstance(module, nn.Dropout):
       return args[0]
     if isinstance(module, RegionNorm):
-      return batch_norm(False, module.dtype, None)(parent=None).apply(module.variables, *args)
+      return batch_norm(False, module.dtype, None, epsilon=module.epsilon)(parent=None).apply(module.variables, *args)
     if isinstance(module, nn.BatchNorm):
       return module.clone(parent=None, use_running_average=True).apply(module.variables, *args)
     given = inspect.signature(type(module).__call__).bind(module, *args, **kwargs)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 MOMENTUM, EPSILON = 0.9, 1e-5  # Decay of the running statistics; what is added to the variance. torchvision's.
 
 
-def batch_norm(train: bool, dtype: Any, axis_name: str | None, regions: int = 1) -> Callable[..., nn.Module]:
+def batch_norm(train: bool, dtype: Any, axis_name: str | None, regions: int = 1, epsilon: float = EPSILON
+               ) -> Callable[..., nn.Module]:
   """Returns ``norm(name=...)``, which makes a layer ``x (N, ..., c) -> (N, ..., c)`` inside a compact module.
 
   Args:
@@ -20,11 +21,12 @@ def batch_norm(train: bool, dtype: Any, axis_name: str | None, regions: int = 1)
     axis_name: mapped axis over which training statistics are averaged, or None under ``jax.jit``.
     regions: R where the rows are B faces of R regions each and every region is to be normalised on its own, see
       ``RegionNorm``; 1 where a face is one row, or where all rows are to be normalised together.
+    epsilon: added to the variance.
   """
   axis_name = axis_name if train else None
   if regions > 1 and train:
-    return functools.partial(RegionNorm, regions, dtype, axis_name)
-  return functools.partial(nn.BatchNorm, use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, dtype=dtype,
+    return functools.partial(RegionNorm, regions, dtype, axis_name, epsilon)
+  return functools.partial(nn.BatchNorm, use_running_average=not train, momentum=MOMENTUM, epsilon=epsilon, dtype=dtype,
                            axis_name=axis_name)
 
 
@@ -38,6 +40,7 @@ class RegionNorm(nn.Module):
   regions: int
   dtype: Any
   axis_name: str | None
+  epsilon: float = EPSILON
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -58,6 +61,6 @@ class RegionNorm(nn.Module):
     shares = (1 - MOMENTUM) * MOMENTUM ** jnp.arange(self.regions - 1, -1, -1)[:, None]
     for name, value in (() if self.is_initializing() else (('mean', mean), ('var', var))):
       running[name].value = MOMENTUM**self.regions * running[name].value + (shares * value).sum(axis=0)
-    factor = jax.lax.rsqrt(var + EPSILON) * scale
+    factor = jax.lax.rsqrt(var + self.epsilon) * scale
     each = lambda value: value.reshape(self.regions, *[1] * (x.ndim - 2), channels)
     return ((rows - each(mean)) * each(factor) + bias).reshape(x.shape).astype(self.dtype)
