@@ -25,7 +25,8 @@ class Family:
     training_data: what they were trained on, in words.
     mean, std: of RGB values in [0, 1], which the network takes as (value - mean) / std.
     size: side in pixels of the images it was trained on.
-    recognise: whether tensors with these marks are of the family, where several share them.
+    recognise: from the tensors of a file and its prefix, whether the file says that it is of the family: several share
+      marks, and anybody may have trained a network of these names. If it does not, the user has to, as 'FAMILY:FILE'.
     rename: from a name of the file to one that ``pretrained``'s rule makes a path of the backbone.
     adapt: the tensors, renamed, where more than their names differs.
     beside: a regular expression of what a file holds beside the backbone, renamed: a classifier, an embedding. What the
@@ -47,7 +48,7 @@ class Family:
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
   size: int
-  recognise: Callable[[Tensors], bool] = lambda tensors: True
+  recognise: Callable[[Tensors, str], bool] = lambda tensors, prefix: True
   rename: Callable[[str], str] = lambda name: name
   adapt: Callable[[Tensors], Tensors] = lambda tensors: tensors
   beside: str = r'(?!)'
@@ -55,3 +56,8 @@ class Family:
   bgr: bool = False
   stem: str = ''
   measured: bool = False
+
+
+def rows(name: str, *counts: int) -> Callable[[Tensors, str], bool]:
+  """Recognises files by the number of classes that their classifier's weight ``name`` tells apart."""
+  return lambda tensors, prefix: name in tensors and tensors[name].shape[:1] in [(count,) for count in counts]
