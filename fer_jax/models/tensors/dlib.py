@@ -7,9 +7,6 @@ import numpy as np
 from fer_jax.models.tensors.limits import Refused
 
 MAGIC = b'\x01\x01\x01\x0dloss_metric_2'
-# How dlib's other files begin, and what they are.
-OTHERS = {b'\x01\x01\x01\x0aloss_mmod_': 'a detector', b'\x01\x01\x81': 'a predictor of landmarks',
-          b'\x01\x01\x01': 'another network'}
 
 _INPUT = 'input_rgb_image_sized'
 _VERSIONS = 3  # The highest version of a nested layer; versions stand before the name of the input.

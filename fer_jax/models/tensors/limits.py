@@ -12,11 +12,15 @@ class Room:
 
   def __init__(self, size: int):
     """Args: size, of the file in bytes."""
-    self._left = self._whole = max(_LEAST, _GROWTH * size)
+    self._size, self._taken = size, 0
+
+  def add(self, size: int) -> None:
+    """Counts another file of that size to this one."""
+    self._size += size
 
   def take(self, size: int) -> None:
     """Raises Refused where ``size`` more bytes are too many."""
-    self._left -= size
-    if self._left < 0:
-      raise Refused(f'asks for more than {self._whole / 2 ** 20:,.0f} MiB of memory, too much for a file of its size: it '
-                    'is damaged, or made to do harm. Obtain it anew.')
+    self._taken += size
+    if self._taken > max(_LEAST, _GROWTH * self._size):
+      raise Refused('asks for far more memory than a file of its size can fill with weights: it is damaged, or made to '
+                    'do harm. Obtain it anew.')

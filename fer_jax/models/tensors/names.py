@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.models.tensors.limits import Refused
-from fer_jax.models.tensors.pickles import Deferred, Made, Name, Ordered, Record
+from fer_jax.models.tensors.values import KEYS, Deferred, Made, Name, Ordered, Record
 
 
 class Array(Deferred):
@@ -37,14 +37,15 @@ class Type(Made):
   def build(self, state: Any) -> None:
     """Takes (version, byte order, ...)."""
     if self.dtype is not None:
-      self.dtype = self.dtype.newbyteorder({'<': '<', '>': '>'}.get(state[1], '|'))
+      self.dtype = self.dtype.newbyteorder(state[1] if state[1] in ('<', '>') else '|')
 
 
 def _array(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray | None:
   if not isinstance(dtype, Type) or dtype.dtype is None:
     return None
   content = content.encode('latin-1') if isinstance(content, str) else content  # Python 2 has one type for both.
-  if not isinstance(content, bytes | bytearray) or not all(type(side) is int and side >= 0 for side in shape):
+  if not isinstance(content, bytes | bytearray) or not all(
+      type(side) is int and 0 <= side < 1 << 48 for side in shape) or len(shape) > 32:
     raise ValueError('an array of its pickle has no numbers or no shape')
   if math.prod(shape) * dtype.dtype.itemsize != len(content):
     raise Refused(f'holds an array whose shape {tuple(shape)} needs other than its {len(content):,} bytes: it is '
@@ -61,8 +62,17 @@ def _from_buffer(content: Any, dtype: Any, shape: Any, order: str, axes: Any = N
 def _encoded(text: str, encoding: str = 'utf-8') -> bytes:
   """The bytes that protocols before 3 hold as text."""
   if encoding not in ('latin1', 'latin-1', 'utf-8', 'ascii'):
-    raise Refused(f'encodes text as {encoding[:20]}, which nothing that is read here needs.')
+    raise ValueError('its pickle encodes text in an unknown way')
   return text.encode(encoding)
+
+
+def _bytes(content: Any = b'', *encoding: Any) -> bytes:
+  """The bytes that protocols before 5 make a bytearray of; a number would be a length."""
+  if encoding:
+    return _encoded(content, *encoding)
+  if not isinstance(content, bytes):
+    raise ValueError('its pickle makes bytes of something else')
+  return content
 
 
 def _reconstructed(kind: Any, *_: Any) -> Made:
@@ -73,12 +83,13 @@ def _reconstructed(kind: Any, *_: Any) -> Made:
 
 
 def value(*_: Any) -> Made:
+  """Something that is not needed."""
   return Made()
 
 
 def _ordered(items: Any = ()) -> Ordered:
   return Ordered((key, value) for key, value in (items.items() if isinstance(items, dict) else items)
-                 if isinstance(key, str | int | float | bytes))
+                 if isinstance(key, KEYS))
 
 
 NAMES: Mapping[str, Callable[..., Any] | None] = {
@@ -90,16 +101,19 @@ NAMES: Mapping[str, Callable[..., Any] | None] = {
     'collections.OrderedDict': _ordered,
     'collections.Counter': _ordered,
     'collections.defaultdict': lambda *_: Ordered(),
+    **dict.fromkeys(('easydict.EasyDict', 'yacs.config.CfgNode', 'lightning_fabric.utilities.data.AttributeDict',
+                     'pytorch_lightning.utilities.parsing.AttributeDict'), _ordered),
     'argparse.Namespace': Record,
     'types.SimpleNamespace': Record,
     '_codecs.encode': _encoded,
     'copyreg._reconstructor': _reconstructed,
-    'builtins.bytearray': lambda content=b'', *encoding: _encoded(content, *encoding) if encoding else bytes(content),
-    'builtins.bytes': lambda *_: b'',
-    'builtins.set': list,
-    'builtins.frozenset': list,
+    'builtins.bytearray': _bytes,
+    'builtins.bytes': _bytes,
+    **{f'builtins.{name}': list for name in ('list', 'tuple', 'set', 'frozenset')},
+    'builtins.dict': _ordered,
     'builtins.object': None,
-    **{f'builtins.{name}': value for name in ('int', 'float', 'bool', 'str', 'complex', 'list', 'dict', 'tuple')},
+    **{f'builtins.{name}': value for name in (
+        'int', 'long', 'float', 'bool', 'complex', 'str', 'unicode', 'basestring', 'range', 'xrange', 'slice')},
     **{f'pathlib.{name}': value for name in (
         'Path', 'PosixPath', 'WindowsPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath')},
     **{f'pathlib._local.{name}': value for name in ('Path', 'PosixPath', 'WindowsPath')},

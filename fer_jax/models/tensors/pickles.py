@@ -5,54 +5,16 @@ functions make data; any other name refuses the file, used or not. ``pickletools
 nothing else.
 """
 
-import ast
 import io
 import pickletools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from fer_jax.models.tensors.limits import Refused, Room
+from fer_jax.models.tensors.values import KEYS, Made, Name
 
-_DEPTH, _VALUES = 50, 2_000_000  # Of the result: dictionaries inside of each other, and values in all of them.
-_KEYS = (str, int, float, bytes, type(None))  # Other keys are no part of a name; tuples could be deep.
-_CALL = 64  # Bytes that one item of a list or dictionary takes when it is copied.
+_COPIED = 64  # Bytes that one item of a list or dictionary takes when it is copied.
 _RENAMED = {'__builtin__': 'builtins', 'copy_reg': 'copyreg', 'numpy.core': 'numpy._core'}  # Python 2's, NumPy 1's.
-
-
-class Made:
-  """What an allowed name makes of its arguments, or a name that is itself a value, such as torch.float32."""
-
-  def build(self, state: Any) -> None:
-    """Takes the state that a pickle gives to an object; it is not needed."""
-
-
-class Ordered(dict, Made):
-  """A dictionary of whatever class; its attributes, such as ``_metadata``, are not kept."""
-
-
-class Record(dict, Made):
-  """An object that only has attributes: here they are its items."""
-
-  def build(self, state: Any) -> None:
-    """Takes the attributes."""
-    self.update({key: value for key, value in state.items() if isinstance(key, str)})
-
-
-class Name(Made):
-  """A name of the table, and what makes data of its arguments."""
-
-  def __init__(self, text: str, make: Callable[..., Any] | None):
-    self.text, self.make = text, make
-
-
-class Deferred(Made):
-  """A tensor, whose numbers may come later in the file."""
-
-  def array(self) -> np.ndarray | None:
-    """Its numbers, in the file's memory and of the file's type; None where it holds something else, such as strings."""
-    raise NotImplementedError
 
 
 def operations(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
@@ -62,13 +24,26 @@ def operations(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
     operation = pickletools.code2op.get(code.decode('latin-1'))
     if not operation:
       raise ValueError('it is cut off' if not code else f'no operation of a pickle: {code!r}')
-    if operation.name == 'STRING':  # Python 2's bytes as source text, of which pickletools reads ASCII only.
-      value = ast.literal_eval('b' + pickletools.read_stringnl(file, decode=False, stripquotes=False))
-      yield 'STRING', value.decode('latin-1')
+    if operation.name == 'STRING':
+      text = file.readline()  # Python 2's bytes as source text, of which pickletools reads ASCII alone.
+      if text[:1] not in (b"'", b'"') or text[1:][-2:] != text[:1] + b'\n':
+        raise ValueError('a string of its pickle has no end')
+      yield 'STRING', text[1:-2].decode('unicode-escape')
     else:
       yield operation.name, operation.arg.reader(file) if operation.arg else None
     if operation.name == 'STOP':
       return
+
+
+def is_pickle(content: bytes) -> bool:
+  """Whether it begins as pickles do since protocol 2, or is a whole one of an older protocol, which has no mark."""
+  if content[:1] == b'\x80' and content[1:2] in (b'\x02', b'\x03', b'\x04', b'\x05'):
+    return True
+  file = io.BytesIO(content)
+  try:
+    return all(True for _ in operations(file)) and file.tell() == len(content)
+  except Exception:  # Other files fail in many ways.
+    return False
 
 
 def load(file: io.BytesIO, names: Mapping[str, Callable[..., Any] | None], room: Room,
@@ -85,42 +60,6 @@ def load(file: io.BytesIO, names: Mapping[str, Callable[..., Any] | None], room:
     Exception: of many kinds, where the pickle is damaged.
   """
   return _Machine(names, room, persistent).run(file)
-
-
-def flat(value: Any, room: Room) -> dict[str, Deferred]:
-  """The tensors in nested dictionaries and lists by dotted names, in order.
-
-  Raises:
-    Refused: it is nested too deep, or two tensors have one name.
-  """
-  tensors: dict[str, Deferred] = {}
-  left = _VALUES
-  todo: list[tuple[Any, tuple | None, int]] = [(value, None, 0)]  # Value, its key and the way to it, how deep it is.
-  while todo:
-    value, way, depth = todo.pop()
-    if isinstance(value, Deferred):
-      name = _joined(way, room)
-      if name in tensors:
-        raise Refused(f"holds two tensors of the name '{name}'; save them under different ones.")
-      tensors[name] = value
-    elif isinstance(value, dict | list | tuple):
-      left -= len(value)
-      if depth == _DEPTH or left < 0:
-        raise Refused('nests dictionaries or lists too deep, or without end: it is damaged, or made to do harm.')
-      items = list(value.items() if isinstance(value, dict) else enumerate(value))
-      todo += [(item, (key, way), depth + 1) for key, item in reversed(items)]
-  return tensors
-
-
-def _joined(way: tuple | None, room: Room) -> str:
-  if not way:
-    raise Refused('holds one tensor without a name; save a dictionary of names and tensors.')
-  parts = []
-  while way:
-    key, way = way
-    parts.append(key.decode('latin-1') if isinstance(key, bytes) else str(key))
-    room.take(len(parts[-1]))
-  return '.'.join(reversed(parts))
 
 
 class _Machine:
@@ -202,6 +141,7 @@ class _Machine:
         stack.append(self._call(named, arguments))
       case 'BUILD':
         state, = self._last(1)
+        self._charge(state if isinstance(state, tuple) else [state])
         if not isinstance(stack[-1], Made):
           raise Refused(f'gives {_shown(stack[-1])} a state, which nothing that is read here needs.')
         stack[-1].build(state)
@@ -233,7 +173,7 @@ class _Machine:
     if not isinstance(self._stack[-1], dict):
       raise Refused(f'sets items of {_shown(self._stack[-1])}, which is no dictionary.')
     keys_and_values = zip(items[::2], items[1::2], strict=True)
-    self._stack[-1].update((key, value) for key, value in keys_and_values if isinstance(key, _KEYS))
+    self._stack[-1].update((key, value) for key, value in keys_and_values if isinstance(key, KEYS))
 
   def _name(self, module: Any, name: Any) -> Name:
     if not isinstance(module, str) or not isinstance(name, str):
@@ -241,17 +181,23 @@ class _Machine:
     old = next((old for old in _RENAMED if f'{module}.'.startswith(f'{old}.')), None)
     text = f'{_RENAMED[old]}{module[len(old):]}.{name}' if old else f'{module}.{name}'
     if text not in self._names:
-      raise Refused(f'holds or calls {text[:100]}, and only numbers are read from a pickle here; nothing of it was run. '
-                    'Save the numbers alone where it was made, as torch.save(model.state_dict(), PATH) does.')
+      raise Refused(f'holds or calls {text[:100]}, and a pickle is read for its numbers alone: it is refused, and '
+                    'nothing of it was run. Whoever made it can save these: torch.save(model.state_dict(), PATH).')
     return Name(text, self._names[text])
 
   def _call(self, named: Any, arguments: Any) -> Any:
     if not isinstance(named, Name) or not named.make or not isinstance(arguments, list | tuple):
       raise Refused(f'calls {_shown(named)}, which nothing that is read here needs.')
-    for argument in arguments:  # It may be copied, and that again and again.
-      if isinstance(argument, str | bytes | bytearray | list | tuple | dict):
-        self._room.take(len(argument) * (1 if isinstance(argument, str | bytes | bytearray) else _CALL))
+    self._charge(arguments)
     return named.make(*arguments)
+
+  def _charge(self, values: Any) -> None:
+    """Counts what is going to be copied, which a pickle of a few bytes can ask for again and again."""
+    for value in values:
+      if isinstance(value, str | bytes | bytearray):
+        self._room.take(len(value))
+      elif isinstance(value, list | tuple | dict):
+        self._room.take(len(value) * _COPIED)
 
 
 def _shown(value: Any) -> str:
