@@ -29,7 +29,7 @@ def _mobilenet_v2(tensors: Tensors) -> dict[str, Any]:
 
 IMAGENET_MOBILENET_V2 = Family(
     title='MobileNetV2 (torchvision)',
-    marks=('features.18.0.weight', 'features.0.0.weight', 'features.17.conv.1.running_mean'),
+    marks=('features.18.0.weight', 'features.0.0.weight', 'features.1.conv.1.weight'),
     backbone=_mobilenet_v2,
     origin='torchvision, mobilenet_v2-*.pth',
     licence="BSD-3-Clause; ImageNet's terms are for research",
