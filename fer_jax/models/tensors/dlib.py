@@ -9,7 +9,9 @@ from fer_jax.models.tensors.limits import Refused
 MAGIC = b'\x01\x01\x01\x0dloss_metric_2'
 
 _INPUT = 'input_rgb_image_sized'
-_VERSIONS = 3  # The highest version of a nested layer; versions stand before the name of the input.
+# Versions of nested layers, before the input: 1 of a tag or a skip, which are no more than that, higher ones of layers
+# that follow behind the input.
+_MARKER, _HIGHEST = 1, 3
 _BOOLS, _CACHES = 3, 3  # After each layer: what training last did, and tensors that it worked on.
 _WINDOW = 6  # Sizes, strides and paddings of a convolution or a pooling.
 _RATES = 4  # Of learning, for weights and biases.
@@ -78,14 +80,14 @@ def read(content: bytes) -> dict[str, np.ndarray]:
   stream, tensors, counts = _Stream(content), {}, dict.fromkeys(('con', 'affine', 'fc'), 0)
   stream.take(len(MAGIC))
   stream.floats(2)  # Of the loss.
-  while (number := stream.integer()) <= _VERSIONS:
-    pass
+  layers = 0
+  while (number := stream.integer()) <= _HIGHEST:
+    layers += number > _MARKER
   if (name := stream.text(number)) != _INPUT:
     raise Refused(f"is a network of dlib's with the input '{name[:40]}', not its face network.")
   stream.floats(3)  # The means of the channels.
   stream.integers(2)  # The image's sides.
-  first = True
-  while stream.left():
+  for layer in range(layers):
     kind = stream.text()
     parts = _layer(stream, kind)
     if parts:
@@ -95,9 +97,10 @@ def read(content: bytes) -> dict[str, np.ndarray]:
     stream.take(_BOOLS)
     for _ in range(_CACHES):
       stream.tensor()
-    if first:
+    if not layer:
       stream.integer()  # Images that the input makes of one.
-      first = False
+  if stream.left():
+    raise Refused(f'has {stream.left():,} bytes after its last layer: it is damaged. Obtain it anew.')
   return tensors
 
 

@@ -116,7 +116,6 @@ NAMES: Mapping[str, Callable[..., Any] | None] = {
         'int', 'long', 'float', 'bool', 'complex', 'str', 'unicode', 'basestring', 'range', 'xrange', 'slice')},
     **{f'pathlib.{name}': value for name in (
         'Path', 'PosixPath', 'WindowsPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath')},
-    **{f'pathlib._local.{name}': value for name in ('Path', 'PosixPath', 'WindowsPath')},
     **{f'datetime.{name}': value for name in ('datetime', 'date', 'time', 'timedelta')},
     **{f'numpy.{name}': None for name in (
         'bool', 'bool_', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'float16', 'float32',

@@ -14,7 +14,8 @@ from fer_jax.models.tensors.limits import Refused, Room
 from fer_jax.models.tensors.values import KEYS, Made, Name
 
 _COPIED = 64  # Bytes that one item of a list or dictionary takes when it is copied.
-_RENAMED = {'__builtin__': 'builtins', 'copy_reg': 'copyreg', 'numpy.core': 'numpy._core'}  # Python 2's, NumPy 1's.
+# Modules of Python 2, NumPy 1 and Python 3.13, and what they are called in the table.
+_RENAMED = {'__builtin__': 'builtins', 'copy_reg': 'copyreg', 'numpy.core': 'numpy._core', 'pathlib._local': 'pathlib'}
 
 
 def operations(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
@@ -52,7 +53,7 @@ def load(file: io.BytesIO, names: Mapping[str, Callable[..., Any] | None], room:
 
   Args:
     names: what makes data of the arguments, by the name of the class or function that would be called; None where the
-      name is only a value. Modules are named as in Python 3 and NumPy 2.
+      name is only a value.
     persistent: makes data of a persistent id; None: there are none.
 
   Raises:

@@ -9,7 +9,7 @@ from fer_jax.models.tensors.limits import Refused, Room
 
 KEYS = (str, int, float, bytes, type(None))  # Other keys are no part of a name; a tuple may be too deep to be one.
 
-_DEPTH, _VALUES = 50, 2_000_000  # Dictionaries inside of each other, and values in all of them.
+_DEPTH, _VALUES = 50, 1_000_000  # Dictionaries inside of each other, and values in all of them.
 
 
 class Made:
