@@ -45,10 +45,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   except MemoryError as error:
     raise UserError(f'{name} does not fit into the memory of this machine.') from error
   except Refused as error:
-    raise UserError(f'{name} {error}') from error
+    raise UserError(f'{name} {_line(error)}') from error
   except Exception as error:  # Broken files reach the parsers in many ways, and each has its own exceptions.
-    reason = ' '.join(str(error).split())[:200] or type(error).__name__
-    raise UserError(f'{name} is cut off or damaged ({reason}). Obtain it anew.') from error
+    raise UserError(f'{name} is cut off or damaged ({_line(error)[:200]}). Obtain it anew.') from error
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:
@@ -74,6 +73,12 @@ def _tensors(content: bytes, name: str, room: Room) -> dict[str, Deferred] | dic
   if pickles.is_pickle(content):
     return torch.read_pickle(content, room)
   raise Refused(foreign.what(content))
+
+
+def _line(error: Exception) -> str:
+  """What an exception says, in which parts of a damaged file can be anything."""
+  text = ' '.join(str(error).split()) or type(error).__name__
+  return ''.join(character if character.isprintable() else '?' for character in text)
 
 
 def _plain(values: np.ndarray, room: Room) -> np.ndarray:

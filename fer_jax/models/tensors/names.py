@@ -2,13 +2,12 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from fer_jax.models.tensors.limits import Refused
-from fer_jax.models.tensors.values import KEYS, Deferred, Made, Name, Ordered, Record
+from fer_jax.models.tensors.values import KEYS, Deferred, Made, Name, Names, Ordered, Record
 
 
 class Array(Deferred):
@@ -92,7 +91,7 @@ def _ordered(items: Any = ()) -> Ordered:
                  if isinstance(key, KEYS))
 
 
-NAMES: Mapping[str, Callable[..., Any] | None] = {
+NAMES: Names = {
     'numpy._core.multiarray._reconstruct': lambda *_: Array(),
     'numpy._core.numeric._frombuffer': _from_buffer,
     'numpy._core.multiarray.scalar': value,

@@ -7,11 +7,11 @@ nothing else.
 
 import io
 import pickletools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fer_jax.models.tensors.limits import Refused, Room
-from fer_jax.models.tensors.values import KEYS, Made, Name
+from fer_jax.models.tensors.values import KEYS, Made, Name, Names
 
 _COPIED = 64  # Bytes that one item of a list or dictionary takes when it is copied.
 # Modules of Python 2, NumPy 1 and Python 3.13, and what they are called in the table.
@@ -47,13 +47,11 @@ def is_pickle(content: bytes) -> bool:
     return False
 
 
-def load(file: io.BytesIO, names: Mapping[str, Callable[..., Any] | None], room: Room,
-         persistent: Callable[[Any], Any] | None = None) -> Any:
+def load(file: io.BytesIO, names: Names, room: Room, persistent: Callable[[Any], Any] | None = None) -> Any:
   """Reads one pickle of any protocol, and leaves ``file`` behind it.
 
   Args:
-    names: what makes data of the arguments, by the name of the class or function that would be called; None where the
-      name is only a value.
+    names: those that it may hold, of classes and functions that others would call.
     persistent: makes data of a persistent id; None: there are none.
 
   Raises:
@@ -66,8 +64,7 @@ def load(file: io.BytesIO, names: Mapping[str, Callable[..., Any] | None], room:
 class _Machine:
   """The stack machine that a pickle is a program for."""
 
-  def __init__(self, names: Mapping[str, Callable[..., Any] | None], room: Room,
-               persistent: Callable[[Any], Any] | None):
+  def __init__(self, names: Names, room: Room, persistent: Callable[[Any], Any] | None):
     self._names, self._room, self._persistent = names, room, persistent
     self._stack: list[Any] = []
     self._marks: list[int] = []
@@ -98,10 +95,8 @@ class _Machine:
         self._memo[len(self._memo)] = stack[-1]
       case 'GET' | 'BINGET' | 'LONG_BINGET':
         stack.append(self._memo[argument])
-      case 'NONE' | 'NEWTRUE' | 'NEWFALSE':
-        stack.append({'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}[operation])
-      case 'EMPTY_TUPLE':
-        stack.append(())
+      case 'NONE' | 'NEWTRUE' | 'NEWFALSE' | 'EMPTY_TUPLE':
+        stack.append({'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}[operation])
       case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
         stack.append(tuple(self._last(int(operation[-1]))))
       case 'TUPLE':
@@ -195,10 +190,8 @@ class _Machine:
   def _charge(self, values: Any) -> None:
     """Counts what is going to be copied, which a pickle of a few bytes can ask for again and again."""
     for value in values:
-      if isinstance(value, str | bytes | bytearray):
-        self._room.take(len(value))
-      elif isinstance(value, list | tuple | dict):
-        self._room.take(len(value) * _COPIED)
+      if isinstance(value, str | bytes | bytearray | list | tuple | dict):
+        self._room.take(len(value) * (_COPIED if isinstance(value, list | tuple | dict) else 1))
 
 
 def _shown(value: Any) -> str:

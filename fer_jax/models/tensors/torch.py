@@ -4,7 +4,6 @@ import functools
 import io
 import re
 import zipfile
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from fer_jax.models.tensors import pickles
@@ -12,7 +11,7 @@ from fer_jax.models.tensors.arrays import part
 from fer_jax.models.tensors.limits import Refused, Room
 from fer_jax.models.tensors.names import NAMES, value
 from fer_jax.models.tensors.storages import STORED, Part, Storage, Tensor, untyped
-from fer_jax.models.tensors.values import Deferred, Name, flat
+from fer_jax.models.tensors.values import Deferred, Name, Names, flat
 
 MAGIC = (0x1950a86a20f9469cfc6c).to_bytes(10, 'little')  # The number in the first pickle of the older form.
 
@@ -27,8 +26,8 @@ def _of_class(rebuild: Any, _: Any, arguments: Any, *__: Any) -> Any:
   return rebuild.make(*arguments)
 
 
-def _names(room: Room) -> Mapping[str, Callable[..., Any] | None]:
-  """What makes data of the arguments, by name; see ``pickles.load``."""
+def _names(room: Room) -> Names:
+  """Those that files of PyTorch may hold."""
   return NAMES | {
       'torch._utils._rebuild_tensor': Tensor,
       'torch._utils._rebuild_tensor_v2': Tensor,

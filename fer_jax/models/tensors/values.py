@@ -1,12 +1,13 @@
 """What reading a pickle yields, in the place of objects, and the tensors in it by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from fer_jax.models.tensors.limits import Refused, Room
 
+Names = Mapping[str, Callable[..., Any] | None]  # What makes data of a name's arguments; None: it is only a value.
 KEYS = (str, int, float, bytes, type(None))  # Other keys are no part of a name; a tuple may be too deep to be one.
 
 _DEPTH, _VALUES = 50, 1_000_000  # Dictionaries inside of each other, and values in all of them.

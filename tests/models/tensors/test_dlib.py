@@ -44,6 +44,7 @@ def test_a_matrix_with_biases(read):
     (writers.dlib_net(LAYERS, declared=7), 'bytes after its last layer'),
     (writers.dlib_net(LAYERS, declared=9), 'ends in the middle of a value'),
     (writers.dlib_net([*LAYERS, writers.text('bn_con2')]), "has a layer 'bn_con2'"),
+    (writers.dlib_net([*LAYERS, writers.text('\x1b[2J')]), "has a layer '?[2J'"),
     (writers.dlib_net([writers.dlib_con(STEM, BIAS, draw(3))]), 'of 3 parameters whose shapes need 592'),
     (writers.dlib_net(LAYERS, image='input_rgb_image_pyra_'), "the input 'input_rgb_image_pyra_'"),
     (writers.dlib_net(LAYERS, loss='loss_mmod_'), 'is a detector of dlib'),
