@@ -54,7 +54,7 @@ def check_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, chang
       the workdir is in a bucket.
   """
   from fer_jax.runtime import storage
-  from fer_jax.training import setup
+  from fer_jax.training import setup, start
   from fer_jax.training.workdir import is_claimed
   for key in ('seed', 'name'):
     if key in (change.partition('=')[0] for change in changes):
@@ -69,6 +69,8 @@ def check_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, chang
       raise UserError(f"the rows '{other}' and '{row}' are the same config"
                       + (f" with --set={' --set='.join(changes)}." if changes else '.'))
   jobs = list_jobs(config, rows, seeds, workdir, config_files.arguments(configs[rows[0]], changes))
+  for made in configs.values():
+    start.settle(made, [f'--config.{change}' for change in changes])
   for job in jobs:
     configs[job.row].seed = job.seed
     is_claimed(job.workdir, setup.settings(configs[job.row]))

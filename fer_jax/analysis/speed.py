@@ -28,6 +28,7 @@ from fer_jax.landmarks.detect import detector
 from fer_jax.runtime import cluster, scaling
 from fer_jax.training import setup, step
 from fer_jax.training.plan import make_plan
+from fer_jax.training.start import settle
 
 DEVICES = (8, 64, 256, 1024)  # What steps are modelled on; the first is how many they are compiled for.
 
@@ -76,6 +77,7 @@ def steps_table(configs: Mapping[str, ConfigDict], rounds: int, steps: int) -> T
 def _prepare(config: ConfigDict) -> tuple[Callable[[int], None], int, float, float]:
   """A function that takes so many steps and waits for them; faces and FLOPs of a step; faces a second of data alone."""
   mesh = cluster.make_mesh()
+  settle(config)
   config.data.cache = False  # What reading and decoding cost, not what memory does.
   plan = make_plan(config, mesh)
   batches = plan.batches()

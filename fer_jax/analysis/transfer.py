@@ -150,6 +150,7 @@ def _finetuned(trained: setup.Trained, target: Target, train: splits.Split, epoc
   with config.unlocked():
     config.name = f'{config.name}, fine-tuned'
     config.init_from = str(storage.absolute(trained.workdir))
+    config.finetune.update({'factor': 1.0, 'head_alone': 0.0, 'frozen': ''})
     config.data.update({
         'dataset': target.dataset, 'variant': target.variant, 'dir': target.data_dir, 'train': target.train,
         'holdout': '', 'test': target.test, 'classes': tuple(train.classes), 'target': 'label', 'parts': 1,

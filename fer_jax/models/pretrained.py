@@ -31,6 +31,9 @@ DLIB = 'dlib_face_recognition_resnet_model_v1.dat'  # Comes with face_recognitio
 _LEAVES = {'weight': ('params', ('kernel', 'scale', 'negative_slope')), 'bias': ('params', ('bias',)),
            'running_mean': ('batch_stats', ('mean',)), 'running_var': ('batch_stats', ('var',))}
 
+# Of files of weights; what is not there is a file, and not a run, by its ending.
+_ENDINGS = ('.pt', '.pth', '.tar', '.pkl', '.npz', '.dat', '.safetensors', '.json', '.bin')
+
 _SHOWN = 4  # Names of tensors in a message.
 
 
@@ -108,8 +111,9 @@ class Pretrained:
 
 def is_weights(origin: str) -> bool:
   """Whether ``config.init_from`` names weights and not the workdir of a run: 'dlib', a file, or 'FAMILY:FILE'."""
-  return origin == 'dlib' or origin.partition(':')[0] in registry.names('models.weights') or (
-      not origin.startswith('gs://') and Path(paths.expand(origin)).is_file())
+  path = Path(paths.expand(origin))
+  return origin == 'dlib' or origin.partition(':')[0] in registry.names('models.weights') or path.is_file() or (
+      path.suffix in _ENDINGS and not path.is_dir())
 
 
 def read(origin: str) -> Pretrained:
@@ -122,6 +126,8 @@ def read(origin: str) -> Pretrained:
   name, colon, path = origin.partition(':')
   if not colon or name not in known:
     name, path = '', origin
+  if path.startswith('gs://'):
+    raise UserError(f'config.init_from={origin}: weights are read from a local file; copy it to every host.')
   path = _dlib() if origin == 'dlib' else Path(paths.expand(path))
   found = files.read(path)
   families = {one: registry.find('models.weights', one) for one in ([name] if name else known)}

@@ -85,6 +85,7 @@ def begin(plan: Plan, workdir: epath.Path, overrides: Sequence[str], mesh: Mesh,
   faces, data = plan.faces, plan.protocol.data
   cluster.check_same('the config', json.dumps(plan.settings))
   cluster.check_same('the training split', faces.fingerprint)
+  cluster.check_same('the start of config.init_from', json.dumps(plan.start))
   cluster.once(lambda: is_claimed(workdir, plan.settings))  # Before a file is put there.
   if note := cluster.once(lambda: held.enter_context(lock.alone(workdir))):
     cluster.say(note)
