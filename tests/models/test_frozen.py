@@ -35,7 +35,7 @@ class Trunk(nn.Module):
   def __call__(self, images, train):
     for name in ('low', 'high'):
       axis = self.axis if name == 'low' else None
-      images = Layer(batch_norm(train, jnp.float32, axis, self.regions), train, name=name)(images)
+      images = Layer(batch_norm(train, jnp.float32, axis, self.regions, 0.1), train, name=name)(images)
     return images, {}, None
 
 

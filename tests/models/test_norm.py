@@ -107,6 +107,16 @@ def test_one_place_without_spread_stays_finite():
   assert np.isfinite(ours).all() and (stats['bn']['var'] >= 0).all()
 
 
+@pytest.mark.parametrize('train, regions', [(True, 1), (True, REGIONS), (False, 1)])
+def test_epsilon_is_added_to_the_variance(train, regions):
+  x = jnp.repeat(jnp.float32([[-0.1], [0.3]]), regions, 0)  # Two faces; every region has the same values.
+  layer = batch_norm(train, jnp.float32, None, regions, epsilon=0.5)()
+  variables = layer.init(jax.random.key(0), x)
+  y, _ = layer.apply(variables, x, mutable=['batch_stats'])
+  mean, var = (x.mean(), x.var()) if train else (0.0, 1.0)
+  np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 0.5), rtol=1e-5)
+
+
 @pytest.mark.parametrize('regions', [1, REGIONS])
 def test_evaluation_is_plain_batch_norm(regions):
   variables, x = make()

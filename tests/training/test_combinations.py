@@ -15,6 +15,7 @@ from fer_jax.losses.alignment import PRESETS
 from fer_jax.training import setup
 from fer_jax.training.state import initial_state
 from tests import faces
+from tests.backbones import shorten
 
 # Every backbone, small.
 BACKBONES = {
@@ -25,7 +26,12 @@ BACKBONES = {
     'mobilenet_v2': {'width': 0.1},
     'mobilefacenet': {'width': 8},
     'ir': {'width': 4},
+    'mobilenet_v1': {'width': 8},
+    'efficientnet_lite0': {},
+    'inception_resnet_v1': {'width': 8},
+    'dlib_resnet': {'width': 8},
 }
+SIDES = {'inception_resnet_v1': 75, 'dlib_resnet': 103}  # Of the images, where 32 pixels are too small.
 HEADS = {
     'linear': {},
     'wildcat': {},
@@ -63,7 +69,7 @@ def config(backbone, head, losses, changes=()):
   made = ran.get_config('synthetic_faces')
   with made.unlocked():
     made.regions.scheme = 'fixed5' if head == 'region_attention' else 'none'
-    made.image_size, made.data.size, made.batch_size = 32, 16, 4
+    made.image_size, made.data.size, made.batch_size = SIDES.get(backbone, 32), 16, 4
     made.model.backbone = ConfigDict({'name': backbone.split()[0], **BACKBONES[backbone]})
     made.model.head = ConfigDict({'name': head, **HEADS[head]})
     made.losses = ConfigDict({name: {'weight': 1.0, **LOSSES[name]} for name in losses})
@@ -83,7 +89,8 @@ def test_the_lists_are_complete():
 
 # Every backbone takes a step with one head, every head with one backbone, and there every loss that may go with both.
 STEPS = {'resnet large_maps': ('linear',), 'vgg': ('wildcat',), 'vit': ('embedding',), 'mobilenet_v2': ('arm',),
-         'mobilefacenet': ('region_attention',), 'ir': ('linear',), 'resnet': tuple(HEADS)}
+         'mobilefacenet': ('region_attention',), 'ir': ('linear',), 'resnet': tuple(HEADS), 'mobilenet_v1': ('linear',),
+         'efficientnet_lite0': ('linear',), 'inception_resnet_v1': ('linear',), 'dlib_resnet': ('linear',)}
 
 
 def every_loss(backbone, head):
@@ -93,7 +100,8 @@ def every_loss(backbone, head):
 
 
 @pytest.mark.parametrize('backbone, head', [(backbone, head) for backbone, heads in STEPS.items() for head in heads])
-def test_takes_a_step_with_every_loss_at_once(backbone, head):
+def test_takes_a_step_with_every_loss_at_once(backbone, head, monkeypatch):
+  shorten(monkeypatch)
   made = config(backbone, head, every_loss(backbone, head))
   teacher = faces.teacher(made)
   system = setup.make_system(made, faces.CLASSES, 20, teacher)
@@ -113,7 +121,8 @@ def test_fits_every_other_head(backbone, head):
   system = setup.make_system(made, faces.CLASSES, 20)
   regions = (6,) if head == 'region_attention' else ()
   outputs = jax.eval_shape(functools.partial(system.recipe.model.apply, train=False),
-                           jax.eval_shape(system.initial).variables(), jnp.zeros((2, *regions, 32, 32, 3)))
+                           jax.eval_shape(system.initial).variables(),
+                           jnp.zeros((2, *regions, made.image_size, made.image_size, 3)))
   assert outputs.logits.shape == (2, len(faces.CLASSES)) and set(outputs.taps) >= {'stage3', 'stage4'}
 
 
