@@ -6,7 +6,7 @@
 arXiv 2402.00281. The first uses the small recipe of configs/baseline.py and the weight of RAF-DB. The second is the
 paper's for AffectNet (ResNet-50 with 28 x 28 maps, 224 pixels) and wants an accelerator; it aims at RAF-DB 88.95 %
 (weight 4) and AffectNet-7 62.37 % (weight 9), attention cosines 0.85 and 0.82: single runs that were selected on the
-test set and started from ImageNet weights.
+test set and started from weights of ImageNet (torchvision's resnet50-*.pth: --config.init_from=FILE).
 """
 
 from ml_collections import ConfigDict

@@ -10,8 +10,9 @@ teacher learns from FEC's triplets and AffectNet's labels, a student from the te
 faces, and its frozen features transfer to RAF-DB. Ours: everything else, that is the small recipe of
 configs/baseline.py, the shares of the sources, both kinds of distillation with weight 1 and T = 2, and clean faces for
 the teacher. Recalled: an embedding of 16 numbers of length 1 and the margins (both FECNet's); results of AffectNet-8
-61.6 %, AffectNet-7 65.4 %, FEC 86.5 %. Expect of FEC 77 to 80 % for a teacher, and 1 to 5 points more for a student
-with a large unlabelled set.
+61.6 %, AffectNet-7 65.4 %, FEC 86.5 %. The paper's trunk is FaceNet's, 20180402-114759-vggface2.pt of
+github.com/timesler/facenet-pytorch: --config.init_from=FILE. Expect of FEC 77 to 80 % for a teacher, and 1 to 5 points
+more for a student with a large unlabelled set.
 
 Where FEC is prepared, --config.sources.triplets.dataset=fec --config.sources.triplets.split=train
 --config.sources.triplets.truth=annotators train on it, and the same keys of config.comparisons.triplets, with

@@ -5,7 +5,9 @@
 
 The first uses the small recipe of configs/baseline.py. The second follows the paper (ResNet-50, Adam, 224 pixels), as
 far as it is known, and wants an accelerator; what it aims at, RAF-DB about 89.5 % and AffectNet-7 about 65.8 %, started
-from face-recognition weights, and these numbers are recalled, not read: check them in the paper.
+from weights of VGGFace, and these numbers are recalled, not read: check them in the paper. VGGFace2's ResNet-50 is
+resnet50_ft_weight.pkl of github.com/cydonia999/VGGFace2-pytorch, VGGFace's own VGG-16 vgg_face_dag.pth of
+www.robots.ox.ac.uk/~albanie/pytorch-models.html: --config.init_from=FILE.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,8 @@
 arXiv 1905.04075. The first uses the small recipe of configs/baseline.py. The second follows the released code
 (ResNet-18, 224 pixels, pixel values in [0, 1], no augmentation; its learning rate of 0.1 lowered to 0.01) and wants an
 accelerator; it aims at FERPlus 88.55 %, and 83.63, 82.23 and 80.40 % on the occlusion, pose > 30 and pose > 45 subsets:
-best epoch on the test set, from MS-Celeb-1M weights. From scratch expect 83 to 87 %.
+best epoch on the test set. The paper starts from a ResNet-18 of MS-Celeb-1M, ijba_res18_naive.pth.tar, which its
+authors have from github.com/penincillin/DREAM: --config.init_from=FILE. From scratch expect 83 to 87 %.
 """
 
 from ml_collections import ConfigDict
@@ -28,6 +29,7 @@ def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
       config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 18})
       config.image_size, config.batch_size, config.epochs = 224, 128, 60.0
       config.remat = True  # Six images a face.
+      config.init_decides = ('backbone',)
       config.data.target, config.ema, config.variables = 'label', 0.0, 'trained'
       config.normalise.mean, config.normalise.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
       config.augment = ConfigDict({'flip': 0.0})
