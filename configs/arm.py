@@ -7,7 +7,8 @@ arXiv 2103.10189. The first uses the small recipe of configs/baseline.py, with t
 second is the released code's for RAF-DB (ResNet-18, 224 pixels, Adam) with the mean of affinity frozen at test time,
 and wants an accelerator. The published RAF-DB 90.42 to 92.05 % and AffectNet-7 65.2 % are *leaky*: computed with the
 mean of the test batch in an order whose labels lie in blocks, best epoch on the test set, from weights of ImageNet
-(torchvision's resnet18-*.pth: --config.init_from=FILE). With a frozen mean expect 86 to 87 %. 'batch' shows the leak, and is marked so.
+(torchvision's resnet18-*.pth: --config.init_from=FILE). With a frozen mean expect 86 to 87 %. 'batch' shows the leak,
+and is marked so.
 """
 
 from ml_collections import ConfigDict
