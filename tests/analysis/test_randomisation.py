@@ -33,6 +33,13 @@ BACKBONES = {
         'stage1': {'features_1', 'features_2', 'features_3'}, 'stage4': {f'features_{i}' for i in range(14, 18)} | {
             'features_18_0', 'features_18_1'}}),
     'mobilefacenet': ({'width': 4}, 32, {'stage1': {'dw_conv'}, 'stem': {'conv1_0', 'conv1_1'}}),
+    'mobilenet_v1': ({'width': 4}, 16, {'stem': {'conv1', 'conv1_bn'}, 'stage1': {
+        f'conv_{kind}_{i}{end}' for kind in ('dw', 'pw') for i in (1, 2, 3) for end in ('', '_bn')}}),
+    'efficientnet_lite0': ({}, 16, {'stem': {'_conv_stem', '_bn0'}, 'stage1': {f'_blocks_{i}' for i in range(3)},
+                                    'stage4': {*(f'_blocks_{i}' for i in range(11, 16)), '_conv_head', '_bn1'}}),
+    'inception_resnet_v1': ({'width': 4, 'embedding': True}, 75, {
+        'above stage4': {'last_linear', 'last_bn'}, 'stage1': {'conv2d_3b', 'conv2d_4a'},
+        'stage4': {'mixed_7a', 'block8', *(f'repeat_3_{i}' for i in range(5))}}),
     'vit': ({'width': 8, 'heads': 2, 'depth': 4, 'patch': 8}, 16, {
         'stem': {'cls_token', 'patch_embed', 'pos_embed'}, 'stage4': {'blocks_3', 'norm'}, 'stage3': {'blocks_2'}}),
 }
