@@ -18,8 +18,8 @@ _ADAMW = {'optimizer.name': 'adamw', 'optimizer.weight_decay': 0.05, 'batch_size
 
 STARTS = {
     'mobilefacenet': {
-        **_ADAMW, 'init_from': 'weights/mobilefacenet.pt', 'image_size': 80, 'epochs': 3.0, 'finetune.frozen': 'stage2',
-        'optimizer.learning_rate': 0.002},
+        **_ADAMW, 'init_from': 'weights/mobilefacenet.pt', 'image_size': 80, 'epochs': 2.5, 'finetune.frozen': 'stage2',
+        'optimizer.learning_rate': 0.005},
     'dlib': {
         **_ADAMW, 'init_from': 'dlib', 'model.backbone': ConfigDict({'name': 'dlib_resnet', 'last': False}),
         'image_size': 112, 'epochs': 2.0, 'finetune.frozen': 'stage1', 'optimizer.learning_rate': 0.001},
