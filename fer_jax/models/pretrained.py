@@ -151,6 +151,8 @@ def read(origin: str) -> Pretrained:
   try:
     tensors = family.adapt({family.rename(one): value for one, value in own.items()})
     backbone = family.backbone(tensors)
+  except UserError as error:
+    raise UserError(f'config.init_from: {path} {error}') from error
   except KeyError as error:
     raise UserError(f'config.init_from: {path} is {family.title} by its other tensors, and lacks {error}.') from error
   except (IndexError, ValueError) as error:

@@ -19,7 +19,8 @@ class Family:
     title: of the network, for tables.
     marks: names that every file of the family has. What stands before them in a file is the file's prefix.
     backbone: from the tensors, renamed and adapted, to the options of ``config.model.backbone`` that they decide,
-      'name' first; it raises a UserError for a network that the backbone cannot be.
+      'name' first; it raises a UserError for a network that the backbone cannot be, as 'is a VGG with ...': what it
+      says of a file.
     origin: who made the files, and where their owners have them.
     licence: of the files, in words.
     training_data: what they were trained on, in words.

@@ -20,7 +20,7 @@ def resnet(tensors: Tensors) -> dict[str, Any]:
   bottleneck = 'layer1.0.conv3.weight' in tensors
   depth = [depth for depth, theirs in STAGES.items() if theirs == blocks and (depth == 50) == bottleneck]
   if not depth or side not in _STEMS:
-    raise UserError(f'config.init_from: the weights are of a ResNet with {blocks} blocks of {2 + bottleneck} '
-                    f"convolutions and a first kernel of {side} x {side}; the backbone 'resnet' has {STAGES[18]} or "
-                    f'{STAGES[34]} of 2, or {STAGES[50]} of 3, and 7 x 7 or 3 x 3.')
+    raise UserError(f'is a ResNet with {blocks} blocks of {2 + bottleneck} convolutions and a first kernel of {side} x '
+                    f"{side}; the backbone 'resnet' has {STAGES[18]} or {STAGES[34]} of 2, or {STAGES[50]} of 3, and "
+                    '7 x 7 or 3 x 3.')
   return {'name': 'resnet', 'depth': depth[0], 'width': width, 'stem': _STEMS[side]}

@@ -12,8 +12,7 @@ def _ir(tensors: Tensors) -> dict[str, Any]:
   depth = [depth for depth, theirs in UNITS.items() if sum(theirs) == units]
   if not depth:
     known = ', '.join(f'{depth} ({sum(theirs)})' for depth, theirs in UNITS.items())
-    raise UserError(f"config.init_from: the weights are of an IR net of {units} units, and the backbone 'ir' has depth "
-                    f'(units) {known}.')
+    raise UserError(f"is an IR net of {units} units, and the backbone 'ir' has depth (units) {known}.")
   return {'name': 'ir', 'depth': depth[0], 'width': tensors['input_layer.0.weight'].shape[0]}
 
 

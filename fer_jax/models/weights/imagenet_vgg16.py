@@ -11,8 +11,7 @@ from fer_jax.models.weights._family import Family, Tensors, rows
 def _vgg(tensors: Tensors) -> dict[str, Any]:
   convolutions = sum(value.ndim == 4 for name, value in tensors.items() if name.startswith('features.'))
   if convolutions != sum(STAGES):
-    raise UserError(f"config.init_from: the weights are of a VGG with {convolutions} convolutions, and the backbone "
-                    f"'vgg' is VGG-16, with {sum(STAGES)}.")
+    raise UserError(f"is a VGG with {convolutions} convolutions, and the backbone 'vgg' is VGG-16, with {sum(STAGES)}.")
   return {'name': 'vgg', 'width': tensors['features.0.weight'].shape[0],
           'batch_norm': 'features.1.running_mean' in tensors}
 
