@@ -22,6 +22,7 @@ from fer_jax.training import setup
 from fer_jax.training.protocol import Seen
 from fer_jax.training.state import TrainState, with_backbone
 from fer_jax.training.step import Recipe
+from fer_jax.training.workdir import read_config
 
 DECIDED = ('backbone', 'normalise', 'image_size')  # What weights may decide of a config.
 
@@ -70,7 +71,7 @@ def settle(config: ConfigDict, changes: Iterable[str] = ()) -> list[str]:
   """Puts into a config what its pretrained weights decide, see ``config.init_decides``.
 
   Args:
-    config: locked; changed in place where ``init_from`` names weights.
+    config: locked; changed in place where ``init_from`` names weights. A run decides ``normalise`` alone.
     changes: of the command line, as '--config.key=value'; they are left as they are.
 
   Returns:
@@ -81,28 +82,35 @@ def settle(config: ConfigDict, changes: Iterable[str] = ()) -> list[str]:
   """
   if unknown := [part for part in config.init_decides if part not in DECIDED]:
     raise UserError(f"config.init_decides has '{unknown[0]}'{nearest(str(unknown[0]), DECIDED)}")
-  if not config.init_from or not pretrained.is_weights(config.init_from):
-    return []
-  weights = _read(config.init_from)
   keys = {change.partition('=')[0].removeprefix('--config.') for change in changes}
+  if not config.init_from:
+    return []
+  if not pretrained.is_weights(config.init_from):
+    theirs = read_config(config.init_from).normalise
+    return _decide(config, keys, {f'normalise.{name}': value for name, value in theirs.items()}, 'The run decides')
+  weights = _read(config.init_from)
   family = weights.family
-  told = [f'Starts from {family.title} ({weights.path.name}).']
-  before = config.copy_and_resolve_references()
+  decided = {'normalise.mean': family.mean, 'normalise.std': family.std, 'image_size': family.size}
+  if 'backbone' in config.init_decides:
+    decided['model.backbone'] = ConfigDict(_backbone(config.model.backbone.to_dict(), weights, keys))
+  told = [f'Starts from {family.title} ({weights.path.name}).', *_decide(config, keys, decided, 'The weights decide')]
+  if tuple(config.normalise.mean) != family.mean or tuple(config.normalise.std) != family.std:
+    told.append(f'config.normalise is not that of the weights: mean {_brief(family.mean)}, std {_brief(family.std)}.')
+  return told
+
+
+def _decide(config: ConfigDict, keys: set[str], decided: Mapping[str, Any], who: str) -> list[str]:
+  """Puts values into a config by dotted key, but for those of the command line; returns sentences on what changed."""
+  told = []
   with config.unlocked():
-    if 'backbone' in config.init_decides:
-      config.model.backbone = ConfigDict(_backbone(config.model.backbone.to_dict(), weights, keys))
-    if 'normalise' in config.init_decides:
-      for name in {'mean', 'std'} - {key.removeprefix('normalise.') for key in keys}:
-        config.normalise[name] = tuple(float(value) for value in getattr(family, name))
-    if 'image_size' in config.init_decides and 'image_size' not in keys:
-      config.image_size = family.size
-  for key in ('model.backbone', 'normalise', 'image_size'):
-    old, new = (functools.reduce(lambda node, name: node[name], key.split('.'), one) for one in (before, config))
-    if old != new:
-      told.append(f'The weights decide config.{key}: {_brief(new)}.')
-  if 'normalise' not in config.init_decides or any(key.startswith('normalise') for key in keys):
-    told.append('config.normalise is not that of the weights '
-                f'(mean {_brief(family.mean)}, std {_brief(family.std)}).')
+    for key, value in decided.items():
+      *path, last = key.split('.')
+      if key in keys or (path or [last])[0] not in (*config.init_decides, 'model'):
+        continue
+      node = functools.reduce(lambda node, name: node[name], path, config)
+      if node[last] != value:
+        told.append(f'{who} config.{key}: {_brief(value)}.')
+        node[last] = value
   return told
 
 

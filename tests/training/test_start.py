@@ -65,7 +65,7 @@ def test_weights_decide_backbone_normalisation_and_size(weights):
   assert (made.normalise.mean, made.normalise.std, made.image_size) == (MEAN, STD, 224)
   assert told[0] == 'Starts from ResNet (torchvision, timm) (resnet18.npz).'
   assert [line.partition(':')[0] for line in told[1:]] == [
-      f'The weights decide config.{key}' for key in ('model.backbone', 'normalise', 'image_size')]
+      f'The weights decide config.{key}' for key in ('normalise.mean', 'normalise.std', 'image_size', 'model.backbone')]
   assert start.settle(made) == told[:1]  # Settled before, as on a second start: nothing changes.
 
 
@@ -73,7 +73,7 @@ def test_the_command_line_goes_before_the_weights(weights):
   made = faces.config(init_from=str(weights), image_size=96, normalise__mean=(0.1, 0.2, 0.3))
   told = start.settle(made, ['--config.image_size=96', '--config.normalise.mean=(0.1, 0.2, 0.3)'])
   assert (made.image_size, made.normalise.mean, made.normalise.std) == (96, (0.1, 0.2, 0.3), STD)
-  assert told[-1].startswith('config.normalise is not that of the weights (mean (0.485, 0.456, 0.406)')
+  assert told[-1].startswith('config.normalise is not that of the weights: mean (0.485, 0.456, 0.406)')
 
 
 def test_a_config_may_keep_what_weights_would_decide(weights):
@@ -101,9 +101,17 @@ def test_another_backbone_is_replaced_whole(weights):
 
 
 def test_a_config_without_weights_stays_as_it_is():
-  for origin in ('', 'runs/teacher'):
-    made = faces.config(init_from=origin)
-    assert start.settle(made) == [] and made.to_dict() == faces.config(init_from=origin).to_dict()
+  made = faces.config()
+  assert start.settle(made) == [] and made.to_dict() == faces.config().to_dict()
+
+
+def test_a_run_decides_the_normalisation_alone(finished):
+  made = faces.config(init_from=str(finished[0]))
+  assert [line.partition(':')[0] for line in start.settle(made)] == [
+      'The run decides config.normalise.mean', 'The run decides config.normalise.std']
+  assert made.to_dict() == faces.config(init_from=str(finished[0]), normalise__mean=MEAN, normalise__std=STD).to_dict()
+  with pytest.raises(UserError, match='nowhere holds no run'):
+    start.settle(faces.config(init_from='nowhere'))
 
 
 def test_dlibs_network_starts_with_the_statistics_of_the_first_batches(monkeypatch):
