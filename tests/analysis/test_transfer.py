@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from fer_jax.analysis import transfer
 from fer_jax.errors import UserError
 from fer_jax.runtime import cluster
-from fer_jax.training import loop, plan, setup
+from fer_jax.training import loop, setup, start
 from fer_jax.training.data import Data
 from fer_jax.training.state import with_backbone
 from fer_jax.training.workdir import open_workdir, read_config, read_run
@@ -187,7 +187,7 @@ def transferred(trained, folder, mesh):
     return began[-1][1]
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(plan, 'with_backbone', spy)
+    patch.setattr(start, 'with_backbone', spy)
     result = transfer.transfer(trained, target(folder), mesh, shots=(1, 2), draws=2, finetune_epochs=0.5)
   return result, jax.device_get(began[-1])  # Before it, shapes alone went through, for mistakes to show early.
 
