@@ -4,6 +4,7 @@
     python -m fer_jax.bench --faces=ferplus         # Reading, decoding and finding landmarks, on one core.
     python -m fer_jax.bench --workers=1,2           # Preparing 2,000 drawn faces by so many processes.
     python -m fer_jax.bench --scaling=configs/baseline.py:ferplus,configs/pal.py:ferplus     # Needs no data.
+    python -m fer_jax.bench --convolutions          # XLA's on CPU against the forms of models/convolution.py.
 
 Step times are taken in turns and reported as ratios to the first config: machines drift, and an absolute second means
 nothing on another one. What ``--scaling`` says of other hardware is no measurement but the model of
@@ -28,6 +29,7 @@ def define() -> None:
   flags.DEFINE_list('scaling', None, 'Or configs, whose steps are compiled for 8 virtual devices.')
   flags.DEFINE_float('utilisation', 0.3, 'With --scaling, the share of its peak that a device is taken to attain.',
                      lower_bound=0.01, upper_bound=1.0)
+  flags.DEFINE_bool('convolutions', False, "Or convolutions on CPU: XLA's and those that stand in for them.")
   flags.DEFINE_integer('rounds', 15, 'Rounds; in each, everything has its turn once.', lower_bound=2)
   flags.DEFINE_integer('steps', 3, 'Steps of a config in a round.', lower_bound=1)
   flags.DEFINE_multi_string('set', [], 'A change to all configs, such as --set=batch_size=32; may be repeated.')
@@ -35,8 +37,8 @@ def define() -> None:
 
 def main(given: Any) -> None:
   """Measures and prints the tables."""
-  if sum(map(bool, (given.configs, given.faces, given.workers, given.scaling))) != 1:
-    raise UserError('give one of --configs, --faces, --workers and --scaling.')
+  if sum(map(bool, (given.configs, given.faces, given.workers, given.scaling, given.convolutions))) != 1:
+    raise UserError('give one of --configs, --faces, --workers and --scaling, or --convolutions.')
   if not all(number.isdecimal() and int(number) for number in given.workers or ()):
     raise UserError(f"--workers={','.join(given.workers)}: give numbers of processes, such as --workers=1,2.")
   configs = {name: config_files.load_config(name, given.set) for name in given.configs or given.scaling or ()}
@@ -58,7 +60,8 @@ def main(given: Any) -> None:
     tables = speed.scaling_tables(configs, given.utilisation)
   else:
     cluster.start()
-    tables = [speed.steps_table(configs, given.rounds, given.steps)]
+    tables = [speed.convolutions_table(given.rounds) if given.convolutions else
+              speed.steps_table(configs, given.rounds, given.steps)]
   Console(width=130).print(*tables)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from rich.table import Table
@@ -25,11 +26,17 @@ from fer_jax.data.preparing import preparation
 from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 from fer_jax.landmarks.detect import detector
+from fer_jax.models.convolution import convolve
 from fer_jax.runtime import cluster, scaling
 from fer_jax.training import setup, step
 from fer_jax.training.plan import make_plan
 from fer_jax.training.start import settle
 
+# Sides and channels of maps, reach of the kernel, filters, stride, whether each channel is on its own; as in the nets.
+CONVOLUTIONS = ((56, 128, 3, 128, 1, True), (56, 128, 3, 128, 2, True), (14, 256, 3, 256, 1, True),
+                (14, 240, 5, 240, 1, True), (1, 512, 3, 512, 1, False), (2, 512, 3, 512, 1, False),
+                (4, 256, 3, 512, 2, False), (4, 256, 3, 256, 1, False), (56, 64, 1, 128, 1, False),
+                (14, 128, 1, 256, 1, False), (28, 64, 1, 128, 2, False))
 DEVICES = (8, 64, 256, 1024)  # What steps are modelled on; the first is how many they are compiled for.
 
 
@@ -94,6 +101,37 @@ def _prepare(config: ConfigDict) -> tuple[Callable[[int], None], int, float, flo
       held[:] = jax.block_until_ready(compiled(*held, plan.frozen, batch))
 
   return take, plan.batch_size, compiled.cost_analysis()['flops'], count / elapsed
+
+
+def convolutions_table(rounds: int, cases: Sequence[tuple] = CONVOLUTIONS, batch: int = 32) -> Table:
+  """Times of single convolutions, forward and back: XLA's, and the form that ``models.convolution`` has for the CPU.
+
+  Raises:
+    UserError: this is no CPU.
+  """
+  if jax.default_backend() != 'cpu':
+    raise UserError(f"--convolutions: on {jax.default_backend()} all convolutions are XLA's; JAX_PLATFORMS=cpu "
+                    'measures on the CPU.')
+  table = Table('x', 'kernel', 'stride', "XLA's, ms", 'other form, ms', 'times as fast', 'lowest and highest ratio',
+                title=f'Forward and back, {rounds} rounds in turns on {cluster.hardware()}')
+  for side, channels, reach, filters, stride, alone in cases:
+    x = jnp.ones((batch, side, side, channels))
+    kernel = jnp.ones((reach, reach, 1 if alone else channels, filters))
+
+    def take(form: Callable, x: jax.Array = x, kernel: jax.Array = kernel, stride: int = stride,
+             groups: int = channels if alone else 1) -> Callable[[int], Any]:
+      apply = lambda *at: form(*at, (stride, stride), ((kernel.shape[0] // 2,) * 2,) * 2, feature_group_count=groups,
+                               dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+      both = jax.jit(lambda *at: (lambda value, pull: (value, pull(value)))(*jax.vjp(apply, *at)))
+      jax.block_until_ready(both(x, kernel))
+      return lambda _: jax.block_until_ready(both(x, kernel))
+
+    seconds = in_turns([take(jax.lax.conv_general_dilated), take(convolve)], rounds)
+    ratios, medians = seconds[:, 0] / seconds[:, 1], 1e3 * np.median(seconds, axis=0)
+    table.add_row(' x '.join(map(str, x.shape)), ' x '.join(map(str, kernel.shape)), str(stride),
+                  *(f'{median:.2f}' for median in medians), f'{np.median(ratios):.1f}',
+                  f'{ratios.min():.1f} to {ratios.max():.1f}')
+  return table
 
 
 def faces_table(split: Split, rounds: int, count: int = 100) -> Table:

@@ -1,9 +1,11 @@
 """What the bench measures is what it says: the work is done, so often, on these faces, in turns."""
 
+import jax
 import pytest
 
 from fer_jax.analysis import speed
 from fer_jax.data.preparing import preparation
+from fer_jax.errors import UserError
 from fer_jax.landmarks import detect
 from tests import faces
 
@@ -42,3 +44,18 @@ def test_preparation_by_several_numbers_of_processes(monkeypatch):
   assert [workers for workers, _, _ in made] == [0, 1, 1, 0] and all(new for _, new, _ in made)
   assert all(splits['train']['faces'] == 8 for _, _, splits in made)
   assert numbers(table, 0) == [0, 1] and numbers(table, 2)[0] == 1 and min(numbers(table, 1)) >= 0
+
+
+def test_convolutions_are_xlas_and_the_other_form(monkeypatch):
+  taken = []
+  xlas, ours = jax.lax.conv_general_dilated, speed.convolve
+  monkeypatch.setattr(jax.lax, 'conv_general_dilated', lambda *at, **how: taken.append("XLA's") or xlas(*at, **how))
+  monkeypatch.setattr(speed, 'convolve', lambda *at, **how: taken.append('other') or ours(*at, **how))
+  table = speed.convolutions_table(3, [(5, 4, 3, 4, 2, True), (2, 4, 3, 6, 1, False)], batch=2)
+  assert taken == ["XLA's", 'other'] * 2  # Each is traced once, and the other form calls none of XLA's.
+  assert [list(column.cells) for column in table.columns[:3]] == [
+      ['2 x 5 x 5 x 4', '2 x 2 x 2 x 4'], ['3 x 3 x 1 x 4', '3 x 3 x 4 x 6'], ['2', '1']]
+  assert min(numbers(table, 5)) >= 0 and len(numbers(table, 3)) == len(numbers(table, 4)) == 2
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  with pytest.raises(UserError, match="--convolutions: on gpu all convolutions are XLA's; JAX_PLATFORMS=cpu measures"):
+    speed.convolutions_table(3)
