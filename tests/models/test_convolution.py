@@ -1,8 +1,7 @@
-"""Forms of convolutions for the CPU against XLA's own: values, gradients, gradients of gradients, and where they are."""
+"""Forms of convolutions for the CPU against XLA's: values, gradients, gradients of gradients, and where they are."""
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,15 +62,16 @@ def call(form, sides, channels, reach, filters, stride, padding, groups):
 def up_to_second_order(apply, x, kernel):
   """What ``apply`` gives, gradients of a function of it, and gradients of a function of these."""
   first = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(apply(x, kernel))), (0, 1))
-  return apply(x, kernel), first(x, kernel), jax.grad(lambda *at: sum(jnp.sum(g**3) for g in first(*at)), (0, 1))(x,
-                                                                                                                 kernel)
+  second = jax.grad(lambda *at: sum(jnp.sum(g**3) for g in first(*at)), (0, 1))
+  return apply(x, kernel), first(x, kernel), second(x, kernel)
 
 
 @pytest.mark.parametrize('case', FORMS, ids=lambda case: '-'.join(map(str, case)))
 def test_forms_equal_xlas_up_to_the_second_order(case):
   x, kernel, apply = call(*case)
   with jax.enable_x64(True):
-    primitives = {equation.primitive.name for equation in traces.equations(jax.make_jaxpr(apply)(x, kernel).jaxpr)}
+    steps = jax.make_jaxpr(lambda *at: jax.vjp(apply, *at)[1](apply(*at)))(x, kernel)
+    primitives = {equation.primitive.name for equation in traces.equations(steps.jaxpr)}
     assert ('conv_general_dilated' in primitives) == (case[0] == 'pointwise') and len(primitives) > 1
     both = [functools.partial(up_to_second_order, functools.partial(apply, convolve=convolve))
             for convolve in (convolution.convolve, lax.conv_general_dilated)]
@@ -167,5 +167,42 @@ def test_vmap(case):
   x, kernel, apply = call(*case)
   of_kernel = jax.grad(lambda kernel, x: jnp.sum(jnp.sin(apply(x, kernel))))
   x, kernel = jnp.stack([x, 2 * x]).astype('float32'), jnp.stack([kernel, -kernel]).astype('float32')
-  for a, b in zip(jax.jit(jax.vmap(of_kernel))(kernel, x), map(of_kernel, kernel, x), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  together, alone = jax.jit(lambda *at: (jax.vmap(of_kernel)(*at), jnp.stack([*map(of_kernel, *at)])))(kernel, x)
+  np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+# Networks.
+
+
+def make(name, size, **options):
+  """A backbone, its variables and images, as shapes."""
+  net = registry.find('models.backbones', name)(**options)
+  images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+  return net, jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), images), images
+
+
+@pytest.mark.parametrize('name, size', [
+    ('resnet', 64), ('vgg', 32), ('mobilenet_v2', 32), ('mobilefacenet', 32), ('ir', 32), ('dlib_resnet', 103)])
+def test_every_convolution_of_a_backbone_goes_through(name, size, monkeypatch):
+  kernels = []
+  monkeypatch.setattr(convnet, 'convolve', lambda x, kernel, *rest, **options: kernels.append(kernel.shape)
+                      or lax.conv_general_dilated(x, kernel, *rest, **options))
+  _, variables, _ = make(name, size)
+  leaves = jax.tree_util.tree_leaves_with_path(variables['params'])
+  assert sorted(kernels) == sorted(leaf.shape for path, leaf in leaves if path[-1].key == 'kernel' and leaf.ndim == 4)
+
+
+@pytest.mark.parametrize('name, size, options, depthwise', [
+    ('mobilefacenet', 112, {'embedding': True}, 17), ('mobilenet_v2', 64, {}, 17), ('resnet', 64, {}, 0)])
+def test_no_slow_convolution_is_left(name, size, options, depthwise, monkeypatch):
+  net, variables, images = make(name, size, **options)
+
+  def found(backend):
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    steps = jax.make_jaxpr(lambda variables, x: net.apply(variables, x, train=False))(variables, images)
+    return list(traces.equations(steps.jaxpr, ('conv_general_dilated',)))
+
+  grouped = lambda equation: equation.params['feature_group_count'] > 1
+  small = lambda equation: max(equation.outvars[0].aval.shape[1:3]) <= convolution.SMALL
+  assert not any(grouped(one) or small(one) for one in found('cpu'))
+  assert sum(map(grouped, found('gpu'))) == depthwise and any(map(small, found('gpu')))
