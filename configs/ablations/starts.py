@@ -18,12 +18,12 @@ _ADAMW = {'optimizer.name': 'adamw', 'optimizer.weight_decay': 0.05, 'batch_size
 
 STARTS = {
     'mobilefacenet': {
-        **_ADAMW, 'init_from': 'weights/mobilefacenet.pt', 'image_size': 80, 'epochs': 1.5, 'finetune.frozen': 'stage2',
+        **_ADAMW, 'init_from': 'weights/mobilefacenet.pt', 'image_size': 80, 'epochs': 2.5, 'finetune.frozen': 'stage2',
         'optimizer.learning_rate': 0.005},
     'dlib': {
         **_ADAMW, 'init_from': 'dlib', 'model.backbone': ConfigDict({'name': 'dlib_resnet', 'last': False}),
         'image_size': 112, 'epochs': 1.0, 'finetune.frozen': 'stage1', 'optimizer.learning_rate': 0.001},
-    'random': {'image_size': 44, 'epochs': 1.5, 'ema': 0.99, 'optimizer.learning_rate': 0.05},
+    'random': {'image_size': 44, 'epochs': 1.0, 'ema': 0.99, 'optimizer.learning_rate': 0.05},
 }
 FACES = {'aligned': {'data.variant': 'majority-similarity112'}, 'as_is': {'data.variant': 'majority'}}
 
