@@ -47,9 +47,12 @@ def config(**changes) -> ConfigDict:
 
 
 def shrink(made: ConfigDict, **changes) -> ConfigDict:
-  """Brings any config that has a ResNet to this size; an ARM head and its features are made to fit each other."""
+  """Brings any config that has a ResNet, or dlib's network, to this size; an ARM head is made to fit its features."""
   changes = {'batch_size': 8, 'eval_batch_size': 8, 'image_size': 16, 'data__size': 16, 'data__target': 'label',
              'model__backbone__width': 4, 'model__backbone__depth': 10, 'epochs': 1.0, 'log_every': 2, **changes}
+  if made.model.backbone.name == 'dlib_resnet':
+    del changes['model__backbone__depth']
+    changes['image_size'] = 55  # The least that it takes without its last block.
   head = made.model.head
   if head.name == 'arm' and head.arrangement:
     changes = {'model__head__block': 4, 'model__head__kernel': 4, 'model__head__stride': 2, **changes}
