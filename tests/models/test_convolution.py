@@ -203,6 +203,6 @@ def test_no_slow_convolution_is_left(name, size, options, depthwise, monkeypatch
     return list(traces.equations(steps.jaxpr, ('conv_general_dilated',)))
 
   grouped = lambda equation: equation.params['feature_group_count'] > 1
-  small = lambda equation: max(equation.outvars[0].aval.shape[1:3]) <= convolution.SMALL
+  small = lambda equation: max(equation.invars[0].aval.shape[1:3]) <= convolution.SMALL
   assert not any(grouped(one) or small(one) for one in found('cpu'))
   assert sum(map(grouped, found('gpu'))) == depthwise and any(map(small, found('gpu')))
