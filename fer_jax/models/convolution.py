@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # Images NHWC, kernels HWIO, as flax has them.
-SMALL = 5  # Pixels a side of the largest maps whose sums are products of matrices; on larger ones XLA is as fast.
+SMALL = 4  # Pixels a side of the largest results that are products of matrices; for larger ones XLA is as fast.
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: str | Sequence[tuple[int, int]],
@@ -44,7 +44,8 @@ def _form(x: Sequence[int], kernel: Sequence[int], strides: Sequence[int], pads:
     if reach == x[1:3] and not any(map(any, pads)):
       return _weighted_sum
     return _depthwise if reach in ((3, 3), (5, 5)) else None
-  if groups == 1 and reach in ((1, 1), (3, 3)) and max(x[1:3]) <= SMALL:
+  if groups == 1 and max(_sides(x, reach, strides, pads)) <= SMALL and (
+      reach == (1, 1) or reach == (3, 3) and max(x[1:3]) <= SMALL + 1):
     return _products
   return _pointwise if groups == 1 and reach == (1, 1) and not any(map(any, pads)) else None
 
