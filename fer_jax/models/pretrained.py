@@ -105,7 +105,11 @@ class Pretrained:
 
   def facts(self) -> dict[str, Any]:
     """What a run's record says of where it started from, as JSON has it."""
-    return {'file': self.path.name, 'sha256': digest(self.path), 'family': self.name, 'title': self.family.title,
+    hashed = hashlib.sha256(self.path.read_bytes())
+    if self.path.suffix == '.json':  # Its tensors are in files beside it.
+      for tensor in self.tensors.values():
+        hashed.update(tensor.tobytes())
+    return {'file': self.path.name, 'sha256': hashed.hexdigest(), 'family': self.name, 'title': self.family.title,
             'origin': self.family.origin, 'licence': self.family.licence, 'training_data': self.family.training_data}
 
 
@@ -159,11 +163,6 @@ def read(origin: str) -> Pretrained:
     raise UserError(f'config.init_from: {path} is {family.title} by its names, and its tensors have not the dimensions '
                     f'of it ({error}).') from error
   return Pretrained(path, name, family, tensors, backbone, len(found) - len(own))
-
-
-def digest(path: Path) -> str:
-  """sha256 of a file."""
-  return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _dlib() -> Path:
