@@ -183,7 +183,7 @@ def drawn(key):
       elif case.put is tfjs and path[-1] == 'scale' and '_dw_' not in path[0]:
         value = np.ones(leaf.shape, np.float32)
       else:
-        turned = value[:, :, ::-1] if family.bgr and '/'.join(path) == family.stem else value
+        turned = value[:, :, ::-1] if family.bgr == '/'.join(path) else value
         name, there = case.put(path, turned)
         assert name not in file
         file[name] = path, there

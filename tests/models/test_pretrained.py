@@ -1,5 +1,7 @@
 """Pretrained weights: dlib's network is dlib's, and what is no file of weights is told."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +54,7 @@ def test_what_is_not_there_or_not_local_is_told(tmp_path, monkeypatch):
     pretrained.read(str(tmp_path / 'gone.pth'))
   with pytest.raises(UserError, match='weights are read from a local file; copy it to every host'):
     pretrained.read('imagenet_resnet:gs://bucket/resnet18.pth')
-  monkeypatch.setattr(pretrained.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match=r'config\.init_from=dlib: .*pip install "fer_jax\[landmarks\]"'):
     pretrained.read('dlib')
 

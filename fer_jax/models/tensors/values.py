@@ -1,5 +1,6 @@
 """What reading a pickle yields, in the place of objects, and the tensors in it by name."""
 
+import abc
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,12 +40,12 @@ class Name(Made):
     self.text, self.make = text, make
 
 
-class Deferred(Made):
+class Deferred(Made, abc.ABC):
   """A tensor, whose numbers may come later in the file."""
 
+  @abc.abstractmethod
   def array(self) -> np.ndarray | None:
     """Its numbers, in the file's memory and of the file's type; None where it holds something else, such as strings."""
-    raise NotImplementedError
 
 
 def flat(value: Any, room: Room) -> dict[str, Deferred]:

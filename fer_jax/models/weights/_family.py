@@ -34,8 +34,8 @@ class Family:
       backbone has no layer for is dropped, and that is told.
     fit: by path of the backbone, what makes a tensor of another shape one of this shape, such as a position embedding
       of another grid.
-    bgr: the network takes BGR; ``mean`` and ``std`` are of RGB all the same, and its first kernel is turned.
-    stem: the path of that kernel, such as 'conv1/kernel'.
+    bgr: where the network takes BGR, the path of its first kernel, which is turned; ``mean`` and ``std`` are of RGB all
+      the same.
     measured: normalisation has no statistics in the files, only a scale and a shift: they are measured on the first
       batches of a training.
   """
@@ -54,8 +54,7 @@ class Family:
   adapt: Callable[[Tensors], Tensors] = lambda tensors: tensors
   beside: str = r'(?!)'
   fit: Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = dataclasses.field(default_factory=dict)
-  bgr: bool = False
-  stem: str = ''
+  bgr: str = ''
   measured: bool = False
 
 

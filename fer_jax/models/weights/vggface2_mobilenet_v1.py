@@ -41,5 +41,5 @@ VGGFACE2_MOBILENET_V1 = Family(
     mean=(123.68 / 255, 116.779 / 255, 103.939 / 255), std=(1 / 255,) * 3, size=224,
     adapt=_adapt,
     beside=r'(feats|age_pred|gender_pred)/',
-    bgr=True, stem='conv1/kernel',
+    bgr='conv1/kernel',
     measured=True)

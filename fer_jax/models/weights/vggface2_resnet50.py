@@ -13,4 +13,4 @@ VGGFACE2_RESNET50 = Family(
     mean=(131.0912 / 255, 103.8827 / 255, 91.4953 / 255), std=(1 / 255,) * 3, size=224,
     recognise=rows('fc.weight', 8631),
     beside=r'fc\.',
-    bgr=True, stem='conv1/kernel')
+    bgr='conv1/kernel')

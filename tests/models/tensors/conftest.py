@@ -1,5 +1,6 @@
 """What the tests of readers share: a file of given content, read or refused."""
 
+import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
@@ -26,3 +27,20 @@ def refused(read, tmp_path):
     assert message.startswith(str(tmp_path / 'file')) and '\n' not in message and len(message) < 700
     return message
   return refused
+
+
+@pytest.fixture
+def damaged(read, refused):
+  """Cuts off a content and flips bits of it at some places: each is one sentence, or a flipped bit shows in no way."""
+  def damaged(content, cuts, flips):
+    for end in cuts:
+      refused(content[:end])
+    rng = np.random.default_rng(0)
+    for at in flips:
+      flipped = bytearray(content)
+      flipped[at] ^= 1 << rng.integers(8)
+      try:
+        read(bytes(flipped))
+      except UserError as error:
+        assert '\n' not in str(error)
+  return damaged

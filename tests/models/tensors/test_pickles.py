@@ -10,7 +10,6 @@ import pickle
 import numpy as np
 import pytest
 
-from fer_jax.errors import UserError
 from fer_jax.models import tensors
 from fer_jax.models.tensors import values
 from tests.models.tensors import writers
@@ -221,18 +220,9 @@ def test_long_names_of_many_tensors(refused):
 
 
 @pytest.mark.parametrize('protocol', [0, 2, 5])
-def test_damaged_pickles_are_one_sentence(read, refused, protocol):
+def test_damaged_pickles_are_one_sentence(damaged, protocol):
   content = pickle.dumps({'a': np.arange(3.0), 'b': [1, 'x']}, protocol)
-  for end in range(0, len(content), 2):
-    refused(content[:end])
-  rng = np.random.default_rng(0)
-  for at in range(2, len(content), 3):
-    damaged = bytearray(content)
-    damaged[at] ^= 1 << rng.integers(8)
-    try:
-      read(bytes(damaged))  # Some of these are numbers, and another one is no damage that shows.
-    except UserError as error:
-      assert '\n' not in str(error)
+  damaged(content, range(0, len(content), 2), range(2, len(content), 3))
 
 
 def test_the_readers_have_nothing_to_run_code_with():

@@ -185,18 +185,9 @@ def test_numbers_that_no_key_lists(refused):
 
 
 @forms
-def test_cut_off_and_flipped(read, refused, write):
+def test_cut_off_and_flipped(damaged, write):
   content = write({'a': dense(FLOATS[:1]), 'b': dense(np.arange(2), 'Long')})
-  for end in range(1, len(content), 7):
-    refused(content[:end])
-  rng = np.random.default_rng(0)
-  for at in range(0, len(content), 7):
-    damaged = bytearray(content)
-    damaged[at] ^= 1 << rng.integers(8)
-    try:
-      read(bytes(damaged))  # Some of these are numbers, and another one is no damage that shows.
-    except UserError as error:
-      assert '\n' not in str(error)
+  damaged(content, range(1, len(content), 7), range(0, len(content), 7))
 
 
 # PyTorch's own files.
