@@ -106,15 +106,19 @@ def test_nearest_faces_are_kept_for_the_report(finished):
   assert (distances[:, 0] == 0).all() and (np.diff(distances, axis=1) >= 0).all()
 
 
+# With seed 0 rounding puts a value of the third step on the other side of a ReLU's kink.
+SEED = 1
+
+
 @pytest.fixture(scope='module')
 def one_device(trained):
-  made, system = taught(trained)
+  made, system = taught(trained, seed=SEED)
   return faces.steps(made, count=3, system=system, frozen=jax.device_get(trained.variables))
 
 
 @pytest.mark.parametrize('form', ['jit', 'pmap'])
 def test_eight_devices_equal_one_with_three_sources_and_a_teacher(one_device, trained, form):
-  made, system = taught(trained, parallel=form)
+  made, system = taught(trained, parallel=form, seed=SEED)
   state, meter = faces.steps(made, count=3, devices=8, system=system, frozen=jax.device_get(trained.variables))
   for a, b in zip(jax.tree.leaves(one_device[0].params), jax.tree.leaves(state.params), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
