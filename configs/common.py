@@ -105,6 +105,7 @@ def get_config(dataset: str) -> ConfigDict:
   # Length of training: so many times as many rows as the training split has faces. With config.sources not all of the
   # rows are its faces.
   config.epochs = 20.0
+  config.length = ''  # In place of epochs: '5000 steps', '2e6 faces', '30 epochs' or '45 minutes' of steps.
   config.image_size = sets['size']  # Side in pixels of what the backbone sees.
 
   config.regions = ConfigDict()  # Keyword arguments of fer_jax.landmarks.regions.region_boxes.
@@ -165,6 +166,7 @@ def get_config(dataset: str) -> ConfigDict:
   config.log_every = 50  # Steps between lines of metrics.jsonl.
   config.evaluate_every = 1.0  # Epochs between evaluations of data.holdout.
   config.checkpoint_every = 1.0  # Epochs between checkpoints.
+  config.checkpoint_minutes = 10.0  # And minutes, looked at where a line is logged; 0 for epochs alone.
 
   config.report = ConfigDict()
   # Show faces whose terms forbid passing them on (RAF-DB, AffectNet, SFEW, FEC, FER2013, FERPlus): a page for yourself.

@@ -18,6 +18,7 @@ _RANGES = {
     'image_size': _WHOLE,
     'batch_size': _WHOLE, 'eval_batch_size': _WHOLE, 'log_every': _WHOLE,
     'epochs': _POSITIVE, 'evaluate_every': _POSITIVE, 'checkpoint_every': _POSITIVE,
+    'checkpoint_minutes': (0, math.inf),
     'sources.*.parts': (0, math.inf), 'sources.*.count': _WHOLE, 'comparisons.*.count': _WHOLE,
     'regions.count': _WHOLE, 'regions.side': _SHARE, 'regions.landmark_side': _SHARE,
     'augment.flip': _SHARE, 'augment.erasing': _SHARE, 'augment.erasing_area': _SHARE, 'augment.rotation': (0, 180),

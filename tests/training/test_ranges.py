@@ -19,7 +19,7 @@ def values():
     ('seed', (-1, 2**31, 2**32 - 1), (0, 2**31 - 1)), ('data.seed', (-2, 2**32), (-1, 0)),
     ('log_every', (0, -5), (1,)), ('epochs', (0.0, -1.0, NAN, INFINITE), (0.01,)), ('batch_size', (0, -8), (1,)),
     ('eval_batch_size', (-1,), (1,)), ('evaluate_every', (0.0, -1.0), (0.5,)),
-    ('checkpoint_every', (0.0, NAN), (0.5,)), ('image_size', (0, -48), (48,)), ('data.size', (0,), (1,)),
+    ('checkpoint_every', (0.0, NAN), (0.5,)), ('checkpoint_minutes', (-1.0, NAN), (0.0, 0.1)), ('image_size', (0, -48), (48,)), ('data.size', (0,), (1,)),
     ('data.threads', (-1,), (0,)), ('optimizer.learning_rate', (-0.1, NAN, -INFINITE), (0.0, 1e30)),
     ('optimizer.weight_decay', (-1e-4,), (0.0,)), ('optimizer.momentum', (1.0, -0.1), (0.0,)),
     ('optimizer.accumulate', (0,), (1,)), ('ema', (1.0, -0.1), (0.0, 0.999)), ('augment.flip', (1.5,), (0, 1)),
