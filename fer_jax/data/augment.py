@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fer_jax.data.resampling import warp
 from fer_jax.landmarks.heatmap import FLIP
 from fer_jax.landmarks.regions import FULL, RANDOM_CROPS, region_boxes
 
@@ -95,7 +96,7 @@ def augment(batch: Batch, keys: jax.Array, *, image_size: int, regions: Mapping[
     image = jax.vmap(lambda *one: _recolour(*one, strengths, jitter_probability, grey))(image, drawn)
   uniform = jax.vmap(lambda key: _region_numbers(_stream(key, 'regions'), regions))(keys)
   matrices = jax.vmap(lambda one: _affine(one, flip, rotation, rotation_probability, scale, translate))(drawn)
-  batch, boxes = _resample({**batch, 'image': image}, matrices, image_size, regions, uniform)
+  batch, boxes = _resample({**batch, 'image': image}, matrices, image_size, regions, uniform, turned=rotation != 0)
   image = batch['image']
   if noise:
     # Compiled for itself: in one kernel with the resampling, the number of regions would decide how XLA rounds the sum.
@@ -115,7 +116,8 @@ def resize(batch: Batch, image_size: int, regions: Mapping[str, Any] | None = No
   rows = len(batch['image'])
   identity = jnp.broadcast_to(jnp.eye(2, 3), (rows, 2, 3))
   uniform = _region_numbers(jax.random.key(0), regions)
-  batch, _ = _resample(batch, identity, image_size, regions, jnp.broadcast_to(uniform, (rows, *uniform.shape)))
+  batch, _ = _resample(batch, identity, image_size, regions, jnp.broadcast_to(uniform, (rows, *uniform.shape)),
+                       turned=False)
   return batch if regions else {**batch, 'image': batch['image'][:, 0]}
 
 
@@ -140,49 +142,6 @@ def draw_target(target: jax.Array, keys: jax.Array) -> jax.Array:
   return jax.nn.one_hot(classes, target.shape[1]) * (target.sum(1, keepdims=True) > 0)
 
 
-def warp(images: jax.Array, matrices: jax.Array, size: int, fill: str = 'edge') -> jax.Array:
-  """Resamples images through affine maps, bilinearly.
-
-  A gather per example: on 2 CPU cores 2.5 times as fast as the matrix products of ``jax.image.scale_and_translate``,
-  and it rotates. It is vmapped, not one flat index into the batch, so that a sharded batch stays where it is.
-
-  Args:
-    images: (b, H, W, C), any real dtype.
-    matrices: (b, 2, 3), output to input, in fractions from the centre (see the module's docstring); or (b, R, 2, 3), R
-      outputs of each image.
-    size: side of the output in pixels.
-    fill: outside the input, 'edge' continues its border and 'zero' is 0.
-
-  Returns:
-    (b, size, size, C), or (b, R, size, size, C), float32 in the units of the input; for the identity at equal size,
-    exactly the input.
-  """
-  _, height, width, channels = images.shape
-  # Counted from the centre in pixels of the input, the identity gives whole numbers: no rounding error. No matrix
-  # product either, because accelerators would round its factors.
-  steps = jnp.arange(size) + 0.5 - size / 2
-  row, column = steps[:, None], steps[None, :]
-
-  def one(image, matrix):
-    x, y = (matrix[i, 0] * column + matrix[i, 1] * row for i in (0, 1))
-    x = x * (width / size) + matrix[0, 2] * width + (width / 2 - 0.5)
-    y = y * (height / size) + matrix[1, 2] * height + (height / 2 - 0.5)
-    pixels = image.reshape(height * width, channels)
-    inner_x, inner_y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
-    left, top = jnp.floor(inner_x).astype(jnp.int32), jnp.floor(inner_y).astype(jnp.int32)
-    right, bottom = jnp.minimum(left + 1, width - 1), jnp.minimum(top + 1, height - 1)
-    to_right, to_bottom = (inner_x - left)[..., None], (inner_y - top)[..., None]
-    at = lambda y, x: pixels.at[y * width + x].get(mode='promise_in_bounds').astype(jnp.float32)
-    above = at(top, left) * (1 - to_right) + at(top, right) * to_right
-    below = at(bottom, left) * (1 - to_right) + at(bottom, right) * to_right
-    value = above * (1 - to_bottom) + below * to_bottom
-    if fill == 'zero':
-      value *= ((abs(x - (width / 2 - 0.5)) <= width / 2) & (abs(y - (height / 2 - 0.5)) <= height / 2))[..., None]
-    return value
-
-  return jax.vmap(one if matrices.ndim == 3 else jax.vmap(one, (None, 0)))(images, matrices)
-
-
 def move_landmarks(landmarks: jax.Array, matrices: jax.Array) -> jax.Array:
   """Moves landmarks (b, 68, 2), fractions of the image side, the way ``warp`` moves the image; NaN stays NaN."""
   (a, b, t), (c, d, u) = jnp.moveaxis(matrices[..., None], 0, 2)
@@ -193,9 +152,9 @@ def move_landmarks(landmarks: jax.Array, matrices: jax.Array) -> jax.Array:
 
 
 def _resample(batch: Batch, matrices: jax.Array, image_size: int, regions: Mapping[str, Any] | None,
-              uniform: jax.Array) -> tuple[Batch, jax.Array]:
+              uniform: jax.Array, turned: bool) -> tuple[Batch, jax.Array]:
   """Sends maps, landmarks and every region of the image through affine maps; the batch, and the regions' boxes."""
-  moved = {name: warp(batch[name][..., None], matrices, batch[name].shape[1], fill='zero')[..., 0] * _LEVEL
+  moved = {name: warp(batch[name][..., None], matrices, batch[name].shape[1], 'zero', turned)[..., 0] * _LEVEL
            for name in MAPS if name in batch}
   if 'landmarks' in batch:
     moved['landmarks'] = move_landmarks(batch['landmarks'], matrices)
@@ -203,7 +162,7 @@ def _resample(batch: Batch, matrices: jax.Array, image_size: int, regions: Mappi
     boxes = jax.vmap(lambda points, numbers: region_boxes(points, numbers, **regions))(moved['landmarks'], uniform)
   else:
     boxes = jnp.broadcast_to(jnp.float32(FULL), (len(matrices), 1, 4))
-  moved['image'] = warp(batch['image'], _within(matrices, boxes), image_size) * _LEVEL
+  moved['image'] = warp(batch['image'], _within(matrices, boxes), image_size, turned=turned) * _LEVEL
   return {**batch, **moved}, boxes
 
 
