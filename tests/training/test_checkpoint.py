@@ -3,6 +3,8 @@
 import contextlib
 import shutil
 import subprocess
+import threading
+import types
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +111,87 @@ def test_the_best_by_its_metric(tmp_path):
       checkpoints.save(step, state(step), {'accuracy': accuracy})
   with opened(tmp_path / 'b', best='accuracy') as checkpoints:
     assert checkpoints.chosen() == 2
+
+
+def steps(folder):
+  return {int(path.name) for path in folder.iterdir()}
+
+
+def test_while_a_save_goes_on_the_next_is_put_off_and_the_newest_state_is_saved(tmp_path, monkeypatch):
+  real, begun, free = checkpoint.ocp.CheckpointManager.save, threading.Event(), threading.Event()
+
+  def slow(*arguments, **options):
+    begun.set()
+    free.wait()
+    real(*arguments, **options)
+
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', slow)
+  with opened(tmp_path / 'c', keep=9, write=True) as checkpoints:
+    checkpoints.offer(1, state(1), due=False)
+    assert not begun.is_set()
+    checkpoints.offer(2, state(2), due=True)
+    begun.wait()
+    checkpoints.offer(4, state(4), due=True)  # All of these come back while the first is on its way.
+    checkpoints.offer(5, state(5), due=False)
+    free.set()
+    checkpoints._saving.result()
+    checkpoints.offer(6, state(6), due=False)
+    checkpoints._saving.result()
+    checkpoints.offer(7, state(7), due=False)
+    checkpoints.save(8, state(8))
+    checkpoints.save(9, state(9))
+  assert steps(tmp_path / 'c') == {2, 6, 8, 9}
+
+
+@pytest.mark.parametrize('minutes, expected', [(10.0, {2, 4, 6}), (0.0, {4})])
+def test_saves_by_the_clock(minutes, expected, tmp_path, monkeypatch):
+  clock = types.SimpleNamespace(now=1000.0)
+  monkeypatch.setattr(checkpoint, 'time', types.SimpleNamespace(monotonic=lambda: clock.now))
+  with opened(tmp_path / 'c', keep=9, minutes=minutes, write=True) as checkpoints:
+    for step, now in ((1, 599), (2, 600), (3, 1199), (4, 1199), (5, 1798), (6, 1800)):  # The one of step 4 is due.
+      clock.now = 1000.0 + now
+      checkpoints.offer(step, state(step), due=step == 4)
+      if checkpoints._saving:
+        checkpoints._saving.result()
+  assert steps(tmp_path / 'c') == expected
+
+
+def test_the_state_may_be_donated_at_once(tmp_path):
+  advance = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+  with opened(tmp_path / 'c', write=True) as checkpoints:
+    now = advance(state(3, 100_000))
+    before = jax.device_get(now)
+    checkpoints.save(4, now)
+    after = jax.block_until_ready(advance(advance(now)))
+  with opened(tmp_path / 'c') as checkpoints:
+    restored = checkpoints.restore(4, after, MESH)
+  assert restored.params['w'].sharding.device_set == set(MESH.devices.flat)
+  for saved, leaf in zip(jax.tree.leaves(restored), jax.tree.leaves(before), strict=True):
+    np.testing.assert_array_equal(saved, leaf, strict=True)
+
+
+@pytest.mark.parametrize('then', ['offer', 'save', 'close'])
+def test_what_fails_in_the_background_is_told_by_the_next_call(then, tmp_path, monkeypatch):
+  def full(*_, **__):
+    raise OSError(28, 'No space left on device')
+
+  checkpoints = checkpoint.Checkpoints(saved(tmp_path / 'c', 1), write=True)
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', full)
+  checkpoints.save(2, state(2))
+  with contextlib.suppress(OSError):
+    checkpoints._saving.result()
+  with pytest.raises(UserError, match='cannot save checkpoints in .*/c: No space left on device. What was saved befor'):
+    {'offer': lambda: checkpoints.offer(3, state(3), due=False), 'save': lambda: checkpoints.save(3, state(3)),
+     'close': checkpoints.close}[then]()
+  assert steps(tmp_path / 'c') == {1}
+
+
+def test_a_run_that_fails_waits_for_what_is_on_its_way(tmp_path):
+  with pytest.raises(UserError, match='^a loss became nan$'):
+    with checkpoint.Checkpoints(tmp_path / 'c', write=True) as checkpoints:
+      checkpoints.save(1, state(1))
+      raise UserError('a loss became nan')
+  assert steps(tmp_path / 'c') == {1}
 
 
 def test_a_full_disk_is_told_and_keeps_the_last_good_one(small_disk, tmp_path):
