@@ -158,11 +158,13 @@ def test_saves_by_the_clock(minutes, expected, tmp_path, monkeypatch):
 
 def test_the_state_may_be_donated_at_once(tmp_path):
   advance = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+  donated = threading.Event()
   with opened(tmp_path / 'c', write=True) as checkpoints:
-    now = advance(state(3, 100_000))
-    before = jax.device_get(now)
+    before = jax.device_get(now := advance(state(3, 100_000)))
+    checkpoints._writer.submit(donated.wait)
     checkpoints.save(4, now)
     after = jax.block_until_ready(advance(advance(now)))
+    donated.set()
   with opened(tmp_path / 'c') as checkpoints:
     restored = checkpoints.restore(4, after, MESH)
   assert restored.params['w'].sharding.device_set == set(MESH.devices.flat)
