@@ -5,6 +5,7 @@ the paper in four places; ``GEOMETRY`` names them.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -97,7 +98,7 @@ def action_unit_maps(landmarks: np.ndarray | None, expressions: Sequence[str | N
   if landmarks is None or not np.isfinite(landmarks).all():
     return maps
   # Truncated like the source's; the small term keeps a whole pixel whole after its way through float32 fractions.
-  p = np.trunc(np.clip(np.asarray(landmarks, np.float64), -99, 99) * _CANVAS + 1e-3)
+  p = np.trunc(np.clip(np.asarray(landmarks, np.float64), -99, 99) * _CANVAS + 1e-3).tolist()
   pixel = 1.0 if radii == 'scaled' else _CANVAS / image_size
   ellipses = functools.cache(lambda unit: tuple(_ellipses(unit, p, choice, pixel)))
   # Made once and written over: making arrays of this size takes longer than filling them.
@@ -110,11 +111,8 @@ def action_unit_maps(landmarks: np.ndarray | None, expressions: Sequence[str | N
 
   for i, expression in enumerate(expressions):
     units = _units(expression, choice) + MORE_UNITS * (expression == ANY and geometry == 'code')
-    if not units:
-      continue
-    first, *others = dict.fromkeys(map(ellipses, units))
-    np.copyto(result, drawn(first))
-    for shapes in others:
+    result[:] = 0
+    for shapes in dict.fromkeys(map(ellipses, units)):
       np.maximum(result, drawn(shapes), out=result)
     low, high = result.min(), result.max()
     if high > low:
@@ -143,18 +141,19 @@ def _draw(ellipses: Sequence[tuple]) -> np.ndarray:
   return cv2.resize(canvas, (_COARSE, _COARSE), interpolation=cv2.INTER_LINEAR) / np.float32(4)
 
 
-def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) -> list[tuple]:
+def _ellipses(unit: int, p: Sequence[Sequence[float]], choice: dict[str, str], pixel: float) -> list[tuple]:
   """The ellipses of one action unit for points (68, 2) in whole pixels of the canvas.
 
   A radius in the source's pixels is ``pixel`` times as many of the canvas; radii that are shares of the side are not.
   """
-  x, y = p[:, 0], p[:, 1]
+  def point(i, j, down=0):
+    return p[i][0], p[j][1] + down
 
   def middle(i, j):
-    return tuple(np.trunc((p[i] + p[j]) / 2))
+    return tuple(math.trunc((one + other) / 2) for one, other in zip(p[i], p[j], strict=True))
 
   def between(left, right, top, bottom, otherwise=5, extra=0):
-    halves = np.trunc((x[right] - x[left]) / 2), np.trunc((y[bottom] - y[top] + extra) / 2)
+    halves = math.trunc((p[right][0] - p[left][0]) / 2), math.trunc((p[bottom][1] - p[top][1] + extra) / 2)
     return (middle(left, right)[0], middle(top, bottom)[1], *(h if h > 0 else otherwise * pixel for h in halves))
 
   def eyes(extra=0, otherwise=5):
@@ -176,20 +175,20 @@ def _ellipses(unit: int, p: np.ndarray, choice: dict[str, str], pixel: float) ->
     case 5:
       return eyes()
     case 6:
-      centres = (middle(41, 6), middle(46, 10)) if choice['au6'] == 'cheek' else (p[41] + (0, 37), p[46] + (0, 37))
+      centres = (middle(41, 6), middle(46, 10)) if choice['au6'] == 'cheek' else (point(41, 41, 37), point(46, 46, 37))
       return share_at(*centres, a=22)
     case 7:
       return eyes(20 * pixel)
     case 9:
-      return pixels_at((x[31], y[29]), (x[35], y[29]))
+      return pixels_at(point(31, 29), point(35, 29))
     case 10:
       midpoints = choice['au10'] == 'midpoints'
-      return pixels_at(*((middle(48, 50), middle(52, 54)) if midpoints else ((x[48], y[50]), (x[52], y[54]))))
+      return pixels_at(*((middle(48, 50), middle(52, 54)) if midpoints else (point(48, 50), point(52, 54))))
     case 12 | 15:
       return pixels_at(p[48], p[54])
     case 14:
-      left, right = max(x[48] - 20 * pixel, 0), min(x[54] + 20 * pixel, _CANVAS)
-      return pixels_at((left, y[48]), (right, y[54]))
+      left, right = max(p[48][0] - 20 * pixel, 0), min(p[54][0] + 20 * pixel, _CANVAS)
+      return pixels_at((left, p[48][1]), (right, p[54][1]))
     case 16:
       return pixels_at(p[59], p[55])
     case 17:
