@@ -160,7 +160,7 @@ def test_the_state_may_be_donated_at_once(tmp_path):
   advance = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
   donated = threading.Event()
   with opened(tmp_path / 'c', write=True) as checkpoints:
-    before = jax.device_get(now := advance(state(3, 100_000)))
+    now, before = advance(state(3, 100_000)), advance(state(3, 100_000))
     checkpoints._writer.submit(donated.wait)
     checkpoints.save(4, now)
     after = jax.block_until_ready(advance(advance(now)))
