@@ -129,8 +129,13 @@ def get_config(dataset: str) -> ConfigDict:
   config.normalise.std = (0.25, 0.25, 0.25)
 
   config.model = ConfigDict()
-  config.model.dtype = 'float32'  # Of the computation: 'float32' or 'bfloat16'; parameters are float32 always.
+  # Of the computation: 'float32', 'bfloat16' or 'auto', that is bfloat16 on TPU and GPU and float32 on CPU; parameters
+  # are float32 always.
+  config.model.dtype = 'auto'
   config.model.region_norm = 'separate'  # BatchNorm in training: each region by its own statistics, or all 'folded'.
+  # BatchNorm in training: by statistics of all rows, 'global', or of each device's own, 'device', which waits for no
+  # other. With 'device' the network, and every number, changes with the number of devices.
+  config.model.norm_scope = 'global'
   # A file of fer_jax/models/backbones and its options.
   config.model.backbone = ConfigDict({
       'name': 'resnet', 'depth': 18, 'width': 64, 'stem': 'small', 'large_maps': False})

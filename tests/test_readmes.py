@@ -173,5 +173,5 @@ def test_every_option_of_a_part_is_explained():
 
 def options(kind, name):
   """What a config may say of a component."""
-  given = {'classes', 'dtype', 'axis_name', 'regions', 'forward', 'context', 'name', 'parent'}
+  given = {'classes', 'dtype', 'axis_name', 'devices', 'regions', 'forward', 'context', 'name', 'parent'}
   return set(inspect.signature(registry.find(kind, name)).parameters) - given

@@ -26,6 +26,7 @@ from fer_jax.data.preparing import preparation
 from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 from fer_jax.landmarks.detect import detector
+from fer_jax.models.classifier import computing_dtype
 from fer_jax.models.convolution import convolve
 from fer_jax.runtime import cluster, scaling
 from fer_jax.training import setup, step
@@ -221,7 +222,8 @@ def scaling_tables(configs: Mapping[str, ConfigDict], utilisation: float) -> lis
     compiled, parameters = compile_step(config, mesh)
     found = scaling.collectives(compiled.as_text())
     reduced = found.pop('all-reduce')
-    one = scaling.Step(compiled.cost_analysis()['flops'], config.model.dtype, parameters, reduced)
+    dtype = computing_dtype(config.model.dtype, 'tpu')  # As on the hardware that is modelled.
+    one = scaling.Step(compiled.cost_analysis()['flops'], dtype, parameters, reduced)
     others = ', '.join(f'{total.count} {kind}, {total.size / 1e6:.3f} MB' for kind, total in found.items()) or 'none'
     counted.add_row(name, f'{parameters:,}', str(config.batch_size // mesh.size), f'{one.flops / 1e9:,.2f}',
                     str(reduced.count), f'{reduced.size / 1e6:.2f}', others)

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from fer_jax import registry
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, nearest
+
+DTYPES = ('auto', 'bfloat16', 'float32')
 
 
 @flax.struct.dataclass
@@ -67,28 +69,44 @@ class Classifier(nn.Module):
     return Outputs(logits, embedding, pooled, taps, region_weights, attention)
 
 
-def make_classifier(options: Mapping[str, Any], classes: int, axis_name: str | None = None, regions: int = 1
-                    ) -> Classifier:
+def computing_dtype(name: str, backend: str | None = None) -> str:
+  """The dtype that ``config.model.dtype`` means on a backend of JAX (default: the one here), 'float32' or 'bfloat16'.
+
+  Raises:
+    UserError: it is none of ``DTYPES``.
+  """
+  if name not in DTYPES:
+    raise UserError(f"model.dtype='{name}' is unknown{nearest(str(name), DTYPES)}")
+  if name == 'auto':
+    return 'bfloat16' if (backend or jax.default_backend()) in ('gpu', 'tpu') else 'float32'
+  return name
+
+
+def make_classifier(options: Mapping[str, Any], classes: int, axis_name: str | None = None, regions: int = 1,
+                    devices: int = 1) -> Classifier:
   """Builds the classifier that ``config.model`` describes.
 
   Args:
-    options: {'backbone': {'name', ...}, 'head': {'name', ...}, 'dtype': 'float32' | 'bfloat16', 'region_norm':
-      'separate' | 'folded'}. 'separate' normalises every region by its own statistics in training, 'folded' all of them
-      together.
+    options: {'backbone': {'name', ...}, 'head': {'name', ...}, 'dtype': see ``computing_dtype``, 'region_norm':
+      'separate' | 'folded', 'norm_scope': 'global' | 'device'}. 'separate' normalises every region by its own
+      statistics in training, 'folded' all of them together; 'device' every device's rows by their own.
     axis_name: mapped axis for statistics of the batch, or None under ``jax.jit``.
     regions: R, images per face; 1 where a face is one image.
+    devices: over how many a batch is split.
 
   Raises:
     UserError: unknown component, option or dtype; or a head that does not go with that many regions.
   """
-  for key, choices in (('dtype', ('float32', 'bfloat16')), ('region_norm', ('separate', 'folded'))):
+  options = {'norm_scope': 'global', **options}
+  for key, choices in (('region_norm', ('separate', 'folded')), ('norm_scope', ('global', 'device'))):
     if options[key] not in choices:
       raise UserError(f"model.{key}='{options[key]}': choose '{choices[0]}' or '{choices[1]}'.")
   parts = {}
+  where = {'axis_name': axis_name, 'devices': devices if options['norm_scope'] == 'device' else 1}
   given = {
-      'backbone': {'dtype': jnp.dtype(options['dtype']), 'axis_name': axis_name,
+      'backbone': {'dtype': jnp.dtype(computing_dtype(options['dtype'])), **where,
                    'regions': regions if options['region_norm'] == 'separate' else 1},
-      'head': {'classes': classes, 'axis_name': axis_name},
+      'head': {'classes': classes, **where},
   }
   for part, fixed in given.items():
     chosen = {k: v for k, v in options[part].items() if k != 'name'}

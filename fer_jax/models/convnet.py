@@ -26,10 +26,12 @@ class ConvNet(nn.Module):
 
   dtype: Any = jnp.float32  # Of the computation; parameters and batch statistics stay float32.
   axis_name: str | None = None  # Mapped axis over which BatchNorm averages in training, for parallel = 'pmap'.
-  regions: int = 1  # See ``models.norm.batch_norm``.
+  regions: int = 1  # See ``models.norm.batch_norm``; so ``devices``.
+  devices: int = 1
   epsilon = EPSILON  # Of its BatchNorm: part of the architecture, no option.
 
   def parts(self, train: bool) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module], dict, Callable]:
     """``conv(width, kernel, stride, ...)`` without bias, ``norm(name=...)``, and what ``tapping`` returns."""
     conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=he, conv_general_dilated=convolve)
-    return conv, batch_norm(train, self.dtype, self.axis_name, self.regions, self.epsilon), *tapping(self)
+    norm = batch_norm(train, self.dtype, self.axis_name, self.regions, self.epsilon, self.devices)
+    return conv, norm, *tapping(self)

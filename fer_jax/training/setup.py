@@ -92,7 +92,7 @@ def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, te
   registry.check_options('config.finetune', finetune.finetuning_rules, options['finetune'], given=2)
   regions = region_count(**options['regions'])
   axis = cluster.AXIS if config.parallel == 'pmap' else None
-  model = make_classifier(options['model'], len(classes), axis, regions)
+  model = make_classifier(options['model'], len(classes), axis, regions, jax.device_count())
   rows = lambda source: source.get('parts', 1) * (3 if source.get('supervision') == 'triplets' else 1)
   initial_variables = initialiser(model, config.image_size, regions)
   stage_of = stages(lambda: initial_variables(config.seed))

@@ -1,14 +1,17 @@
-"""RegionNorm against flax's BatchNorm applied to one region after the other."""
+"""RegionNorm against flax's BatchNorm applied to one region after the other, and to each device's rows."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from fer_jax.models.norm import batch_norm
+from fer_jax.runtime import cluster, scaling
 
-FACES, REGIONS, CHANNELS = 4, 3, 5
+FACES, REGIONS, CHANNELS, DEVICES = 4, 3, 5, 8
+MESH, ROWS = cluster.make_mesh(), PartitionSpec(cluster.AXIS)
 
 
 class Net(nn.Module):
@@ -17,10 +20,13 @@ class Net(nn.Module):
   train: bool
   regions: int
   dtype: str = 'float32'
+  devices: int = 1
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x):
-    return batch_norm(self.train, jnp.dtype(self.dtype), None, self.regions)(name='bn')(x)
+    return batch_norm(self.train, jnp.dtype(self.dtype), self.axis_name, self.regions, devices=self.devices)(
+        name='bn')(x)
 
 
 def one_after_the_other(variables, x, dtype='float32'):
@@ -153,3 +159,77 @@ def test_float64_keeps_its_precision():
     for name in ('mean', 'var'):
       assert our_stats['bn'][name].dtype == their_stats['bn'][name].dtype
       np.testing.assert_allclose(our_stats['bn'][name], their_stats['bn'][name], rtol=1e-12)
+
+
+def shards(x, devices=DEVICES):
+  """x (B, R, ..., c) of every device."""
+  return np.split(np.asarray(x), devices)
+
+
+def wide(place=(2, 3), seed=0):
+  """Faces of 8 devices, six each, with means and spreads of their own."""
+  variables, _ = make(place)
+  rng = np.random.default_rng(seed)
+  shape = (DEVICES, 6, REGIONS, *place, CHANNELS)
+  offsets, spreads = (rng.uniform(0.5, 2, (DEVICES, 1, *shape[2:3], *[1] * len(place), CHANNELS)) for _ in range(2))
+  return variables, np.float32(spreads * rng.normal(size=shape) + offsets).reshape(-1, *shape[2:])
+
+
+def apply(variables, x, regions, devices, mapped=False):
+  """The layer on rows (face, region); mapped over the devices, or as one program."""
+  def run(x):
+    net = Net(True, regions, devices=devices, axis_name='data' if mapped else None)
+    y, updates = net.apply(variables, x.reshape(-1, *x.shape[2:]), mutable=['batch_stats'])
+    return y.reshape(x.shape), updates['batch_stats']
+  specs = {'in_specs': ROWS, 'out_specs': (ROWS, PartitionSpec())}
+  return jax.jit(jax.shard_map(run, mesh=MESH, check_vma=False, **specs) if mapped else run)(x)
+
+
+@pytest.mark.parametrize('mapped', [False, True], ids=['jit', 'mapped'])
+@pytest.mark.parametrize('regions', [1, REGIONS])
+@pytest.mark.parametrize('place', [(2, 3), ()], ids=['maps', 'vectors'])
+def test_each_device_normalises_its_own_rows(place, regions, mapped):
+  variables, x = wide(place)
+  ours, stats = apply(variables, x, regions, DEVICES, mapped)
+  scale, bias = (np.float64(variables['params']['bn'][name]) for name in ('scale', 'bias'))
+  left = []
+  for shard, got in zip(shards(x), shards(ours), strict=True):
+    mean, var = (np.float64(variables['batch_stats']['bn'][name]) for name in ('mean', 'var'))
+    for region in range(regions):
+      of = slice(region, region + 1) if regions > 1 else slice(None)
+      values = np.float64(shard[:, of])
+      axes = tuple(range(values.ndim - 1))
+      expected = (values - values.mean(axes)) / np.sqrt(values.var(axes) + 1e-5) * scale + bias
+      np.testing.assert_allclose(got[:, of], expected, rtol=1e-5, atol=1e-5)
+      mean, var = 0.9 * mean + 0.1 * values.mean(axes), 0.9 * var + 0.1 * values.var(axes)
+    left.append((mean, var))
+  for name, expected in zip(('mean', 'var'), np.mean(left, axis=0), strict=True):
+    np.testing.assert_allclose(stats['bn'][name], expected, rtol=1e-5)
+  assert np.abs(ours - apply(variables, x, regions, 1)[0]).max() > 0.5
+
+
+@pytest.mark.parametrize('regions', [1, REGIONS])
+def test_devices_send_each_other_what_evaluation_needs_alone(regions):
+  variables, x = wide()
+
+  def collectives(devices):
+    def loss(x):
+      y, updates = Net(True, regions, devices=devices).apply(
+          variables, x.reshape(-1, *x.shape[2:]), mutable=['batch_stats'])
+      return jnp.square(y).sum(), updates
+    rows = NamedSharding(MESH, ROWS)
+    step = jax.jit(lambda x: jax.grad(loss, has_aux=True)(x), in_shardings=rows,
+                   out_shardings=(rows, NamedSharding(MESH, PartitionSpec())))
+    return scaling.collectives(step.lower(x).compile().as_text())
+
+  apart, together = collectives(DEVICES), collectives(1)
+  assert apart.keys() == together.keys() == {'all-reduce'}
+  # Means and variances once; together also what the sums are that gradients need.
+  assert apart['all-reduce'].size == 2 * 4 * CHANNELS * regions < together['all-reduce'].size
+
+
+def test_evaluation_knows_no_devices():
+  variables, x = wide()
+  rows = x.reshape(-1, *x.shape[2:])
+  np.testing.assert_array_equal(Net(False, REGIONS, devices=DEVICES).apply(variables, rows),
+                                Net(False, 1).apply(variables, rows))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from fer_jax.errors import UserError
+from fer_jax.models.norm import batch_norm
 
 GLOBAL_MEANS = ('running', 'batch', 'none')
 
@@ -15,6 +16,7 @@ class Arm(nn.Module):
   Attributes:
     axis_name: mapped axis over which a training batch is split, or None under ``jax.jit``: the means of batch are those
       of the global one.
+    devices: see ``models.norm.batch_norm``; the mean of affinity is that of all rows in any case.
     block: r of the feature arrangement.
     kernel: side of the one de-albino kernel, which all planes share. Without padding, pixels at the border enter fewer
       windows than those in the middle, and borders are what padding has eroded.
@@ -30,6 +32,7 @@ class Arm(nn.Module):
 
   classes: int
   axis_name: str | None = None
+  devices: int = 1
   block: int = 16
   kernel: int = 32
   stride: int = 8
@@ -62,8 +65,7 @@ class Arm(nn.Module):
     else:
       images = nn.avg_pool(images, window, (self.stride, self.stride))
     planes = images.reshape(rows, count, *images.shape[1:3]).transpose(0, 2, 3, 1)
-    planes = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name='bn',
-                          axis_name=self.axis_name if train else None)(planes)
+    planes = batch_norm(train, planes.dtype, self.axis_name, devices=self.devices)(name='bn')(planes)
     amended = self._share_affinity(planes.mean(axis=-1), train, mask)
     embedding = amended.reshape(rows, -1)
     return nn.Dense(self.classes, name='fc')(embedding), embedding, None
