@@ -15,6 +15,8 @@ FLAT = 1e-6
 # Values this near to the maximum, as a share of the map's range, are as large: resizing rounds, ties must stay ties.
 _TIE = 1e-6
 
+_AT_ONCE = 64  # Maps and priors, as many as a core's cache holds.
+
 
 def resize(image: np.ndarray, size: tuple[int, int], corners: bool = False) -> np.ndarray:
   """Bilinear resize of one map (h, w) to ``size`` = (H, W), float64: half-pixel centres, edges repeated, not
@@ -30,10 +32,11 @@ def resize(image: np.ndarray, size: tuple[int, int], corners: bool = False) -> n
 def cosine(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
   """Cosine similarity of each map with its prior, <m, p> / (|m| |p|) (AU cues, arXiv 2402.00281, CAM-COS and ATT-COS).
 
-  Maps (N, h, w) are real, of any scale and sign, and are resized bilinearly to the priors (N, H, W), which are not
-  negative. Returns (N,) float64 in [-1, 1]; 0 where either is all zero, or the map is not finite.
+  Maps (N, h, w), or one (1, h, w) for all priors, are real, of any scale and sign, and are resized bilinearly to the
+  priors (N, H, W), which are not negative. Returns (N,) float64 in [-1, 1]; 0 where either is all zero, or the map is
+  not finite.
   """
-  return np.array([_similarity(*pair, centre=False) for pair in zip(maps, priors, strict=True)], np.float64)
+  return _similarity(maps, priors, centre=False)
 
 
 def pearson(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
@@ -41,7 +44,7 @@ def pearson(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
 
   Where either is constant over space, up to rounding, the correlation is 0.
   """
-  return np.array([_similarity(*pair, centre=True) for pair in zip(maps, priors, strict=True)], np.float64)
+  return _similarity(maps, priors, centre=True)
 
 
 def trivial_maps(size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -56,13 +59,14 @@ def trivial_maps(size: tuple[int, int]) -> dict[str, np.ndarray]:
   return {'uniform': np.ones(size), 'centred_gaussian': np.exp(-0.5 * (y[:, None]**2 + x[None, :]**2))}
 
 
-def min_max(image: np.ndarray) -> np.ndarray:
-  """Scales a map (h, w) to its own minimum 0 and maximum 1: float64; zeros where it is constant or not finite."""
-  image = np.asarray(image, np.float64)
-  low, high = image.min(), image.max()
-  if not np.isfinite(image).all() or high - low <= FLAT * max(abs(low), abs(high)):
-    return np.zeros_like(image)
-  return (image - low) / (high - low)
+def min_max(images: np.ndarray) -> np.ndarray:
+  """Scales maps (..., h, w), each to its own minimum 0 and maximum 1: float64; zeros where one is constant or not
+  finite."""
+  images = np.asarray(images, np.float64)
+  low, high = (of(images, axis=(-2, -1), keepdims=True) for of in (np.min, np.max))
+  with np.errstate(invalid='ignore'):
+    varies = np.isfinite(high - low) & (high - low > FLAT * np.maximum(abs(low), abs(high)))
+    return np.where(varies, (images - low) / np.where(varies, high - low, 1), 0)
 
 
 def pointing(image: np.ndarray, inside: np.ndarray) -> float:
@@ -72,19 +76,42 @@ def pointing(image: np.ndarray, inside: np.ndarray) -> float:
   the share of them that lies inside. So a constant map scores the share of the image that the region covers, which is
   what pointing blindly scores on average.
   """
-  top = image >= image.max() - _TIE * np.ptp(image)
-  return np.count_nonzero(top & inside) / np.count_nonzero(top)
+  return share(top(image), inside)
 
 
-def _similarity(image: np.ndarray, prior: np.ndarray, centre: bool) -> float:
-  image, prior = resize(image, prior.shape).ravel(), np.asarray(prior, np.float64).ravel()
-  scales = np.abs(image).max(), np.abs(prior).max()
-  if not np.isfinite(scales[0]) or min(scales) == 0:
-    return 0.0
-  # To unit scale first: squares of gradients of 1e-170 would vanish.
-  image, prior = image / scales[0], prior / scales[1]
-  if centre:
-    image, prior = image - image.mean(), prior - prior.mean()
-    if min(np.abs(image).max(), np.abs(prior).max()) < FLAT:
-      return 0.0
-  return float(np.clip(image @ prior / np.sqrt((image @ image) * (prior @ prior)), -1, 1))
+def top(image: np.ndarray) -> np.ndarray:
+  """Which pixels of a map are its maximum, bool of its shape."""
+  high = image.max()
+  return image >= high - _TIE * (high - image.min())
+
+
+def share(pixels: np.ndarray, inside: np.ndarray) -> float:
+  """The share of ``pixels`` that lie ``inside``, both bool of one shape."""
+  return np.count_nonzero(pixels & inside) / np.count_nonzero(pixels)
+
+
+def _similarity(maps: np.ndarray, priors: np.ndarray, centre: bool) -> np.ndarray:
+  maps, priors = np.asarray(maps), np.asarray(priors)
+  scores = [_scores(maps if len(maps) == 1 else maps[i:i + _AT_ONCE], priors[i:i + _AT_ONCE], centre)
+            for i in range(0, len(priors), _AT_ONCE)]
+  return np.concatenate([np.zeros(0), *scores])
+
+
+def _scores(maps: np.ndarray, priors: np.ndarray, centre: bool) -> np.ndarray:
+  resized = np.stack([resize(image, priors.shape[1:]) for image in maps])
+  known = True
+  both = []
+  for images in (resized, priors):
+    images = images.reshape(len(images), -1).astype(np.float64)
+    scale = np.abs(images).max(axis=1, keepdims=True)
+    there = np.isfinite(scale) & (scale > 0)
+    # To unit scale first: squares of gradients of 1e-170 would vanish.
+    images = np.divide(images, scale, out=np.zeros_like(images), where=there)
+    if centre:
+      images -= images.mean(axis=1, keepdims=True)
+      there &= np.abs(images).max(axis=1, keepdims=True) >= FLAT
+    known = known & there[:, 0]
+    both.append(images)
+  product, *squares = (np.einsum('np,np->n', *pair) for pair in (both, both[:1] * 2, both[1:] * 2))
+  norms = np.sqrt(squares[0] * squares[1])
+  return np.clip(np.divide(product, norms, out=np.zeros_like(product), where=known), -1, 1)
