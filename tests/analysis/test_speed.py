@@ -59,3 +59,17 @@ def test_convolutions_are_xlas_and_the_other_form(monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   with pytest.raises(UserError, match="--convolutions: on gpu all convolutions are XLA's; JAX_PLATFORMS=cpu measures"):
     speed.convolutions_table(3)
+
+
+def test_what_is_modelled_on_accelerators_computes_as_it_would_there(monkeypatch):
+  class Compiled:
+    as_text = lambda self: '%a = f32[4]{0} all-reduce(%b)'
+    cost_analysis = lambda self: {'flops': 1e12}
+
+  made = []
+  step = speed.scaling.Step
+  monkeypatch.setattr(speed, 'compile_step', lambda config, mesh: (Compiled(), 1))
+  monkeypatch.setattr(speed.scaling, 'Step', lambda *at: made.append(at[1]) or step(*at))
+  configs = [faces.config(), faces.config(model__dtype='float32')]
+  speed.scaling_tables(dict(zip('ab', configs, strict=True)), 0.5)
+  assert made == ['bfloat16', 'float32']
