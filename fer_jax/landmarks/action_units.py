@@ -103,19 +103,17 @@ def action_unit_maps(landmarks: np.ndarray | None, expressions: Sequence[str | N
   ellipses = functools.cache(lambda unit: tuple(_ellipses(unit, p, choice, pixel)))
   # Made once and written over: making arrays of this size takes longer than filling them.
   result, *room = np.empty((1 + len(UNITS + MORE_UNITS), size, size), np.float32)
-
-  @functools.cache
-  def drawn(shapes: tuple[tuple, ...]) -> np.ndarray:  # Some units share them.
-    coarse = cv2.blur(_draw(shapes), (3, 3))
-    return cv2.resize(coarse, (size, size), room.pop(), interpolation=cv2.INTER_LINEAR)
-
+  drawn = functools.cache(lambda shapes: _enlarged(_draw(shapes), room.pop()))  # Some units share their shapes.
   for i, expression in enumerate(expressions):
     units = _units(expression, choice) + MORE_UNITS * (expression == ANY and geometry == 'code')
     result[:] = 0
     for shapes in dict.fromkeys(map(ellipses, units)):
-      np.maximum(result, drawn(shapes), out=result)
-    low, high = result.min(), result.max()
-    if high > low:
+      rows, image = drawn(shapes)
+      np.maximum(result[rows], image, out=result[rows])
+    low, high, *_ = cv2.minMaxLoc(result)
+    if (low, high) == (0, 1):  # As they mostly are; the same numbers in one pass.
+      cv2.convertScaleAbs(result, maps[i], alpha=255)
+    elif high > low:
       result -= low
       result *= 255
       result /= high - low
@@ -139,6 +137,16 @@ def _draw(ellipses: Sequence[tuple]) -> np.ndarray:
     cv2.ellipse(canvas, (x, y), (a, b), 0, 0, 360, 4, cv2.FILLED, shift=_BITS)
   # Each is the mean of four pixels, so a whole number here; bytes are a fourth of the work of floats.
   return cv2.resize(canvas, (_COARSE, _COARSE), interpolation=cv2.INTER_LINEAR) / np.float32(4)
+
+
+def _enlarged(coarse: np.ndarray, room: np.ndarray) -> tuple[slice, np.ndarray]:
+  """A unit (28, 28), blurred and enlarged to the size of ``room``: rows beyond which it is 0, and what they hold."""
+  coarse, size, first, end = cv2.blur(coarse, (3, 3)), len(room), 0, _COARSE
+  if size % _COARSE == 0 and len(there := np.flatnonzero(coarse.any(axis=1))):  # With a row of zeros on either side.
+    first, end = max(there[0] - 1, 0), min(there[-1] + 2, _COARSE)
+  rows = slice(first * size // _COARSE, end * size // _COARSE)
+  image = room[:rows.stop - rows.start]
+  return rows, cv2.resize(coarse[first:end], image.shape[::-1], image, interpolation=cv2.INTER_LINEAR)
 
 
 def _ellipses(unit: int, p: Sequence[Sequence[float]], choice: dict[str, str], pixel: float) -> list[tuple]:

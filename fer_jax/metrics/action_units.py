@@ -9,9 +9,10 @@ constant one of ``training_mean`` and 'class_free'.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
-from fer_jax.metrics.alignment import min_max, pointing, resize
+from fer_jax.metrics.alignment import min_max, resize, share, top
 
 SIZE = 224  # Side in pixels at which the paper compares maps.
 CLASS_FREE = 'class_free'
@@ -21,23 +22,22 @@ _EPSILON = 1e-8  # The paper's: the least product of norms that a cosine is divi
 _MEANS = ('cosine', 'published_cosine', 'pearson', 'predicted_cosine', 'contrast', 'pointing')
 
 
-def comparable(image: np.ndarray, size: int, attention: bool = False, corners: bool = False) -> np.ndarray:
-  """Brings a map (h, w) to the range and size at which it is compared: float64 (size, size) in [0, 1].
+def comparable(images: np.ndarray, attention: bool = False) -> np.ndarray:
+  """Brings maps (N, h, w) to the range in which they are compared: float64 in [0, 1].
 
   A map of the CAM family is scaled to its own minimum 0 and maximum 1 at native size. An attention map, which is the
   channel mean of a layer, is only shifted where it has negative values, for two reasons: the paper shifts it, which
   would be idle after scaling, and its cosine is the one that the loss of AU cues raises. Zeros come of a map that is
-  not finite, or that is constant and no attention. ``corners`` as in ``alignment.resize``.
+  not finite, or that is constant and no attention.
   """
-  if attention and np.isfinite(image).all():
-    image = np.asarray(image, np.float64)
-    image = image - min(image.min(), 0)
-    # To unit scale, which changes no cosine, so that epsilon does not depend on the scale of a layer.
-    image = image / (image.max() or 1)
-  else:
-    image = min_max(image)
-  resized = resize(image, (size, size), corners)
-  return np.clip(resized, 0, 1, out=resized)
+  if not attention:
+    return min_max(images)
+  finite = np.isfinite(images).all(axis=(1, 2), keepdims=True)
+  images = np.where(finite, images, np.float64(0))
+  images -= np.minimum(images.min(axis=(1, 2), keepdims=True), 0)
+  # To unit scale, which changes no cosine, so that epsilon does not depend on the scale of a layer.
+  scale = images.max(axis=(1, 2), keepdims=True)
+  return images / np.where(scale > 0, scale, 1)
 
 
 def measure(maps: Mapping[str, np.ndarray], unit_maps: Callable[[int], np.ndarray], faces: Sequence[int],
@@ -61,44 +61,51 @@ def measure(maps: Mapping[str, np.ndarray], unit_maps: Callable[[int], np.ndarra
     {name: row} for maps, constants and 'class_free', the mean of the class maps of a face, which knows the face's
     landmarks and not its class; empty where no face counts. A row, with None for what no face has:
       action_unit_published_cosine: with the map of the true class, CAM-COS or ATT-COS as the authors' code has it,
-      which enlarges attention, and it alone, with ``corners``; action_unit_cosine: the same, and all that follows, with
-      the map where the network sees it; action_unit_cosine_by_class {class: its mean}; action_unit_count: faces that
-      count; action_unit_pearson: likewise; action_unit_contrast: the cosine less the mean of the cosines with the maps
-      of the other classes; action_unit_pointing: ``alignment.pointing`` at where the map of the true class is at least
-      half its maximum; action_unit_predicted_cosine: with the map of the predicted class;
+      which enlarges attention, and it alone, with ``corners`` (``alignment.resize``); action_unit_cosine: the same, and
+      all that follows, with the map where the network sees it; action_unit_cosine_by_class {class: its mean};
+      action_unit_count: faces that count; action_unit_pearson: likewise; action_unit_contrast: the cosine less the mean
+      of the cosines with the maps of the other classes; action_unit_pointing: ``alignment.pointing`` at where the map
+      of the true class is at least half its maximum; action_unit_predicted_cosine: with the map of the predicted class;
       action_unit_predicted_left_out: faces that count otherwise, but have no such map.
     And 'class_free' of each face, float32 (N, S / 4, S / 4), rounded up; zeros where there are no landmarks.
   """
   names = [*maps, *constants, CLASS_FREE]
   moved = [name for name in maps if name in attention]  # Their pictures with ``corners`` come last.
+  scaled = {name: comparable(values, name in attention) for name, values in maps.items()}
   cosine = np.full((len(names) + len(moved), len(label), len(classes)), np.nan)
   pearson, points = np.full((2, len(names), len(label)), np.nan)
   counted, class_free = np.zeros(len(label), bool), np.zeros((len(label), 1, 1), np.float32)
-  pictures = units = None
+  pictures = None
   for row in faces:
     drawn = unit_maps(int(row))
     size = drawn.shape[-1]
     if pictures is None:
-      # Made once and written over: making arrays of this size takes as long as the sums over them.
-      pictures, units = np.zeros((len(cosine), size**2)), np.zeros((len(classes), size**2))
+      # Made once and written over: making arrays of this size takes longer than the sums over them.
+      pictures, shifts = np.zeros((len(cosine), size, size), np.float32), np.zeros(len(cosine))
+      room = np.zeros(drawn.shape, np.float32)
       class_free = np.zeros((len(label), *2 * [-(-size // 4)]), np.float32)
       for i, constant in enumerate(constants.values(), len(maps)):
-        pictures[i] = resize(constant, (size, size)).ravel()
-    there = drawn.any(axis=(1, 2))
-    if not there.any():
+        shifts[i] = _enlarge(constant, pictures[i])
+      tops = {i: top(pictures[i]) for i in range(len(maps), len(names) - 1)}
+    there = np.flatnonzero(drawn.any(axis=(1, 2)))
+    if not len(there):
       continue
-    units[:] = drawn.reshape(units.shape)
-    pictures[len(names) - 1] = there / (255 * there.sum()) @ units
-    class_free[row] = resize(pictures[len(names) - 1].reshape(size, size), class_free.shape[1:])
-    counted[row] = label[row] >= 0 and there[label[row]]
+    units = room[:len(there)]
+    for unit, k in zip(units, there, strict=True):
+      np.copyto(unit, drawn[k])
+    free = np.sum(units, axis=0, out=pictures[len(names) - 1])
+    free /= 255 * len(there)
+    resize(free, class_free.shape[1:], out=class_free[row])
+    counted[row] = label[row] in there
     if counted[row]:
-      for i, (name, values) in enumerate(maps.items()):
-        pictures[i] = comparable(values[row], size, name in attention).ravel()
+      for i, name in enumerate(maps):
+        shifts[i] = _enlarge(scaled[name][row], pictures[i])
       for i, name in enumerate(moved, len(names)):
-        pictures[i] = comparable(maps[name][row], size, True, corners=True).ravel()
-      cosines, correlations = similarities(pictures, units)
-      cosine[:, row, there], pearson[:, row] = cosines[:, there], correlations[:len(names), label[row]]
-      points[:, row] = [pointing(picture, units[label[row]] >= 127.5) for picture in pictures[:len(names)]]
+        shifts[i] = _enlarge(scaled[name][row], pictures[i], corners=True)
+      cosines, correlations = similarities(*(maps.reshape(len(maps), -1) for maps in (pictures, units)), shifts)
+      cosine[:, row, there], pearson[:, row] = cosines, correlations[:len(names), there == label[row]][:, 0]
+      inside = drawn[label[row]] >= 128
+      points[:, row] = [share(tops[i] if i in tops else top(pictures[i]), inside) for i in range(len(names))]
   if not counted.any():
     return {}, class_free
   published = [cosine[len(names) + moved.index(name) if name in moved else i] for i, name in enumerate(names)]
@@ -107,23 +114,39 @@ def measure(maps: Mapping[str, np.ndarray], unit_maps: Callable[[int], np.ndarra
   return dict(zip(names, rows, strict=True)), class_free
 
 
-def similarities(pictures: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _enlarge(image: np.ndarray, picture: np.ndarray, corners: bool = False) -> float:
+  """Writes a map (h, w) less its mean, which is returned, into a picture of another size."""
+  mean = float(image.mean())
+  resize(image - mean, picture.shape, corners, out=picture)
+  return mean
+
+
+def similarities(pictures: np.ndarray, units: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Cosine, with the paper's epsilon, and Pearson correlation of maps with others, from their sums.
 
-  Of ``pictures`` (R, P) float64 in [0, 1] with ``units`` (K, P) float64, non-negative, twice (R, K) float64 in [-1, 1].
-  The correlation is 0 where either map is constant.
+  Args:
+    pictures: (R, P) float32, maps in [0, 1] less a number each that is near their mean, so that float32 suffices.
+    units: (K, P) float32 whole numbers, not negative.
+    shifts: (R,) float64, those numbers.
+
+  Returns:
+    (R, K) float64 each; the cosine in [0, 1], as maps are not negative; the correlation in [-1, 1], 0 where either is
+    constant.
   """
-  products = pictures @ units.T
-  squares = [np.einsum('ip,ip->i', maps, maps) for maps in (pictures, units)]
-  sums = [maps.sum(axis=1) for maps in (pictures, units)]
-  cosines = products / np.maximum(np.sqrt(np.outer(*squares)), _EPSILON)
   count = pictures.shape[1]
+  products = np.array([units @ picture for picture in pictures], np.float64)
+  # OpenCV adds up in float64.
+  sums, unit_sums = (np.array([cv2.sumElems(image)[0] for image in maps]) for maps in (pictures, units))
+  squares, unit_squares = (np.array([cv2.norm(image, cv2.NORM_L2SQR) for image in maps]) for maps in (pictures, units))
+  whole = squares + shifts * (2 * sums + shifts * count)
+  cosines = (products + np.outer(shifts, unit_sums)) / np.maximum(np.sqrt(np.outer(whole, unit_squares)), _EPSILON)
   # Below this share of its square, the variance of a map is the rounding of a constant.
-  spread = [np.where(square - total**2 / count > 1e-12 * square, square - total**2 / count, 0)
-            for square, total in zip(squares, sums, strict=True)]
+  spread = [np.where(varied > 1e-12 * square, varied, 0) for varied, square in (
+      (squares - sums**2 / count, whole), (unit_squares - unit_sums**2 / count, unit_squares))]
   norms = np.sqrt(np.outer(*spread))
-  correlations = np.divide(products - np.outer(*sums) / count, norms, out=np.zeros_like(products), where=norms > 0)
-  return np.clip(cosines, -1, 1), np.clip(correlations, -1, 1)
+  correlations = np.divide(products - np.outer(sums, unit_sums) / count, norms, out=np.zeros_like(products),
+                           where=norms > 0)
+  return np.clip(cosines, 0, 1), np.clip(correlations, -1, 1)
 
 
 def training_mean(unit_map: Callable[[int, int], np.ndarray], rows: np.ndarray, labels: np.ndarray

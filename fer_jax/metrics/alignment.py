@@ -18,15 +18,18 @@ _TIE = 1e-6
 _AT_ONCE = 64  # Maps and priors, as many as a core's cache holds.
 
 
-def resize(image: np.ndarray, size: tuple[int, int], corners: bool = False) -> np.ndarray:
-  """Bilinear resize of one map (h, w) to ``size`` = (H, W), float64: half-pixel centres, edges repeated, not
-  antialiased; with ``corners`` the form 'torch_ac_aa' of ``landmarks.resizing.mixing``, which moves the picture.
+def resize(image: np.ndarray, size: tuple[int, int], corners: bool = False, out: np.ndarray | None = None
+           ) -> np.ndarray:
+  """Bilinear resize of one map (h, w) to ``size`` = (H, W): half-pixel centres, edges repeated, not antialiased; with
+  ``corners`` the form 'torch_ac_aa' of ``landmarks.resizing.mixing``, which moves the picture. Float64, or of the type
+  of ``out`` (H, W), which is written over.
   """
-  height, width = size
+  out = np.empty(size) if out is None else out
+  image = np.asarray(image, out.dtype)
   if corners:
-    rows, columns = (mixing(*sides, 'torch_ac_aa') for sides in zip(image.shape, size, strict=True))
-    return rows @ np.asarray(image, np.float64) @ columns.T
-  return cv2.resize(np.asarray(image, np.float64), (width, height), interpolation=cv2.INTER_LINEAR)
+    rows, columns = (mixing(*sides, 'torch_ac_aa').astype(out.dtype) for sides in zip(image.shape, size, strict=True))
+    return np.matmul(rows @ image, columns.T, out=out)
+  return cv2.resize(image, size[::-1], out, interpolation=cv2.INTER_LINEAR)
 
 
 def cosine(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:

@@ -102,12 +102,13 @@ def _alignment(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, di
     units, class_free = action_units.measure(
         maps, table['unit_maps'], np.flatnonzero(valid), np.asarray(table['label']), np.asarray(table['prediction']),
         classes, _constants(table, (action_units.SIZE, action_units.SIZE)), table.get('attention', ()))
-  maps |= {name: np.broadcast_to(constant, prior.shape) for name, constant in constants.items()}
+  maps |= {name: constant[None] for name, constant in constants.items()}  # One for all faces.
   if units:
     maps[action_units.CLASS_FREE] = class_free
   rows = {}
   for name, values in maps.items():
-    mean = lambda score, drawn, which, values=values: _mean(score(values[which], drawn[which]))
+    mean = lambda score, drawn, which, values=values: _mean(
+        score(values if len(values) == 1 else values[which], drawn[which]))
     rows[name] = {'cosine': mean(alignment.cosine, prior, valid), 'pearson': mean(alignment.pearson, prior, valid),
                   'count': int(valid.sum()), **units.get(name, {})}
     if masks is not None:
