@@ -18,17 +18,18 @@ from fer_jax.data import augment
 
 
 def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
-  """ARM on 'DATASET' with the small recipe, or on 'DATASET:paper' with the published one."""
-  dataset, paper = common.parse(argument)
-  config = baseline.get_config(dataset)
+  """ARM on 'DATASET' with the small recipe, or 'DATASET:accelerator' or 'DATASET:paper' with a larger one."""
+  shared, paper = common.parse(argument)
+  config = baseline.get_config(shared)
   with config.unlocked():
     config.name = 'arm'
     config.model.head = ConfigDict({
         'name': 'arm', 'block': 8, 'kernel': 16, 'stride': 4, 'arrangement': True, 'de_albino': True,
         'global_mean': 'running', 'decay': 0.99})
+    if ':' in argument:  # A backbone of 512 channels.
+      config.model.head.update({'block': 16, 'kernel': 32, 'stride': 8})
     if paper:
       config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 18})
-      config.model.head.block, config.model.head.kernel, config.model.head.stride = 16, 32, 8
       config.image_size, config.batch_size, config.eval_batch_size, config.epochs = 224, 256, 64, 70.0
       config.data.target, config.ema, config.variables = 'label', 0.0, 'trained'
       config.normalise.mean, config.normalise.std = augment.MEAN, augment.STD

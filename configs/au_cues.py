@@ -17,9 +17,9 @@ from fer_jax.losses.alignment import PRESETS
 
 
 def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
-  """AU cues on 'DATASET' with the small recipe, or on 'DATASET:paper' with the published one."""
-  dataset, paper = common.parse(argument)
-  config = baseline.get_config(dataset)
+  """AU cues on 'DATASET' with the small recipe, or 'DATASET:accelerator' or 'DATASET:paper' with a larger one."""
+  shared, paper = common.parse(argument)
+  config = baseline.get_config(shared)
   with config.unlocked():
     config.name = 'au_cues'
     config.losses.au_cues = ConfigDict({'loss': 'alignment', 'weight': 4.0, 'mask': 'action_units',

@@ -26,16 +26,20 @@ DATASETS = {
 
 
 def parse(argument: str) -> tuple[str, bool]:
-  """Splits a config's argument, 'DATASET' or 'DATASET:paper', into the data set and whether the paper's is meant.
+  """Splits a config's argument, 'DATASET', 'DATASET:accelerator' or 'DATASET:paper', into what is shared and the rest.
+
+  Returns:
+    'DATASET' or 'DATASET:accelerator', the recipe that all systems share, and whether the paper's is meant.
 
   Raises:
-    UserError: something else than 'paper' stands behind the data set.
+    UserError: something else stands behind the data set.
   """
   dataset, _, recipe = argument.partition(':')
-  if recipe not in ('', 'paper'):
-    raise UserError(f"unknown recipe '{recipe}'; write DATASET for the small recipe that all systems share, or "
-                    'DATASET:paper for the published one.')
-  return dataset, recipe == 'paper'
+  if recipe not in ('', 'accelerator', 'paper'):
+    raise UserError(f"unknown recipe '{recipe}'{nearest(recipe, ('accelerator', 'paper'))} Write DATASET for the small "
+                    'recipe that all systems share, DATASET:accelerator for its large form, or DATASET:paper for the '
+                    'published one.')
+  return (dataset, True) if recipe == 'paper' else (argument, False)
 
 
 def get_config(dataset: str) -> ConfigDict:

@@ -35,7 +35,8 @@ _UNLABELLED = {'ferplus': {'undecided': {'variant': 'unlabelled', 'split': 'trai
 
 
 def get_config(argument: str = 'teacher') -> ConfigDict:
-  """The config of 'ROLE' on the synthetic faces, or of 'DATASET:ROLE'; of 'DATASET' alone the teacher's."""
+  """The config of 'ROLE' on the synthetic faces, 'DATASET:ROLE' or 'DATASET:accelerator:ROLE'; of 'DATASET' alone the
+  teacher's."""
   dataset, _, role = argument.rpartition(':') if argument not in common.DATASETS else (argument, '', 'teacher')
   dataset = dataset or 'synthetic_faces'
   if role not in ROLES:
@@ -48,7 +49,7 @@ def get_config(argument: str = 'teacher') -> ConfigDict:
     config.losses.triplet = ConfigDict({
         'loss': 'triplet', 'weight': 1.0, 'mask': 'triplets', 'margins': (0.1, 0.2, 0.2)})
     where = {'dataset': '', 'variant': '', 'dir': ''}  # The training split's own.
-    chosen = {'truth': _TRUTH.get(dataset, 'labels'), 'agreement': 'two_thirds'}
+    chosen = {'truth': _TRUTH.get(config.data.dataset, 'labels'), 'agreement': 'two_thirds'}
     config.sources.triplets = ConfigDict({
         **where, 'split': config.data.train, 'parts': 1, 'supervision': 'triplets', **chosen, 'count': 60_000})
     config.comparisons.triplets = ConfigDict({**where, 'split': config.data.test, **chosen, 'count': 6_000})
@@ -56,7 +57,7 @@ def get_config(argument: str = 'teacher') -> ConfigDict:
     if role == 'student':
       config.data.parts = 2
       again = {'unlabelled': {'split': config.data.train, 'parts': 3}}
-      for name, faces in _UNLABELLED.get(dataset, again).items():
+      for name, faces in _UNLABELLED.get(config.data.dataset, again).items():
         config.sources[name] = ConfigDict({**where, 'supervision': 'none', **faces})
       for match in ('logits', 'embedding'):
         config.losses[f'distil_{match}'] = ConfigDict({

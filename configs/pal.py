@@ -18,9 +18,9 @@ from fer_jax.losses.alignment import PRESETS
 
 
 def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
-  """PAL on 'DATASET' with the small recipe, or on 'DATASET:paper' with the published one."""
-  dataset, paper = common.parse(argument)
-  config = baseline.get_config(dataset)
+  """PAL on 'DATASET' with the small recipe, or 'DATASET:accelerator' or 'DATASET:paper' with a larger one."""
+  shared, paper = common.parse(argument)
+  config = baseline.get_config(shared)
   with config.unlocked():
     config.name = 'pal'
     config.losses.pal = ConfigDict({'loss': 'alignment', 'weight': 1.0, 'mask': 'landmarks', **PRESETS['pal']})

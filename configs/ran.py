@@ -16,19 +16,19 @@ from configs import baseline, common
 
 
 def get_config(argument: str = 'synthetic_faces') -> ConfigDict:
-  """RAN on 'DATASET' with the small recipe, or on 'DATASET:paper' with the published one."""
-  dataset, paper = common.parse(argument)
-  config = baseline.get_config(dataset)
+  """RAN on 'DATASET' with the small recipe, or 'DATASET:accelerator' or 'DATASET:paper' with a larger one."""
+  shared, paper = common.parse(argument)
+  config = baseline.get_config(shared)
   with config.unlocked():
     config.name = 'ran'
     config.regions.scheme = 'fixed5'
     config.model.head = ConfigDict({
         'name': 'region_attention', 'form': 'code', 'self_attention': True, 'relation_attention': True})
     config.losses.region_bias = ConfigDict({'loss': 'region_bias', 'weight': 1.0, 'mask': 'all', 'margin': 0.1})
+    config.remat = ':' in argument  # Six images a face, where those are large or many.
     if paper:
       config.model.backbone = ConfigDict({'name': 'resnet', 'depth': 18})
       config.image_size, config.batch_size, config.epochs = 224, 128, 60.0
-      config.remat = True  # Six images a face.
       config.init_decides = ('backbone',)
       config.data.target, config.ema, config.variables = 'label', 0.0, 'trained'
       config.normalise.mean, config.normalise.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

@@ -22,16 +22,18 @@ def choose(system: Callable[[str], ConfigDict], rows: Rows, argument: str, table
   Args:
     system: ``get_config`` of the system that is ablated.
     rows: the table.
-    argument: 'DATASET:ROW'.
+    argument: 'DATASET:ROW', or 'DATASET:accelerator:ROW'.
     table: the table's name; the run is called 'table/row'.
 
   Raises:
-    UserError: an unknown row; the message names the nearest.
+    UserError: an unknown row, the message names the nearest; or ':accelerator' with a row that is made for a CPU.
   """
-  dataset, _, row = argument.partition(':')
+  dataset, _, row = argument.rpartition(':') if ':' in argument else (argument, '', '')
   if row not in rows:
     raise UserError(f"configs/ablations/{table}.py has no row '{row}'{nearest(row, rows)} "
                     f'Name it behind the data set, as in {table}.py:{dataset}:{next(iter(rows))}')
+  if ':' in dataset and {'batch_size', 'epochs'} & rows[row].keys():
+    raise UserError(f"configs/ablations/{table}.py: row '{row}' has sizes of its own; name the data set alone.")
   config = system(dataset)
   with config.unlocked():
     config.name = f'{table}/{row}'

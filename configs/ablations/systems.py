@@ -19,5 +19,5 @@ ROWS = dict.fromkeys(SYSTEMS, SIZE)
 
 def get_config(argument: str = 'synthetic_faces:baseline') -> ConfigDict:
   """The config of 'DATASET:SYSTEM'."""
-  system = SYSTEMS.get(argument.partition(':')[2], baseline)
+  system = SYSTEMS.get(argument.rpartition(':')[2], baseline)
   return ablations.choose(system.get_config, ROWS, argument, 'systems')

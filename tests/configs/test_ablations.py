@@ -37,7 +37,19 @@ def test_rows_of_the_systems_share_one_recipe():
     assert row['model']['backbone'] == rows['baseline']['model']['backbone']
 
 
+@pytest.mark.parametrize('name, row', [('pal', 'stage3'), ('arm', 'no_affinity')])
+def test_rows_of_the_accelerators_recipe(name, row):
+  small, large = (table(name).get_config(f'ferplus{recipe}:{row}') for recipe in ('', ':accelerator'))
+  assert (small.name, small.losses) == (large.name, large.losses) == (f'{name}/{row}', small.losses)
+  assert (small.model.backbone.width, large.model.backbone.width) == (16, 64)
+  assert small.model.head.name == large.model.head.name
+
+
 def test_mistakes_are_named():
+  with pytest.raises(UserError, match="systems.py: row 'arm' has sizes of its own; name the data set alone"):
+    table('systems').get_config('ferplus:accelerator:arm')
+  with pytest.raises(UserError, match="no row ''.*as in pal.py:ferplus:pal"):
+    table('pal').get_config('ferplus')
   with pytest.raises(UserError, match="no row 'true_clas'; did you mean 'true_class'.*behind the data set"):
     table('pal').get_config('ferplus:true_clas')
   with pytest.raises(UserError, match="unknown data set 'ferplu'"):

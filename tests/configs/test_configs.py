@@ -17,9 +17,10 @@ from fer_jax.training import ranges, setup
 from tests import faces
 
 SYSTEMS = sorted(m.name for m in pkgutil.iter_modules(configs.__path__) if m.name != 'common' and not m.ispkg)
-RECIPES = {'baseline': ('',), 'deepfever': (':teacher', ':student')}  # The others have a paper's beside the small one.
+RECIPES = {'baseline': ('', ':accelerator'),  # The others have a paper's beside the small one and the large one.
+           'deepfever': (':teacher', ':student', ':accelerator:teacher', ':accelerator:student')}
 CASES = [(name, dataset + recipe) for name in SYSTEMS if name != 'quickstart' for dataset in common.DATASETS
-         for recipe in RECIPES.get(name, ('', ':paper'))]
+         for recipe in RECIPES.get(name, ('', ':accelerator', ':paper'))]
 # Data sets differ in their splits, which no model sees, and in sizes: one of each size stands for all.
 SIZES = {sets['size']: dataset for dataset, sets in common.DATASETS.items()}
 
@@ -55,16 +56,33 @@ def test_the_full_size_config_describes_a_whole_model(name, argument):
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) > 100_000
 
 
+@pytest.mark.parametrize('argument', ['ferplus', 'ferplus:accelerator'])
 @pytest.mark.parametrize('system, terms, head', [
     ('pal', {'pal'}, 'linear'), ('au_cues', {'au_cues'}, 'linear'), ('ran', {'region_bias'}, 'region_attention'),
     ('arm', set(), 'arm')])
-def test_a_system_differs_from_the_baseline_in_its_own_parts_alone(system, terms, head):
-  ours, theirs = get_config('baseline', 'ferplus').to_dict(), get_config(system, 'ferplus').to_dict()
+def test_a_system_differs_from_the_baseline_in_its_own_parts_alone(system, terms, head, argument):
+  ours, theirs = get_config('baseline', argument).to_dict(), get_config(system, argument).to_dict()
   assert theirs['losses'].keys() - ours['losses'].keys() == terms and theirs['model']['head']['name'] == head
   own = {'name', 'losses', 'regions', 'explain'} | ({'model'} if head != 'linear' else set())
+  own |= {'remat'} if system == 'ran' else set()
   assert {key for key in ours if ours[key] != theirs[key]} <= own
   assert ours['model']['backbone'] == theirs['model']['backbone']
   assert (theirs['regions']['scheme'] != 'none') == (system == 'ran')
+
+
+@pytest.mark.parametrize('dataset', common.DATASETS)
+def test_the_accelerators_recipe_is_the_small_one_in_proportion(dataset):
+  small, large = (get_config('baseline', dataset + recipe) for recipe in ('', ':accelerator'))
+  assert (large.batch_size, large.model.backbone.width, large.model.dtype) == (1024, 64, 'auto')
+  assert large.image_size == large.data.size == small.data.size
+  times = large.batch_size / small.batch_size
+  assert large.optimizer.learning_rate == pytest.approx(times * small.optimizer.learning_rate) == pytest.approx(0.8)
+  assert np.log(large.ema) == pytest.approx(times * np.log(small.ema))
+  assert large.epochs > 3 * small.epochs and large.epochs * large.optimizer.warmup == pytest.approx(5)
+  changed = {key for key, value in storage.flat(large.to_dict()).items() if value != storage.flat(small.to_dict())[key]}
+  assert changed - {'image_size'} == {'batch_size', 'eval_batch_size', 'epochs', 'ema', 'model.backbone.width',
+                                      'optimizer.learning_rate', 'optimizer.warmup'} - (
+      {'optimizer.warmup'} if small.epochs == 20 else set())
 
 
 # As their authors' code has it, PyTorch's SGD or Adam over all parameters; of PAL's no decay is known.
@@ -93,6 +111,8 @@ def test_unknown_data_set_or_recipe():
     get_config('pal', 'ferpluss')
   with pytest.raises(UserError, match="unknown recipe 'papre'.*DATASET:paper"):
     get_config('arm', 'ferplus:papre')
+  with pytest.raises(UserError, match="'accelerater'; did you mean 'accelerator'.*DATASET:accelerator for its large"):
+    get_config('baseline', 'ferplus:accelerater')
   with pytest.raises(UserError, match='no recipe of a paper'):
     get_config('baseline', 'ferplus:paper')
   with pytest.raises(UserError, match="unknown role 'techer'; did you mean 'teacher'"):
