@@ -87,6 +87,15 @@ HARDWARE = {
     'H100': Hardware({'bfloat16': 989e12, 'float32': 495e12}, 8, Network(450e9, 2e-6), Network(400e9 / 8, 5e-6)),
 }
 
+# By JAX's names, ``device_kind``. An H200 is an H100 with other memory.
+KINDS = {'TPU v5 lite': 'v5e', 'TPU v5e': 'v5e', 'TPU v5': 'v5p', 'TPU v5p': 'v5p', 'NVIDIA H100 80GB HBM3': 'H100',
+         'NVIDIA H200': 'H100'}
+
+
+def peak(device_kind: str, dtype: str) -> float | None:
+  """FLOPs a second that a device of this kind attains at most in computations of ``dtype``; None if nobody knows."""
+  return HARDWARE[KINDS[device_kind]].peak.get(dtype) if device_kind in KINDS else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:

@@ -1,5 +1,6 @@
 """What is seen of training while it goes on: metrics.jsonl, the check that nothing has diverged, JAX's profiler."""
 
+import concurrent.futures
 import contextlib
 import json
 import math
@@ -8,10 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from fer_jax.errors import UserError
-from fer_jax.runtime import cluster, storage
+from fer_jax.runtime import cluster, scaling, storage
+
+# What a line says of time, and is another in every run.
+TIMING = ('data_wait', 'images_per_second', 'step_seconds', 'step_seconds_95', 'utilisation', 'device_hours',
+          'eta_seconds')
 
 
 def check_finite(values: Mapping[str, float], after: int, at: int) -> None:
@@ -25,10 +31,28 @@ def check_finite(values: Mapping[str, float], after: int, at: int) -> None:
 
 
 class Window:
-  """The steps between two lines of the log, from step ``start`` on: how long they took, and waited for data."""
+  """The steps between two lines of the log: how long they took, and waited for data. ``read`` begins the next one.
 
-  def __init__(self, start: int):
-    self.start, self._began, self._waited = start, time.perf_counter(), 0.0
+  Devices are behind the loop, which does not wait for them: a thread does, and notes when each dispatch was done.
+  """
+
+  def __init__(self, start: int, total: int | None = None, devices: int = 1, hours: float = 0.0,
+               ideal: float | None = None):
+    """Begins at step ``start`` of ``total``.
+
+    Args:
+      devices: how many there are.
+      hours: device-hours of the steps before.
+      ideal: seconds of a step at the devices' peak, see ``ideal_seconds``.
+    """
+    self._total, self._devices, self._hours, self._ideal = total, devices, hours, ideal
+    self._waiter = concurrent.futures.ThreadPoolExecutor(1)  # Has no thread before there is something to wait for.
+    self._compiled: tuple[int, float] | None = None
+    self._begin(start)
+
+  def _begin(self, start: int) -> None:
+    self._start, self._began, self._waited, self._paused = start, time.perf_counter(), 0.0, 0.0
+    self._ends: list[tuple[concurrent.futures.Future[float] | None, float]] = [(None, self._began)]
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
@@ -42,20 +66,81 @@ class Window:
     """Leaves the time inside out: images a second are about training alone."""
     began = time.perf_counter()
     yield
-    self._began += time.perf_counter() - began
+    end = time.perf_counter()
+    self._paused += end - began
+    self._ends.append((None, end))
+
+  def dispatched(self, meter: Mapping[str, jax.Array], steps: int = 1) -> None:
+    """Says that the devices were given ``steps`` steps, which end in this meter; it may be donated afterwards."""
+    copy = jax.device_put(meter['steps'].addressable_data(0), may_alias=False)
+    self._ends.append((self._waiter.submit(_when_done, copy), steps))
 
   def read(self, meter: Mapping[str, jax.Array], at: int, batch_size: int) -> dict[str, float]:
-    """The means of a meter over the steps up to ``at``, images a second and the share of waiting.
+    """The means of a meter over the steps up to ``at``, and where time went, by the names in ``TIMING``.
+
+    Those are the share of the time that was waited for data, images a second, the median and the 95th percentile of the
+    seconds of a step, the share of the devices' peak where that is known, hours of devices since the run began, without
+    evaluations and steps that were lost, and the seconds that the steps left will take, with evaluations.
 
     Raises:
       UserError: a value is not finite.
     """
     sums = {name: float(value) for name, value in jax.device_get(meter).items()}
     values = {name: value / sums['steps'] for name, value in sums.items() if name != 'steps'}
-    check_finite(values, self.start, at)
-    elapsed = time.perf_counter() - self._began
-    return values | {'data_wait': self._waited / elapsed,
-                     'images_per_second': (at - self.start) * batch_size / elapsed}
+    check_finite(values, self._start, at)
+    now = time.perf_counter()
+    elapsed, steps = now - self._began - self._paused, at - self._start
+    self._hours += self._devices * elapsed / 3600
+    each = _seconds(self._ends) or [elapsed / steps]
+    values |= {'data_wait': self._waited / elapsed, 'images_per_second': steps * batch_size / elapsed,
+               'step_seconds': float(np.median(each)), 'step_seconds_95': float(np.percentile(each, 95)),
+               'device_hours': self._hours}
+    if self._ideal:
+      values['utilisation'] = self._ideal * steps / elapsed
+    if self._total:
+      before, then = self._compiled or (at, now)  # The first steps are compiled, and say nothing about the others.
+      seconds = (now - then) / (at - before) if at > before else values['step_seconds']
+      values['eta_seconds'] = seconds * (self._total - at)
+    self._compiled = self._compiled or (at, now)
+    self._begin(at)
+    return values
+
+
+def _when_done(array: jax.Array) -> float:
+  array.block_until_ready()
+  return time.perf_counter()
+
+
+def _seconds(ends: list[tuple[concurrent.futures.Future[float] | None, float]]) -> list[float]:
+  """Seconds of a step in each dispatch, from [(when it is done, its steps) or (None, when the clock goes on)]."""
+  seconds, last = [], 0.0
+  for done, value in ends:
+    if done:
+      seconds.append((done.result() - last) / value)
+      last = done.result()
+    else:
+      last = value
+  return seconds
+
+
+def ideal_seconds(step: Any, arguments: tuple[Any, ...], devices: int, dtype: str) -> float | None:
+  """Seconds that a step would take if every device computed at its peak all the time; None where that is not known.
+
+  FLOPs are the compiler's count of the program as it is written, with what is computed again to save memory.
+
+  Args:
+    step: compiled by ``jax.jit``, one step; it is lowered for ``arguments``, arrays or their shapes.
+    devices: among which the step is divided.
+    dtype: of the computation.
+  """
+  peak = scaling.peak(jax.devices()[0].device_kind, dtype)
+  flops = peak and (step.lower(*arguments).cost_analysis() or {}).get('flops')
+  return flops / (devices * peak) if flops else None
+
+
+def shown(values: Mapping[str, float]) -> dict[str, str]:
+  """Of a line of the log, what stands beside the bar."""
+  return {name: f'{values[name]:.3f}' for name in ('loss', 'accuracy')} | {'waiting': f"{values['data_wait']:.0%}"}
 
 
 class MetricsLog:
@@ -80,15 +165,23 @@ class MetricsLog:
       for name, value in values.items():
         self._board.add_scalar(f'{kind}/{name}', value, at)
 
-  def forget_after(self, at: int) -> None:
-    """Drops lines after step ``at``, and one that was cut off: the steps will be taken again."""
+  def forget_after(self, at: int) -> dict[str, Any]:
+    """Drops lines after step ``at``, and one that was cut off: the steps will be taken again.
+
+    Returns:
+      The newest line about training that stays, {} where there is none.
+    """
     if not self._path.exists():
-      return
-    kept = []
+      return {}
+    kept, newest = [], {}
     for line in storage.read_text(self._path).splitlines():
       with contextlib.suppress(ValueError, KeyError, TypeError):
-        kept += [f'{line}\n'] * (json.loads(line)['step'] <= at)
+        values = json.loads(line)
+        if values['step'] <= at:
+          kept.append(f'{line}\n')
+          newest = values if values['kind'] == 'train' else newest
     storage.write_text(self._path, ''.join(kept))
+    return newest
 
 
 class Trace:

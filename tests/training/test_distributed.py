@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fer_jax.runtime import cluster
-from fer_jax.training import evaluation, setup
+from fer_jax.training import evaluation, metrics_log, setup
 from fer_jax.training.workdir import read_run
 from tests import faces
 from tests.processes import TINY, Process, call, finish, free_port, start, start_together
@@ -29,7 +29,7 @@ def assert_close(one, two, tolerance):
   """Same metrics and last states, up to the order in which devices' shares are added."""
   for a, b in zip(metrics(one), metrics(two), strict=True):
     assert (a['step'], a['kind']) == (b['step'], b['kind'])
-    for name in a.keys() - {'step', 'kind', 'images_per_second', 'data_wait'}:
+    for name in a.keys() - {'step', 'kind', *metrics_log.TIMING}:
       np.testing.assert_allclose(a[name], b[name], rtol=tolerance, atol=tolerance, err_msg=f'{name} {a}')
   (step, one), (other, two) = final_state(one), final_state(two)
   assert step == other == 16

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from fer_jax.training import metrics_log
 from tests.processes import TINY, finish, start
 from tests.workdirs import final_state, metrics
 
@@ -79,6 +80,6 @@ def test_kills_and_ctrl_c_at_random_moments_change_no_bit(kills, breaks, chance,
   when = {'evaluated': '', 'commit': ''}
   assert results[0] | when == results[1] | when
   logs = [metrics(tmp_path / name) for name in ('peace', 'troubled')]
-  timing = {'images_per_second': 0, 'data_wait': 0}
+  timing = dict.fromkeys(metrics_log.TIMING)
   assert [line | timing for line in logs[0]] == [line | timing for line in logs[1]]
   assert not list(workdir.rglob('*.part'))
