@@ -90,7 +90,7 @@ class Checkpoints:
     """
     self._owed |= due or 0 < 60 * self._minutes <= time.monotonic() - self._began
     if self._saving and self._saving.done():
-      self._finish()
+      self.wait()
     if self._owed and not self._saving:
       self.save(step, state)
 
@@ -103,15 +103,19 @@ class Checkpoints:
       UserError: an earlier save failed; the checkpoints before are kept.
     """
     self._owed, self._began = False, time.monotonic()
-    self._finish()
+    self.wait()
     if self._writer and step not in self._manager.all_steps():
       # Not jit, which would be compiled at the first save.
       copy = jax.device_put(jax.tree.map(lambda leaf: leaf.addressable_data(0), state), may_alias=False)
       self._saving = self._writer.submit(lambda: self._manager.save(
           step, args=ocp.args.StandardSave(jax.device_get(copy)), metrics=metrics))
 
-  def _finish(self) -> None:
-    """Waits for the save that goes on."""
+  def wait(self) -> None:
+    """Waits until the save that goes on is done.
+
+    Raises:
+      UserError: it failed.
+    """
     saving, self._saving = self._saving, None
     if saving:
       with self._explained('save'):
@@ -168,7 +172,7 @@ class Checkpoints:
       UserError: one of them failed.
     """
     with cluster.together() if self._write else contextlib.nullcontext():
-      self._finish()
+      self.wait()
     if self._writer:
       self._writer.shutdown()
     self._manager.close()
