@@ -39,7 +39,7 @@ def cosine(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
   priors (N, H, W), which are not negative. Returns (N,) float64 in [-1, 1]; 0 where either is all zero, or the map is
   not finite.
   """
-  return _similarity(maps, priors, centre=False)
+  return similarity(maps, priors)[0]
 
 
 def pearson(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
@@ -47,7 +47,15 @@ def pearson(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
 
   Where either is constant over space, up to rounding, the correlation is 0.
   """
-  return _similarity(maps, priors, centre=True)
+  return similarity(maps, priors)[1]
+
+
+def similarity(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
+  """``cosine`` and ``pearson`` of the same maps and priors, float64 (2, N), for little more than the work of one."""
+  maps, priors = np.asarray(maps), np.asarray(priors)
+  return np.concatenate([np.zeros((2, 0)), *(
+      _similarity(maps if len(maps) == 1 else maps[i:i + _AT_ONCE], priors[i:i + _AT_ONCE])
+      for i in range(0, len(priors), _AT_ONCE))], axis=1)
 
 
 def trivial_maps(size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -93,28 +101,24 @@ def share(pixels: np.ndarray, inside: np.ndarray) -> float:
   return np.count_nonzero(pixels & inside) / np.count_nonzero(pixels)
 
 
-def _similarity(maps: np.ndarray, priors: np.ndarray, centre: bool) -> np.ndarray:
-  maps, priors = np.asarray(maps), np.asarray(priors)
-  scores = [_scores(maps if len(maps) == 1 else maps[i:i + _AT_ONCE], priors[i:i + _AT_ONCE], centre)
-            for i in range(0, len(priors), _AT_ONCE)]
-  return np.concatenate([np.zeros(0), *scores])
-
-
-def _scores(maps: np.ndarray, priors: np.ndarray, centre: bool) -> np.ndarray:
+def _similarity(maps: np.ndarray, priors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   resized = np.stack([resize(image, priors.shape[1:]) for image in maps])
-  known = True
-  both = []
+  known, both = True, []
   for images in (resized, priors):
     images = images.reshape(len(images), -1).astype(np.float64)
     scale = np.abs(images).max(axis=1, keepdims=True)
     there = np.isfinite(scale) & (scale > 0)
-    # To unit scale first: squares of gradients of 1e-170 would vanish.
-    images = np.divide(images, scale, out=np.zeros_like(images), where=there)
-    if centre:
-      images -= images.mean(axis=1, keepdims=True)
-      there &= np.abs(images).max(axis=1, keepdims=True) >= FLAT
     known = known & there[:, 0]
-    both.append(images)
-  product, *squares = (np.einsum('np,np->n', *pair) for pair in (both, both[:1] * 2, both[1:] * 2))
-  norms = np.sqrt(squares[0] * squares[1])
-  return np.clip(np.divide(product, norms, out=np.zeros_like(product), where=known), -1, 1)
+    # To unit scale first: squares of gradients of 1e-170 would vanish.
+    both.append(np.divide(images, scale, out=np.zeros_like(images), where=there))
+  cosines = _cosines(*both, known)
+  for images in both:
+    images -= images.mean(axis=1, keepdims=True)
+    known = known & (np.abs(images).max(axis=1) >= FLAT)
+  return cosines, _cosines(*both, known)
+
+
+def _cosines(maps: np.ndarray, others: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """Cosines of rows (N or 1, P) with rows (N, P), 0 where not ``known``."""
+  product, *squares = (np.einsum('np,np->n', *pair) for pair in ((maps, others), (maps, maps), (others, others)))
+  return np.clip(np.divide(product, np.sqrt(squares[0] * squares[1]), out=np.zeros_like(product), where=known), -1, 1)

@@ -105,17 +105,16 @@ def _alignment(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, di
   maps |= {name: constant[None] for name, constant in constants.items()}  # One for all faces.
   if units:
     maps[action_units.CLASS_FREE] = class_free
-  rows = {}
+  rows, trusted = {}, prior[valid]
   for name, values in maps.items():
-    mean = lambda score, drawn, which, values=values: _mean(
-        score(values if len(values) == 1 else values[which], drawn[which]))
-    rows[name] = {'cosine': mean(alignment.cosine, prior, valid), 'pearson': mean(alignment.pearson, prior, valid),
-                  'count': int(valid.sum()), **units.get(name, {})}
+    of = lambda which, values=values: values if len(values) == 1 else values[which]
+    cosine, pearson = alignment.similarity(of(valid), trusted)
+    rows[name] = {'cosine': _mean(cosine), 'pearson': _mean(pearson), 'count': int(valid.sum()), **units.get(name, {})}
     if masks is not None:
       scored = causal.usable(masks)
-      rows[name] |= {'mass_inside_causal_mask': mean(causal.mass_inside, masks, scored),
-                     'causal_auc': mean(causal.area_under_curve, masks, scored),
-                     'causal_pointing': mean(causal.pointing, masks, scored),
+      of_each = lambda score, scored=scored, of=of: _mean(score(of(scored), masks[scored]))
+      rows[name] |= {'mass_inside_causal_mask': of_each(causal.mass_inside),
+                     'causal_auc': of_each(causal.area_under_curve), 'causal_pointing': of_each(causal.pointing),
                      'causal_count': int(scored.sum()), 'causal_left_out': int((~scored).sum())}
   return rows
 
