@@ -5,12 +5,14 @@
     python -m fer_jax.bench --workers=1,2           # Preparing 2,000 drawn faces by so many processes.
     python -m fer_jax.bench --scaling=configs/baseline.py:ferplus,configs/pal.py:ferplus     # Needs no data.
     python -m fer_jax.bench --convolutions          # XLA's on CPU against the forms of models/convolution.py.
+    python -m fer_jax.bench --peer=torch --steps=1  # A plain PyTorch step of the same network; drawn faces.
 
 Step times are taken in turns and reported as ratios to the first config: machines drift, and an absolute second means
 nothing on another one. What ``--scaling`` says of other hardware is no measurement but the model of
 ``runtime/scaling.py``.
 """
 
+import os
 from typing import Any
 
 from absl import flags
@@ -30,6 +32,11 @@ def define() -> None:
   flags.DEFINE_float('utilisation', 0.3, 'With --scaling, the share of its peak that a device is taken to attain.',
                      lower_bound=0.01, upper_bound=1.0)
   flags.DEFINE_bool('convolutions', False, "Or convolutions on CPU: XLA's and those that stand in for them.")
+  flags.DEFINE_enum('peer', None, ['torch'], 'Or a framework, whose steps of baseline, PAL and RAN ours are compared '
+                    'with.')
+  flags.DEFINE_list('sizes', ['48', '112', '224'], 'With --peer, sides of the images in pixels.')
+  flags.DEFINE_list('batches', None, 'With --peer, faces of a step at each of these; by default as many as suit the '
+                    'device.')
   flags.DEFINE_integer('rounds', 15, 'Rounds; in each, everything has its turn once.', lower_bound=2)
   flags.DEFINE_integer('steps', 3, 'Steps of a config in a round.', lower_bound=1)
   flags.DEFINE_multi_string('set', [], 'A change to all configs, such as --set=batch_size=32; may be repeated.')
@@ -37,15 +44,17 @@ def define() -> None:
 
 def main(given: Any) -> None:
   """Measures and prints the tables."""
-  if sum(map(bool, (given.configs, given.faces, given.workers, given.scaling, given.convolutions))) != 1:
-    raise UserError('give one of --configs, --faces, --workers and --scaling, or --convolutions.')
-  if not all(number.isdecimal() and int(number) for number in given.workers or ()):
-    raise UserError(f"--workers={','.join(given.workers)}: give numbers of processes, such as --workers=1,2.")
+  if sum(map(bool, (given.configs, given.faces, given.workers, given.scaling, given.convolutions, given.peer))) != 1:
+    raise UserError('give one of --configs, --faces, --workers and --scaling, or --convolutions, or --peer=torch.')
+  if given.peer and given.set:
+    raise UserError('--set: the configs of --peer are its own; choose --sizes and --batches.')
+  workers, sizes, batches = (_numbers(given, *flag) for flag in (
+      ('workers', 'processes'), ('sizes', 'pixels'), ('batches', 'faces')))
   configs = {name: config_files.load_config(name, given.set) for name in given.configs or given.scaling or ()}
   import jax
   from rich.console import Console
 
-  from fer_jax.analysis import speed
+  from fer_jax.analysis import peer, speed
   from fer_jax.data.reading import splits
   from fer_jax.runtime import cluster
   if given.faces:
@@ -53,16 +62,28 @@ def main(given: Any) -> None:
     split = splits.open_split(dataset, variant, 'train', None, prepare_if_missing=dataset == 'synthetic_faces')
     tables = [speed.faces_table(split, given.rounds)]
   elif given.workers:
-    tables = [speed.preparation_table([int(number) for number in given.workers], given.rounds)]
+    tables = [speed.preparation_table(workers, given.rounds)]
   elif given.scaling:
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', speed.DEVICES[0])
     tables = speed.scaling_tables(configs, given.utilisation)
+  elif given.peer:
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # On a GPU PyTorch needs room beside JAX.
+    cluster.start()
+    tables = [peer.peer_table(sizes, batches, given.rounds, given.steps)]
   else:
     cluster.start()
     tables = [speed.convolutions_table(given.rounds) if given.convolutions else
               speed.steps_table(configs, given.rounds, given.steps)]
   Console(width=130).print(*tables)
+
+
+def _numbers(given: Any, flag: str, what: str) -> list[int]:
+  """A flag's list of numbers; empty where it is not given."""
+  texts = given[flag].value or []
+  if not all(text.isdecimal() and int(text) for text in texts):
+    raise UserError(f"--{flag}={','.join(texts)}: give numbers of {what}, such as --{flag}=1,2.")
+  return [int(text) for text in texts]
 
 
 if __name__ == '__main__':

@@ -44,6 +44,8 @@ def test_help(command, tmp_path):
     ('bench', ['--configs=configs/pal.py'], 'at least two'),
     ('bench', [], 'give one of --configs, --faces, --workers and --scaling'),
     ('bench', ['--workers=1,x'], '--workers=1,x: give numbers of processes'),
+    ('bench', ['--peer=torch', '--batches=0'], '--batches=0: give numbers of faces'),
+    ('bench', ['--peer=torch', '--set=epochs=1'], '--set: the configs of --peer are its own'),
     ('bench', ['--faces=ferplus'], 'python -m fer_jax.prepare --dataset=ferplus'),
     ('features', ['--workdir={}', '--out={}.npz'], 'give either --images=FOLDER or --dataset=NAME'),
     ('features', ['--workdir={}', '--out={}.npz', '--images=configs', '--dataset=ferplus'],
