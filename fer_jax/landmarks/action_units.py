@@ -111,8 +111,8 @@ def action_unit_maps(landmarks: np.ndarray | None, expressions: Sequence[str | N
       rows, image = drawn(shapes)
       np.maximum(result[rows], image, out=result[rows])
     low, high, *_ = cv2.minMaxLoc(result)
-    if (low, high) == (0, 1):  # As they mostly are; the same numbers in one pass.
-      cv2.convertScaleAbs(result, maps[i], alpha=255)
+    if (low, high) == (0, 4):  # As they mostly are; the same numbers in one pass.
+      cv2.convertScaleAbs(result, maps[i], alpha=255 / 4)
     elif high > low:
       result -= low
       result *= 255
@@ -130,19 +130,21 @@ def _units(expression: str | None, choice: dict[str, str]) -> tuple[int, ...]:
 
 
 def _draw(ellipses: Sequence[tuple]) -> np.ndarray:
-  """Coverage (28, 28) of filled ellipses (centre x, centre y, horizontal and vertical semi-axis) on the canvas."""
+  """Filled ellipses (centre x, centre y, horizontal and vertical semi-axis) on the canvas, shrunk and blurred: float32
+  (28, 28), 4 inside and 0 outside."""
   canvas = np.zeros((_CANVAS, _CANVAS), np.uint8)
   for ellipse in ellipses:
     x, y, a, b = (round(value * 2**_BITS) for value in ellipse)
     cv2.ellipse(canvas, (x, y), (a, b), 0, 0, 360, 4, cv2.FILLED, shift=_BITS)
-  # Each is the mean of four pixels, so a whole number here; bytes are a fourth of the work of floats.
-  return cv2.resize(canvas, (_COARSE, _COARSE), interpolation=cv2.INTER_LINEAR) / np.float32(4)
+  # Each is the mean of four pixels, so a whole number; bytes are a fourth of the work of floats.
+  coarse = cv2.resize(canvas, (_COARSE, _COARSE), interpolation=cv2.INTER_LINEAR)
+  return cv2.blur(np.float32(coarse), (3, 3))
 
 
 def _enlarged(coarse: np.ndarray, room: np.ndarray) -> tuple[slice, np.ndarray]:
-  """A unit (28, 28), blurred and enlarged to the size of ``room``: rows beyond which it is 0, and what they hold."""
-  coarse, size, first, end = cv2.blur(coarse, (3, 3)), len(room), 0, _COARSE
-  if size % _COARSE == 0 and len(there := np.flatnonzero(coarse.any(axis=1))):  # With a row of zeros on either side.
+  """A unit (28, 28) enlarged to the size of ``room``: rows beyond which it is 0, and what they hold."""
+  size, first, end = len(room), 0, _COARSE
+  if size % _COARSE == 0 and len(there := coarse.any(axis=1).nonzero()[0]):  # With a row of zeros on either side.
     first, end = max(there[0] - 1, 0), min(there[-1] + 2, _COARSE)
   rows = slice(first * size // _COARSE, end * size // _COARSE)
   image = room[:rows.stop - rows.start]
