@@ -114,6 +114,13 @@ def test_what_is_computed_again_is_not_summed_over_devices_again():
   assert counted('ran', 'jit', remat=True) == counted('ran', 'jit')
 
 
+@pytest.mark.parametrize('form', FORMS)
+def test_where_each_device_normalises_its_own_rows_a_step_reduces_twice(form):
+  # The counts before the gradients, and with these what running statistics need.
+  found, _ = count(make('pal', parallel=form, model__norm_scope='device'))
+  assert found.keys() == {'all-reduce'} and found['all-reduce'].count == 2
+
+
 def test_a_net_without_batch_norm_reduces_twice():
   # The counts before the gradients, and nothing in between that they could go along with.
   config = make('baseline')
