@@ -1,5 +1,6 @@
 """Exact evaluation: every example of a split once, whatever the batch size and the number of devices or processes."""
 
+import collections
 import dataclasses
 import functools
 import os
@@ -27,6 +28,8 @@ from fer_jax.training.workdir import now, read_run
 
 # Maps drawn before and after training in the report: the first faces of every class, by row, never by result.
 PANEL_FACES = 10
+
+_BEHIND = 2  # Batches that are under way while the outputs of the one before them leave the devices.
 
 NEIGHBOURS = 6  # Nearest faces that the report shows of one face of every class.
 
@@ -83,15 +86,18 @@ def outputs_of(evaluator: Evaluator, variables: Mapping[str, Any], faces: Split,
                order: str = 'stored') -> dict[str, np.ndarray]:
   """The network's outputs for every example of a split, visited in the order ``order.evaluation_order`` names.
 
+  The host runs ahead of the devices by ``_BEHIND`` batches, and their memory holds the outputs of no more.
+
   Returns:
     A table of arrays whose row i is example i of the split: what ``step.evaluation_step`` returns.
   """
-  pieces = []
+  pieces, left = [], collections.deque()
   for batch in streams.evaluation_batches(faces, batch_size=batch_size, process_index=jax.process_index(),
                                           process_count=jax.process_count(), order=order):
-    # Not read yet: the host runs ahead of the devices.
-    pieces.append(evaluator(variables, cluster.place(batch, mesh)))
-  pieces = jax.device_get(pieces)
+    left.append(evaluator(variables, cluster.place(batch, mesh)))
+    if len(left) > _BEHIND:
+      pieces.append(jax.device_get(left.popleft()))
+  pieces += jax.device_get([*left])
   table = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
   rows = np.flatnonzero(table['mask'])
   rows = rows[np.argsort(table['row'][rows])]
@@ -104,7 +110,7 @@ def collect(evaluator: Evaluator, variables: Mapping[str, Any], faces: Split, ba
 
   Returns:
     The table of ``outputs_of`` with 'prediction', 'nll' (nats, NaN without a label) and, where faces have a landmark
-    heatmap, 'landmarks_valid', 'prior' and 'maps' {name: (N, h, w)}.
+    heatmap and the evaluator draws maps, 'landmarks_valid', 'prior' and 'maps' {name: (N, h, w)}.
   """
   table = outputs_of(evaluator, variables, faces, batch_size, mesh, order)
   logits = table['logits'].astype(np.float64)
@@ -139,12 +145,7 @@ def evaluate_split(trained: setup.Trained, evaluator: Evaluator, faces: Split, s
     ended({split: 1} | record.get('evaluations', {}))
     return left[0]
   table = collect(evaluator, trained.variables, faces, protocol.eval_batch_size, mesh, protocol.eval_order)
-  if 'maps' in table:
-    table |= {'unit_maps': functools.partial(faces.unit_maps, size=action_units.SIZE),
-              'attention': [name for name, options in trained.system.explain.items()
-                            if options['attribution'] == 'activation'],
-              'training_mean': protocol.data.training_mean()}
-  result = summarise(table, faces.classes) | _subset_rates(protocol, faces, table['label'], table['prediction'])
+  result = cluster.once(lambda: _summary(trained, faces, table))  # Other processes would draw the same maps.
   if protocol.data.comparisons and split == protocol.data.test:
     result['triplets'] = _score_comparisons(trained, record.get('channels', 0), evaluator, mesh)
   evaluations, times = evaluated(record, faces, split)
@@ -153,13 +154,24 @@ def evaluate_split(trained: setup.Trained, evaluator: Evaluator, faces: Split, s
       'protocol': about | {'evaluations': times, 'n': result['count']},
       'overrides': list(changes), **stamp(trained)}
   path = _path(workdir, split, changes)
-  if finishes:
+  if finishes and cluster.is_main():
     draw_neighbours(table, faces, workdir, privacy.keeps(protocol, faces))
   storage.write_npz(path.with_suffix('.npz'), label=table['label'], prediction=table['prediction'],
                     logits=table['logits'], classes=np.array(faces.classes))
   storage.write_json(path, result)  # Behind all others: it says that they are there.
   ended(evaluations)
   return result
+
+
+def _summary(trained: setup.Trained, faces: Split, table: Mapping[str, Any]) -> dict[str, Any]:
+  """What JSON holds of a table of ``collect``: its summary, and that of the config's subsets."""
+  if 'maps' in table:
+    table = {**table, 'unit_maps': functools.partial(faces.unit_maps, size=action_units.SIZE),
+             'attention': [name for name, options in trained.system.explain.items()
+                           if options['attribution'] == 'activation'],
+             'training_mean': trained.protocol.data.training_mean()}
+  return summarise(table, faces.classes) | _subset_rates(
+      trained.protocol, faces, table['label'], table['prediction'])
 
 
 def stamp(trained: setup.Trained) -> dict[str, Any]:

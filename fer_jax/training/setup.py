@@ -114,9 +114,13 @@ def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, te
   return System(recipe, options['explain'], initial, total_steps)
 
 
-def make_evaluator(system: System, mesh: jax.sharding.Mesh) -> Callable[..., dict[str, Any]]:
-  """``step.evaluation_step`` of a run, to be compiled once; every process has its results of all rows."""
-  return jax.jit(functools.partial(step.evaluation_step, system.recipe, system.explain),
+def make_evaluator(system: System, mesh: jax.sharding.Mesh, explain: bool = True) -> Callable[..., dict[str, Any]]:
+  """``step.evaluation_step`` of a run, to be compiled once; every process has its results of all rows.
+
+  Args:
+    explain: with the maps of the config's ``explain``; without, it neither computes nor keeps one.
+  """
+  return jax.jit(functools.partial(step.evaluation_step, system.recipe, system.explain if explain else {}),
                  out_shardings=cluster.replicated(mesh))
 
 

@@ -28,7 +28,8 @@ Batch = Mapping[str, jax.Array]
 _DRAW = 0x6472  # Sets the row numbers of the prior 'shuffled' apart from what augmentation draws by the same keys.
 
 # What an evaluation keeps of its batches.
-KEPT = ('label', 'landmark_source', 'landmark_heatmap', 'causal_mask', 'row', 'mask')
+KEPT = ('label', 'row', 'mask')
+COMPARED = ('landmark_source', 'landmark_heatmap', 'causal_mask')
 
 
 class Context:
@@ -285,9 +286,9 @@ def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], va
 
   Returns:
     Per row: 'logits' (B, K), 'embedding' (B, D), 'pooled' (B, C), 'map/<name>' (B, h, w) for each of ``explain``, and
-    of the host batch the fields ``KEPT``, where there are.
+    of the host batch the fields ``KEPT`` and, beside maps, ``COMPARED``, where there are.
   """
-  kept = {name: batch[name] for name in KEPT if name in batch}
+  kept = {name: batch[name] for name in KEPT + COMPARED * bool(explain) if name in batch}
   batch = augment.resize(batch, recipe.image_size, recipe.regions)
   images = augment.normalise(batch['image'], **recipe.normalise)
   context = Context(recipe.model, variables, images, batch, train=False)

@@ -75,6 +75,20 @@ def test_agrees_with_the_definition_written_out(maps, attention, seed):
       pytest.approx(np.mean([np.mean(v) for v in predicted.values()]), abs=1e-6) if predicted else None)
 
 
+@given(hnp.arrays(np.int8, (6, 6, 7), elements=st.integers(-2, 2) | st.integers(-128, 127)), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_pointing_is_at_all_pixels_of_the_enlarged_map_that_are_its_maximum(maps, attention):
+  label = [1, 2, 3, 4, 5, 6]
+  rows, _ = measure({'m': maps}, np.stack([FACE] * 6), label, attention=['m'] * attention,
+                    constants=alignment.trivial_maps((224, 224)))
+  expected = []
+  for k, image in zip(label, maps, strict=True):
+    image = alignment.resize(image, (224, 224))
+    highest = image >= image.max() - 1e-6 * np.ptp(image)
+    expected.append((FACE[k] >= 128)[highest].mean())
+  assert rows['m']['action_unit_pointing'] == pytest.approx(np.mean(expected))
+
+
 @pytest.mark.parametrize('cam, attention, expected', [
     ([[2, 0], [0, -2]], False, 0.8165), ([[1, 0], [0, 0]], False, 1), ([[0.5, 0], [0, 1]], False, 0.4472),
     ([[0.5, 0], [0, 1]], True, 0.4472), ([[0, 0], [0, 0]], False, 0), ([[0, 0], [0, 0]], True, 0),

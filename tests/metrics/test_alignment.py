@@ -53,6 +53,15 @@ def test_agrees_with_numpy(maps, priors):
       assert pearson == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-6)
 
 
+def test_one_map_for_all_priors_and_blocks_of_faces_change_no_score():
+  rng = np.random.default_rng(0)
+  image, priors = rng.normal(size=(1, 3, 4)), rng.integers(0, 256, (150, 8, 7), np.uint8)
+  for similarity in (alignment.cosine, alignment.pearson):
+    each = [float(similarity(image, prior[None])[0]) for prior in priors]
+    np.testing.assert_allclose(similarity(image, priors), each, rtol=1e-12)
+    np.testing.assert_allclose(similarity(np.repeat(image, 150, axis=0), priors), each, rtol=1e-12)
+
+
 @given(st.floats(2.0**-100, 2.0**100, width=32), st.floats(-5, 5, width=32))
 def test_scale_does_not_matter_and_pearson_ignores_the_offset(scale, offset):
   rng = np.random.default_rng(0)
@@ -110,6 +119,11 @@ def test_min_max_spans_the_range_and_keeps_the_order(image):
     assert scaled.min() == 0 and scaled.max() == 1
     image = image.astype(np.float64)
     np.testing.assert_allclose(scaled * np.ptp(image) + image.min(), image, rtol=1e-9, atol=1e-9 * np.ptp(image))
+
+
+def test_maps_are_scaled_each_by_itself():
+  images = np.array([[[0, 2], [4, 1]], [[3, 3], [3, 3]], [[0, np.inf], [1, 2]], [[-1, -2], [-3, -5]]])
+  np.testing.assert_array_equal(alignment.min_max(images), [alignment.min_max(image) for image in images])
 
 
 @pytest.mark.parametrize('image', [np.full((2, 2), 3.0), np.zeros((2, 2)), 5 + 1e-8 * np.arange(4).reshape(2, 2),

@@ -78,3 +78,10 @@ def test_grey_edges_of_a_mask_count_from_the_middle_up():
   masks = np.array([[[0, 127], [128, 255]], [[0, 0], [0, 127]], [[128, 255], [255, 200]]], np.uint8)
   np.testing.assert_array_equal(causal.usable(masks), [True, False, False])
   assert causal.mass_inside(np.ones((1, 2, 2)), masks[:1]) == 0.5
+
+
+@pytest.mark.parametrize('score', [causal.mass_inside, causal.area_under_curve, causal.pointing])
+def test_one_map_for_all_masks_scores_as_often_repeated(score):
+  rng = np.random.default_rng(0)
+  image, masks = rng.random((1, 3, 3)), rng.random((5, 8, 8)) < 0.4
+  np.testing.assert_array_equal(score(image, masks), score(np.repeat(image, 5, axis=0), masks))

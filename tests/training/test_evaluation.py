@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fer_jax.data import face
+from fer_jax.data.reading import streams
 from fer_jax.errors import UserError
 from fer_jax.landmarks.action_units import action_unit_map
 from fer_jax.metrics import alignment
@@ -70,6 +71,37 @@ def test_fallback_landmarks_are_no_valid_prior(system, meshes):
   mesh, variables, evaluator = meshes[1]
   table = evaluation.collect(evaluator, variables, source, 8, mesh)
   assert list(np.flatnonzero(~table['landmarks_valid'])) == [2]
+
+
+def test_outputs_leave_the_devices_two_batches_behind(meshes):
+  read, under_way = [], []
+
+  class Late:
+    """Logits that are not there before they are asked for."""
+
+    def __init__(self, rows):
+      self.rows = rows
+
+    def __array__(self, *_, **__):
+      read.append(self.rows.min())
+      return self.rows[:, None]
+
+  def evaluator(variables, batch):
+    under_way.append(len(read))
+    return {name: batch[name] for name in ('row', 'mask')} | {'logits': Late(np.asarray(batch['row']))}
+
+  table = evaluation.outputs_of(evaluator, {}, faces.source(48), 8, meshes[1][0])
+  assert under_way == [0, 0, 0, 1, 2, 3] and read == [0, 8, 16, 24, 32, 40]
+  np.testing.assert_array_equal(table['logits'][:, 0], np.arange(48))
+
+
+def test_an_evaluator_without_maps_computes_and_keeps_none(system, meshes):
+  mesh, variables, explaining = meshes[1]
+  batch = streams.rows(faces.source(8), range(8))
+  plain = setup.make_evaluator(system, mesh, explain=False).eval_shape(variables, batch)
+  assert set(plain) == {'logits', 'embedding', 'pooled', 'label', 'row', 'mask'}
+  assert set(explaining.eval_shape(variables, batch)) - set(plain) == {
+      *(f'map/{name}' for name in CONFIG.explain), 'landmark_source', 'landmark_heatmap'}
 
 
 def test_panel_shows_the_first_faces_of_every_class(system, meshes, tmp_path):
@@ -219,6 +251,20 @@ def test_maps_are_compared_with_the_action_units_of_the_true_class(splits, tmp_p
     means.append(np.mean([action_unit_map(points, name, 224, geometry='intended') for points in train], axis=0))
   expected = by_class(lambda row: np.mean(means, axis=0))
   assert rows['training_mean']['action_unit_cosine_by_class'] == pytest.approx(expected, abs=1e-6)
+
+
+def test_process_0_alone_compares_and_all_have_its_result(splits, tmp_path, monkeypatch):
+  mesh = cluster.make_mesh()
+  first, second = (setup.load(make_run(CONFIG, tmp_path / name), mesh) for name in ('first', 'second'))
+  evaluator = setup.make_evaluator(first.system, mesh)
+  theirs = evaluation.evaluate_split(first, evaluator, splits['test'], 'test', mesh, finishes=True)
+  received = json.dumps(theirs)
+  for name in ('summarise', 'draw_neighbours'):  # Another process than 0 calls neither.
+    monkeypatch.setattr(evaluation, name, None)
+  monkeypatch.setattr(cluster, 'is_main', lambda: False)
+  monkeypatch.setattr(cluster, 'once', lambda action: json.loads(received))
+  ours = evaluation.evaluate_split(second, evaluator, splits['test'], 'test', mesh, finishes=True)
+  assert ours | {'evaluated': 0} == theirs | {'evaluated': 0}
 
 
 def test_a_training_split_that_is_gone_costs_one_row_only(splits, tmp_path, capsys):
