@@ -130,7 +130,7 @@ def ideal_seconds(step: Any, arguments: tuple[Any, ...], devices: int, dtype: st
 
   Args:
     step: compiled by ``jax.jit``, one step; it is lowered for ``arguments``, arrays or their shapes.
-    devices: among which the step is divided.
+    devices: among which the step as it is written is divided; 1 where it is what one device does.
     dtype: of the computation.
   """
   peak = scaling.peak(jax.devices()[0].device_kind, dtype)
