@@ -1,10 +1,12 @@
 """What is seen of training while it goes on: metrics.jsonl, the check that nothing has diverged, JAX's profiler."""
 
-import concurrent.futures
 import contextlib
 import json
 import math
+import queue
+import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,13 +48,17 @@ class Window:
       ideal: seconds of a step at the devices' peak, see ``ideal_seconds``.
     """
     self._total, self._devices, self._hours, self._ideal = total, devices, hours, ideal
-    self._waiter = concurrent.futures.ThreadPoolExecutor(1)  # Has no thread before there is something to wait for.
     self._compiled: tuple[int, float] | None = None
+    self._dispatched: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    self._seconds: list[float] = []
+    threading.Thread(target=_note, args=(self._dispatched, self._seconds), daemon=True).start()
+    weakref.finalize(self, self._dispatched.put, None)
     self._begin(start)
 
   def _begin(self, start: int) -> None:
     self._start, self._began, self._waited, self._paused = start, time.perf_counter(), 0.0, 0.0
-    self._ends: list[tuple[concurrent.futures.Future[float] | None, float]] = [(None, self._began)]
+    self._dispatched.put(self._began)
+    self._seconds.clear()
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
@@ -68,12 +74,11 @@ class Window:
     yield
     end = time.perf_counter()
     self._paused += end - began
-    self._ends.append((None, end))
+    self._dispatched.put(end)
 
   def dispatched(self, meter: Mapping[str, jax.Array], steps: int = 1) -> None:
     """Says that the devices were given ``steps`` steps, which end in this meter; it may be donated afterwards."""
-    copy = jax.device_put(meter['steps'].addressable_data(0), may_alias=False)
-    self._ends.append((self._waiter.submit(_when_done, copy), steps))
+    self._dispatched.put((_copy(meter['steps'].addressable_data(0)), steps))
 
   def read(self, meter: Mapping[str, jax.Array], at: int, batch_size: int) -> dict[str, float]:
     """The means of a meter over the steps up to ``at``, and where time went, by the names in ``TIMING``.
@@ -91,7 +96,9 @@ class Window:
     now = time.perf_counter()
     elapsed, steps = now - self._began - self._paused, at - self._start
     self._hours += self._devices * elapsed / 3600
-    each = _seconds(self._ends) or [elapsed / steps]
+    self._dispatched.put(noted := threading.Event())
+    noted.wait()
+    each = self._seconds or [elapsed / steps]
     values |= {'data_wait': self._waited / elapsed, 'images_per_second': steps * batch_size / elapsed,
                'step_seconds': float(np.median(each)), 'step_seconds_95': float(np.percentile(each, 95)),
                'device_hours': self._hours}
@@ -106,21 +113,27 @@ class Window:
     return values
 
 
+_copy = jax.jit(lambda steps: steps + 0)
+
+
+def _note(dispatched: queue.SimpleQueue[Any], seconds: list[float]) -> None:
+  """Appends the seconds of a step in each dispatch (array, steps): from the end of the one before, or from a time that
+  is put between them. An event is told when all before it is done."""
+  last = 0.0
+  for item in iter(dispatched.get, None):
+    if isinstance(item, threading.Event):
+      item.set()
+    elif isinstance(item, tuple):
+      end = _when_done(item[0])
+      seconds.append((end - last) / item[1])
+      last = end
+    else:
+      last = item
+
+
 def _when_done(array: jax.Array) -> float:
   array.block_until_ready()
   return time.perf_counter()
-
-
-def _seconds(ends: list[tuple[concurrent.futures.Future[float] | None, float]]) -> list[float]:
-  """Seconds of a step in each dispatch, from [(when it is done, its steps) or (None, when the clock goes on)]."""
-  seconds, last = [], 0.0
-  for done, value in ends:
-    if done:
-      seconds.append((done.result() - last) / value)
-      last = done.result()
-    else:
-      last = value
-  return seconds
 
 
 def ideal_seconds(step: Any, arguments: tuple[Any, ...], devices: int, dtype: str) -> float | None:
