@@ -4,6 +4,8 @@ A cosine of non-negative maps is far above 0 for any map, even a uniform one; Pe
 both, beside the constant maps of ``trivial_maps``. The pointing game looks at a map's maximum alone.
 """
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 
@@ -39,7 +41,7 @@ def cosine(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
   priors (N, H, W), which are not negative. Returns (N,) float64 in [-1, 1]; 0 where either is all zero, or the map is
   not finite.
   """
-  return similarity(maps, priors)[0]
+  return similarities({'': maps}, priors)[''][0]
 
 
 def pearson(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
@@ -47,15 +49,24 @@ def pearson(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
 
   Where either is constant over space, up to rounding, the correlation is 0.
   """
-  return similarity(maps, priors)[1]
+  return similarities({'': maps}, priors)[''][1]
 
 
-def similarity(maps: np.ndarray, priors: np.ndarray) -> np.ndarray:
-  """``cosine`` and ``pearson`` of the same maps and priors, float64 (2, N), for little more than the work of one."""
-  maps, priors = np.asarray(maps), np.asarray(priors)
-  return np.concatenate([np.zeros((2, 0)), *(
-      _similarity(maps if len(maps) == 1 else maps[i:i + _AT_ONCE], priors[i:i + _AT_ONCE])
-      for i in range(0, len(priors), _AT_ONCE))], axis=1)
+def similarities(maps: Mapping[str, np.ndarray], priors: np.ndarray) -> dict[str, np.ndarray]:
+  """``cosine`` and ``pearson``, (2, N), of several sets of maps {name: (N, h, w) or (1, h, w)} with one set of priors.
+
+  It takes much less time than one after the other.
+  """
+  priors = np.asarray(priors)
+  forms = lambda images: _forms(np.stack([resize(image, priors.shape[1:]) for image in images]))
+  same = {name: forms(images) for name, images in maps.items() if len(images) == 1}
+  scores = {name: [np.zeros((2, 0))] for name in maps}
+  for i in range(0, len(priors), _AT_ONCE):
+    theirs = _forms(priors[i:i + _AT_ONCE])
+    for name, images in maps.items():
+      ours = same.get(name) or forms(images[i:i + _AT_ONCE])
+      scores[name].append(np.stack([_cosines(*pair) for pair in zip(ours, theirs, strict=True)]))
+  return {name: np.concatenate(parts, axis=1) for name, parts in scores.items()}
 
 
 def trivial_maps(size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -101,24 +112,25 @@ def share(pixels: np.ndarray, inside: np.ndarray) -> float:
   return np.count_nonzero(pixels & inside) / np.count_nonzero(pixels)
 
 
-def _similarity(maps: np.ndarray, priors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  resized = np.stack([resize(image, priors.shape[1:]) for image in maps])
-  known, both = True, []
-  for images in (resized, priors):
-    images = images.reshape(len(images), -1).astype(np.float64)
-    scale = np.abs(images).max(axis=1, keepdims=True)
-    there = np.isfinite(scale) & (scale > 0)
-    known = known & there[:, 0]
-    # To unit scale first: squares of gradients of 1e-170 would vanish.
-    both.append(np.divide(images, scale, out=np.zeros_like(images), where=there))
-  cosines = _cosines(*both, known)
-  for images in both:
-    images -= images.mean(axis=1, keepdims=True)
-    known = known & (np.abs(images).max(axis=1) >= FLAT)
-  return cosines, _cosines(*both, known)
+def _forms(images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """Images (n, H, W) as they are, and less their mean.
+
+  Of both: (n, H * W) of a scale of their own, the sums of their squares (n,), and bool (n,): which have a direction.
+  """
+  images = images.reshape(len(images), -1).astype(np.float64)
+  scale = np.abs(images).max(axis=1, keepdims=True)
+  there = np.isfinite(scale) & (scale > 0)
+  # To unit scale first: squares of gradients of 1e-170 would vanish.
+  scaled = np.divide(images, scale, out=np.zeros_like(images), where=there)
+  centred = scaled - scaled.mean(axis=1, keepdims=True)
+  varies = there & (np.abs(centred).max(axis=1, keepdims=True) >= FLAT)
+  return [(form, np.einsum('np,np->n', form, form), known[:, 0])
+          for form, known in ((scaled, there), (centred, varies))]
 
 
-def _cosines(maps: np.ndarray, others: np.ndarray, known: np.ndarray) -> np.ndarray:
-  """Cosines of rows (N or 1, P) with rows (N, P), 0 where not ``known``."""
-  product, *squares = (np.einsum('np,np->n', *pair) for pair in ((maps, others), (maps, maps), (others, others)))
-  return np.clip(np.divide(product, np.sqrt(squares[0] * squares[1]), out=np.zeros_like(product), where=known), -1, 1)
+def _cosines(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) -> np.ndarray:
+  """Cosines of images (n, or one for all) with others (n), each as one of its ``_forms``; 0 where one has none."""
+  (images, squares, known), (others, other_squares, other_known) = ours, theirs
+  product = np.einsum('np,np->n', images, others)
+  norms = np.sqrt(squares * other_squares)
+  return np.clip(np.divide(product, norms, out=np.zeros_like(product), where=known & other_known), -1, 1)

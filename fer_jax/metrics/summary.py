@@ -105,17 +105,17 @@ def _alignment(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, di
   maps |= {name: constant[None] for name, constant in constants.items()}  # One for all faces.
   if units:
     maps[action_units.CLASS_FREE] = class_free
-  rows, trusted = {}, prior[valid]
-  for name, values in maps.items():
-    of = lambda which, values=values: values if len(values) == 1 else values[which]
-    cosine, pearson = alignment.similarity(of(valid), trusted)
+  of = lambda which: {name: values if len(values) == 1 else values[which] for name, values in maps.items()}
+  rows = {}
+  for name, (cosine, pearson) in alignment.similarities(of(valid), prior[valid]).items():
     rows[name] = {'cosine': _mean(cosine), 'pearson': _mean(pearson), 'count': int(valid.sum()), **units.get(name, {})}
-    if masks is not None:
-      scored = causal.usable(masks)
-      of_each = lambda score, scored=scored, of=of: _mean(score(of(scored), masks[scored]))
-      rows[name] |= {'mass_inside_causal_mask': of_each(causal.mass_inside),
-                     'causal_auc': of_each(causal.area_under_curve), 'causal_pointing': of_each(causal.pointing),
-                     'causal_count': int(scored.sum()), 'causal_left_out': int((~scored).sum())}
+  if masks is not None:
+    scored = causal.usable(masks)
+    for name, values in of(scored).items():
+      mean = lambda score, values=values: _mean(score(values, masks[scored]))
+      rows[name] |= {'mass_inside_causal_mask': mean(causal.mass_inside), 'causal_auc': mean(causal.area_under_curve),
+                     'causal_pointing': mean(causal.pointing), 'causal_count': int(scored.sum()),
+                     'causal_left_out': int((~scored).sum())}
   return rows
 
 
