@@ -66,7 +66,12 @@ def get_config(dataset: str) -> ConfigDict:
   config.data.channels = 0  # 1 or 3, of every image sent to the device; 0: 3 if the training split has one in colour.
   # 'label' (one-hot), 'target' (the builder's distribution), 'drawn' (one class from it at each use), or 'votes'.
   config.data.target = 'label'
-  config.data.cache = True  # Keep decoded faces in memory; turn off where they do not fit (see splits.Split).
+  # Decode the faces once, into arrays on disk that all processes of a machine share; False: at every use.
+  config.data.table = True
+  # Keep them on the devices as well: 'True', a copy on each; 'split', a share on each; 'False'; or 'auto', a copy where
+  # it takes no more than a quarter of a device's memory, and none on CPU.
+  config.data.resident = 'auto'
+  config.data.resident_steps = 0  # Steps in one dispatch of resident faces; 0: 32, and 1 on CPU.
   # Training order: 'shuffle' (every face once an epoch), 'balanced' (the classes take turns) or 'oversample' (drawn
   # with replacement, rare classes more often).
   config.data.order = 'shuffle'

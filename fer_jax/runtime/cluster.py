@@ -141,10 +141,32 @@ def _copier(sharding: NamedSharding) -> Callable[[Any], Any]:
   return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=sharding)
 
 
-def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Turns this process's rows of a batch into global arrays, whose rows are split over the mesh."""
-  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+def place(batch: Mapping[str, np.ndarray], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
+  """Turns this process's rows of a batch, along ``axis``, into global arrays, whose rows are split over the mesh."""
+  sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+  if jax.process_count() == 1:
+    return jax.device_put(dict(batch), sharding)
   return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def place_table(table: Mapping[str, np.ndarray], mesh: Mesh, split: bool) -> dict[str, jax.Array]:
+  """Turns arrays (N, ...) that every process can read into a copy on every device, or with ``split`` a share of rows.
+
+  Shares are equal: behind the last row there are zeros.
+  """
+  if not split:
+    return {name: jax.make_array_from_callback(rows.shape, replicated(mesh), rows.__getitem__)
+            for name, rows in table.items()}
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+
+  def share(rows: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+    found = rows[index]
+    lacking = index[0].stop - index[0].start - len(found)
+    return np.concatenate([found, np.zeros((lacking, *rows.shape[1:]), rows.dtype)]) if lacking else found
+
+  length = lambda rows: -(-len(rows) // mesh.size) * mesh.size
+  return {name: jax.make_array_from_callback(
+      (length(rows), *rows.shape[1:]), sharding, functools.partial(share, rows)) for name, rows in table.items()}
 
 
 def shapes(tree: Any, mesh: Mesh, *, rows: bool = False) -> Any:

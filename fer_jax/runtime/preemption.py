@@ -21,7 +21,7 @@ class Preemption:
   """
 
   def __init__(self):
-    self._told, self._saved = 0, False
+    self._told, self._saved, self._asked = 0, False, 0
 
   def __enter__(self) -> 'Preemption':
     self._before, self._alone = {}, not jax.distributed.is_initialized()
@@ -58,9 +58,10 @@ class Preemption:
     """The exit status of leaving: PREEMPTED, upon which launchers start again, or that of Ctrl-C and the like."""
     return cluster.PREEMPTED if self._told in (0, signal.SIGTERM) else 128 + self._told
 
-  def reached(self, step: int) -> bool:
-    """Whether to save and leave at this step: the same answer in all processes. Ask before every step, once."""
-    return bool(self._alone and self._told) or multihost_utils.reached_preemption_sync_point(step)
+  def reached(self) -> bool:
+    """Whether to save and leave: the same answer in all processes. Ask before every dispatch, once."""
+    self._asked += 1
+    return bool(self._alone and self._told) or multihost_utils.reached_preemption_sync_point(self._asked)
 
   def saved(self) -> None:
     """From here on everything is saved: a process leaves at once when told to, or if it was told before.

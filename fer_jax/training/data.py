@@ -11,9 +11,11 @@ from fer_jax import registry
 from fer_jax.data import triplets
 from fer_jax.data.reading import order, splits, subsets
 from fer_jax.data.reading.mixture import Part
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, nearest
 from fer_jax.metrics import action_units
 from fer_jax.runtime import cluster
+
+RESIDENT = ('auto', 'True', 'False', 'split')
 
 # Rows of a training split, evenly spaced, among which ``training_mean`` finds its faces: reading all may take minutes.
 _LOOKED_AT = 20_000
@@ -40,7 +42,9 @@ class Data:
   size: int
   channels: int
   target: str
-  cache: bool
+  table: bool
+  resident: str
+  resident_steps: int
   order: str
   seed: int
   maps: Mapping[str, Any]
@@ -55,6 +59,8 @@ class Data:
     if self.channels not in (0, 1, 3):
       raise UserError(f'config.data.channels={self.channels}: give 1 (grey), 3 (colour), or 0 for as many as the '
                       'training images need.')
+    if self.resident not in RESIDENT:
+      raise UserError(f"config.data.resident='{self.resident}'{nearest(self.resident, RESIDENT)}")
     if self.seed < -1:
       raise UserError(f'config.data.seed={self.seed}: give a seed, 0 or more, or -1 for that of the run.')
     subsets.read_lists(self.subsets)
@@ -66,7 +72,7 @@ class Data:
       UserError: see ``splits.open_split``.
     """
     target = 'target' if self.target == 'drawn' else self.target
-    return self._open(self._where(), split, size=self.size, channels=self._channels, target=target, cache=self.cache)
+    return self._open(self._where(), split, size=self.size, channels=self._channels, target=target)
 
   @functools.cached_property
   def _channels(self) -> int:
@@ -103,11 +109,12 @@ class Data:
     """The mean action-unit map of the training split; None where it has none or cannot be opened."""
     try:
       faces = self.open(self.train)
+      rows = action_units.evenly(len(faces), _LOOKED_AT)
+      labels = (faces.tabulate(('label',))['label'][rows] if self.table else  # The training has made the table.
+                np.array([int(faces.records[int(row)]['label']) for row in rows]))
     except UserError as error:  # It may be gone since, or the config be changed to another data set.
       cluster.say(f"The picture 'training_mean' is left out: {error}")
       return None
-    rows = action_units.evenly(len(faces), _LOOKED_AT)
-    labels = np.array([int(faces.records[int(row)]['label']) for row in rows])
     draw = lambda row, label: faces.unit_maps(row, action_units.SIZE, [label])[0]
     return action_units.training_mean(draw, rows, labels)
 
@@ -131,9 +138,9 @@ class Data:
     """
     where = self._where(dataset, variant, dir)
     if (*where, split) == (*self._where(), self.train):
-      opened = faces  # With its cache of decoded faces.
+      opened = faces  # With its table.
     else:
-      opened = self._open(where, split, size=faces.size, channels=faces.channels, cache=self.cache)
+      opened = self._open(where, split, size=faces.size, channels=faces.channels)
     found = triplets.open_triplets(opened, split, truth, count, agreement) if supervision == 'triplets' else None
     return Part(opened, parts, supervision, found, name=name)
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -83,7 +83,7 @@ def open_split(trained: setup.Trained, split: str) -> Split:
 
 
 def outputs_of(evaluator: Evaluator, variables: Mapping[str, Any], faces: Split, batch_size: int, mesh: Mesh,
-               order: str = 'stored') -> dict[str, np.ndarray]:
+               order: str = 'stored', fields: Collection[str] | None = None) -> dict[str, np.ndarray]:
   """The network's outputs for every example of a split, visited in the order ``order.evaluation_order`` names.
 
   The host runs ahead of the devices by ``_BEHIND`` batches, and their memory holds the outputs of no more.
@@ -93,7 +93,7 @@ def outputs_of(evaluator: Evaluator, variables: Mapping[str, Any], faces: Split,
   """
   pieces, left = [], collections.deque()
   for batch in streams.evaluation_batches(faces, batch_size=batch_size, process_index=jax.process_index(),
-                                          process_count=jax.process_count(), order=order):
+                                          process_count=jax.process_count(), order=order, fields=fields):
     left.append(evaluator(variables, cluster.place(batch, mesh)))
     if len(left) > _BEHIND:
       pieces.append(jax.device_get(left.popleft()))
@@ -105,14 +105,17 @@ def outputs_of(evaluator: Evaluator, variables: Mapping[str, Any], faces: Split,
 
 
 def collect(evaluator: Evaluator, variables: Mapping[str, Any], faces: Split, batch_size: int, mesh: Mesh,
-            order: str = 'stored') -> dict[str, Any]:
+            order: str = 'stored', fields: Collection[str] | None = None) -> dict[str, Any]:
   """Evaluates every example of a split.
+
+  Args:
+    fields: those that the evaluator reads; None: all.
 
   Returns:
     The table of ``outputs_of`` with 'prediction', 'nll' (nats, NaN without a label) and, where faces have a landmark
     heatmap and the evaluator draws maps, 'landmarks_valid', 'prior' and 'maps' {name: (N, h, w)}.
   """
-  table = outputs_of(evaluator, variables, faces, batch_size, mesh, order)
+  table = outputs_of(evaluator, variables, faces, batch_size, mesh, order, fields)
   logits = table['logits'].astype(np.float64)
   log_normaliser = np.logaddexp.reduce(logits, axis=1)
   true = np.take_along_axis(logits, np.maximum(table['label'], 0)[:, None], axis=1)[:, 0]

@@ -2,7 +2,10 @@
 
 import math
 
+from etils import epath
+
 from fer_jax.errors import UserError, nearest
+from fer_jax.training.workdir import read_run
 
 UNITS = ('steps', 'faces', 'epochs', 'minutes')
 
@@ -49,3 +52,8 @@ def steps(length: str, epochs: float, faces: int, batch_size: int, seconds: floa
   total = {'steps': amount, 'faces': amount / batch_size, 'epochs': amount * faces / batch_size,
            'minutes': 60 * amount / seconds}[unit]
   return max(1, round(total))
+
+
+def begun(workdir: epath.Path) -> int | None:
+  """Steps of the run in a workdir; None where none has begun."""
+  return read_run(workdir).get('steps') if (workdir / 'run.json').exists() else None

@@ -21,9 +21,9 @@ from fer_jax.reports.table import print_evaluation
 from fer_jax.runtime import cluster, lock, storage
 from fer_jax.runtime.preemption import Preemption
 from fer_jax.runtime.progress import progress
-from fer_jax.training import evaluation, protocol, setup
+from fer_jax.training import evaluation, length, protocol, setup, step
 from fer_jax.training.checkpoint import Checkpoints
-from fer_jax.training.metrics_log import MetricsLog, Trace, Window
+from fer_jax.training.metrics_log import MetricsLog, Trace, Window, shown
 from fer_jax.training.plan import Plan, make_plan
 from fer_jax.training.start import settle
 from fer_jax.training.workdir import check_data, check_start, check_teacher, is_claimed, open_workdir, parameter_table
@@ -56,7 +56,8 @@ def train(config: ConfigDict, workdir: str | Path, overrides: Sequence[str] = ()
     with cluster.together():
       for told in settle(config, overrides):
         cluster.say(told)
-      plan = make_plan(config, mesh)
+      begun = length.in_minutes(config.length) and cluster.once(lambda: length.begun(workdir))
+      plan = make_plan(config, mesh, begun or None)
     record = begin(plan, workdir, overrides, mesh, held)
     if 'finished' in record:  # Evaluating again would be another evaluation of the test split.
       result = cluster.once(lambda: _read_result(workdir, plan.protocol.data.test))
@@ -101,6 +102,7 @@ def begin(plan: Plan, workdir: epath.Path, overrides: Sequence[str], mesh: Mesh,
   record |= {'classes': list(faces.classes), 'channels': faces.channels, 'fingerprint': faces.fingerprint,
              'digest': faces.digest, 'shareable': faces.shareable, 'steps': total, 'hardware': cluster.hardware(),
              'devices': mesh.size, 'processes': jax.process_count(),
+             'dtype': plan.system.recipe.model.backbone.dtype.name,
              'parameters': int(sum(p.size for p in jax.tree.leaves(params)))}
   if len(plan.parts) > 1:
     record['passes'] = mixture.passes(plan.parts, plan.batch_size, total)
@@ -128,43 +130,53 @@ def take_steps(plan: Plan, workdir: epath.Path, mesh: Mesh, profile: range, pree
     SystemExit: status 75 after SIGTERM, 130 after Ctrl-C, with the state saved.
   """
   log = MetricsLog(workdir / 'metrics.jsonl')
-  checkpoints = Checkpoints(workdir / 'checkpoints', write=True)
-  best = Checkpoints(workdir / 'best', keep=1, best='accuracy', write=True)
   fresh_meter = lambda: cluster.replicate(plan.new_meter(), mesh)
   state, total = plan.initial(), plan.system.total_steps
-  start, state = checkpoints.restore_latest(state, mesh) or (0, cluster.replicate(state, mesh))
-  log.forget_after(start)
-  if start:
-    cluster.say(f'Going on from step {start:,} of {total:,}.')
-  batches, meter, window = plan.batches(start), fresh_meter(), Window(start)
-  bar = progress(total=total, initial=start, desc=plan.protocol.name, unit='step', disable=not cluster.is_main())
-  with bar, Trace(workdir / 'profile', profile) as trace:
-    for at in range(start, total + 1):
-      # Log, evaluate, save, leave if asked to, and only then draw the next batch: state and step are everything.
-      asked = preemption.reached(at)
-      save = at > start and (at % plan.checkpoint_every == 0 or at == total or asked)
-      if at > start and (at % plan.log_every == 0 or save):
+  with contextlib.ExitStack() as held:
+    checkpoints = held.enter_context(Checkpoints(
+        workdir / 'checkpoints', minutes=plan.checkpoint_minutes, write=True))
+    best = held.enter_context(Checkpoints(workdir / 'best', keep=1, best='accuracy', write=True))
+    start, state = checkpoints.restore_latest(state, mesh) or (0, cluster.replicate(state, mesh))
+    before = log.forget_after(start)
+    if start:
+      cluster.say(f'Going on from step {start:,} of {total:,}.')
+    feed = held.enter_context(contextlib.closing(plan.feed(start, mesh, one_by_one=bool(profile))))
+    at, meter = start, fresh_meter()
+    window = Window(start, total, mesh.size, before.get('device_hours', 0.0), plan.ideal_seconds(mesh))
+    bar = held.enter_context(progress(
+        total=total, initial=start, desc=plan.protocol.name, unit='step', disable=not cluster.is_main()))
+    trace = held.enter_context(Trace(workdir / 'profile', profile))
+    while True:
+      # Log, evaluate, save, leave if asked to, and only then take what is next: state and step are everything.
+      ends = at == total or preemption.reached()
+      due = at % plan.checkpoint_every == 0
+      line = at > start and (at % plan.log_every == 0 or due or ends)
+      if line:
         values = window.read(meter, at, plan.batch_size)
         log.write(at, 'train', values | {'learning_rate': float(plan.system.recipe.learning_rate(at - 1))})
-        bar.set_postfix({name: f'{values[name]:.3f}' for name in ('loss', 'accuracy')}, refresh=False)
-        meter, window = fresh_meter(), Window(at)
+        bar.set_postfix(shown(values), refresh=False)
+        meter = fresh_meter()
       if plan.holdout and at > start and (at % plan.evaluate_every == 0 or at == total):
         with window.paused():
           scores = evaluate_holdout(plan, state.variables(plan.protocol.variables == 'ema'), mesh)
           log.write(at, plan.holdout_split, scores)
           if plan.keeps_best:
             best.save(at, state, {'accuracy': scores['accuracy']})
-      if save:
+      if line and ends:
         checkpoints.save(at, state)
-      if at == total or asked:
+      elif line:
+        checkpoints.offer(at, state, due)
+      if ends:
         break
       trace.before(at, state)
       with window.waiting():
-        batch = next(batches)
-      state, meter = plan.train_step(state, meter, plan.frozen, cluster.place(batch, mesh))
-      bar.update()
-  checkpoints.close()
-  best.close()
+        steps, take = next(feed)
+      state, meter = take(state, meter)
+      window.dispatched(meter, len(steps))
+      at = steps.stop
+      bar.update(len(steps))
+    checkpoints.close()
+    best.close()
   if at < total:
     cluster.say(f'{preemption.word}: step {at:,} is saved; the same command goes on from here.' if at else
                 f'{preemption.word} before the first step; the same command starts again.')
@@ -173,8 +185,8 @@ def take_steps(plan: Plan, workdir: epath.Path, mesh: Mesh, profile: range, pree
 
 def evaluate_holdout(plan: Plan, variables: dict[str, Any], mesh: Mesh) -> dict[str, float]:
   """Scores of the holdout split, for metrics.jsonl."""
-  table = evaluation.collect(plan.evaluator, variables, plan.holdout, plan.protocol.eval_batch_size, mesh,
-                             plan.protocol.eval_order)
+  table = evaluation.collect(plan.scorer, variables, plan.holdout, plan.protocol.eval_batch_size, mesh,
+                             plan.protocol.eval_order, step.scored_fields(plan.system.recipe))
   counts = confusion.confusion_matrix(table['label'], table['prediction'], len(plan.holdout.classes))
   return {'accuracy': confusion.accuracy(counts), 'nll': float(np.nanmean(table['nll'])),
           'mean_class_accuracy': confusion.mean_class_accuracy(counts)}

@@ -15,6 +15,7 @@ _RANGES = {
     'seed': (0, 2**31 - 1),  # JAX's keys take 32 bits with a sign, and others would be the keys of smaller numbers.
     'data.seed': (-1, 2**31 - 1),
     'data.size': _WHOLE, 'data.parts': (0, math.inf), 'data.threads': (0, math.inf), 'data.maps.*.sigma': _POSITIVE,
+    'data.resident_steps': (0, math.inf),
     'image_size': _WHOLE,
     'batch_size': _WHOLE, 'eval_batch_size': _WHOLE, 'log_every': _WHOLE,
     'epochs': _POSITIVE, 'evaluate_every': _POSITIVE, 'checkpoint_every': _POSITIVE,

@@ -296,3 +296,8 @@ def evaluation_step(recipe: Recipe, explain: Mapping[str, Mapping[str, Any]], va
   for name, options in explain.items():
     table[f'map/{name}'] = tap_map(context, **options)[..., 0]
   return table | kept
+
+
+def scored_fields(recipe: Recipe) -> list[str]:
+  """The fields of a split that ``evaluation_step`` needs for anything but maps."""
+  return ['image', 'label', *(['landmarks'] if recipe.regions else [])]

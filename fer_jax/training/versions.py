@@ -34,6 +34,7 @@ def bring_up(settings: Mapping[str, Any]) -> dict[str, Any]:
   data = settings['data']
   if 'copies' in data:
     data['duplicates'] = data.pop('copies')
+  data.pop('cache', None)
   if data.pop('balanced', False):
     data['order'] = 'balanced'
   if settings.get('select') == 'ema':  # Once one key said which step and which of its variables.

@@ -32,9 +32,9 @@ def tell(number):
 def test_it_leaves_at_the_next_step_with_the_status_of_what_told_it(number, status, word):
   before = [signal.getsignal(one) for one in SIGNALS]
   with Preemption() as preemption:
-    assert not preemption.reached(0)
+    assert not preemption.reached()
     tell(number)
-    assert preemption.reached(1) and (preemption.status, preemption.word) == (status, word)
+    assert preemption.reached() and (preemption.status, preemption.word) == (status, word)
     # Once more ends it at once; SIGTERM may be sent twice, by a platform and its launcher.
     assert (signal.getsignal(number) == signal.SIG_DFL) == (number != signal.SIGTERM)
     with pytest.raises(SystemExit) as end:
@@ -60,7 +60,7 @@ def test_what_is_ignored_stays_ignored():
   with Preemption() as preemption:
     tell(signal.SIGINT)
     tell(signal.SIGHUP)
-    assert not preemption.reached(0)
+    assert not preemption.reached()
 
 
 def test_of_several_processes_ctrl_c_is_handed_to_the_service(monkeypatch):
@@ -70,7 +70,7 @@ def test_of_several_processes_ctrl_c_is_handed_to_the_service(monkeypatch):
   with Preemption() as preemption:
     tell(signal.SIGINT)
     assert handed == [signal.SIGTERM] and preemption.status == 130
-    assert not preemption.reached(0)  # The service says when, to all of them.
+    assert not preemption.reached()  # The service says when, to all of them.
     preemption.saved()
     left = []
     monkeypatch.setattr(cluster, 'abandon', lambda *arguments: left.append(arguments))

@@ -72,33 +72,33 @@ FORMS = '''
 import json, sys
 from fer_jax import command_line, train
 command_line.run(train.define, lambda given: print(json.dumps([given.config.name, given.config.seed,
-                 given.config.data.cache, command_line.overrides(given)])))
+                 given.config.data.table, command_line.overrides(given)])))
 '''
 
 
 @pytest.mark.parametrize('arguments', [
-    ['--config=pal', '--config.seed=3', '--config.data.cache=False'],
-    ['--config', 'pal', '--config.seed', '3', '--noconfig.data.cache'],
-    ['-config=configs/pal.py', '-config.seed=3', '--config.data.cache=false'],
-    ['-config', str(ROOT / 'configs/pal.py'), '--config.seed=2', '-config.seed', '3', '-noconfig.data.cache']])
+    ['--config=pal', '--config.seed=3', '--config.data.table=False'],
+    ['--config', 'pal', '--config.seed', '3', '--noconfig.data.table'],
+    ['-config=configs/pal.py', '-config.seed=3', '--config.data.table=false'],
+    ['-config', str(ROOT / 'configs/pal.py'), '--config.seed=2', '-config.seed', '3', '-noconfig.data.table']])
 def test_every_form_of_a_flag_is_taken_and_recorded(arguments, tmp_path):
   done = subprocess.run([sys.executable, '-c', FORMS, '--workdir=x', *arguments], cwd=tmp_path, text=True,
                         env=environment(tmp_path), capture_output=True)
   assert done.returncode == 0, done.stderr
-  name, seed, cache, overrides = json.loads(done.stdout)
-  assert name.startswith('pal') and seed == 3 and cache is False
-  assert overrides == ['--config.seed=3', '--config.data.cache=False']
+  name, seed, table, overrides = json.loads(done.stdout)
+  assert name.startswith('pal') and seed == 3 and table is False
+  assert overrides == ['--config.seed=3', '--config.data.table=False']
 
 
 @pytest.fixture
 def config():
-  values = {'order': 'stored', 'rate': 0.5, 'sizes': (1, 2), 'cache': True, 'head': {'mean': 'running'}}
+  values = {'order': 'stored', 'rate': 0.5, 'sizes': (1, 2), 'table': True, 'head': {'mean': 'running'}}
   return ConfigDict(values).lock()
 
 
 def test_changes_are_python_literals_or_plain_text(config):
-  config_files.change_config(config, ['order=sorted', 'rate=1', 'sizes=(3, 4)', 'cache=False', 'head.mean="batch"'])
-  assert config.to_dict() == {'order': 'sorted', 'rate': 1.0, 'sizes': (3, 4), 'cache': False,
+  config_files.change_config(config, ['order=sorted', 'rate=1', 'sizes=(3, 4)', 'table=False', 'head.mean="batch"'])
+  assert config.to_dict() == {'order': 'sorted', 'rate': 1.0, 'sizes': (3, 4), 'table': False,
                               'head': {'mean': 'batch'}}
   config_files.change_config(config, ['order=a=b c'])
   assert config.order == 'a=b c'

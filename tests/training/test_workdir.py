@@ -49,10 +49,11 @@ def run(tmp_path):
 def test_runs_of_earlier_versions_have_the_values_of_before(run):
   folder, settings = run
   theirs = copy.deepcopy(settings) | {'seeds': 1, 'select': 'ema'}
+  theirs['data']['cache'] = True  # A key that is gone.
   theirs['data']['copies'] = theirs['data'].pop('duplicates')  # Keys that got other names.
-  for key in ('eval_order', 'remat', 'variables', 'teacher', 'sources', 'init_from', 'regions', 'data.cache',
-              'data.maps', 'data.seed', 'augment.noise', 'model.region_norm', 'length',
-              'checkpoint_minutes'):  # And some that came later.
+  for key in ('eval_order', 'remat', 'variables', 'teacher', 'sources', 'init_from', 'regions',
+              'data.table', 'data.resident', 'data.resident_steps', 'data.maps', 'data.seed', 'augment.noise',
+              'model.region_norm', 'length', 'checkpoint_minutes'):  # And some that came later.
     *path, last = key.split('.')
     del functools.reduce(lambda node, name: node[name], path, theirs)[last]
   storage.write_json(folder / 'config.json', theirs)

@@ -12,7 +12,7 @@ row, whose other two faces are the next two rows, the odd one last; -1 in all ot
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,65 +55,107 @@ class Part:
 class Mixture:
   """Several parts as one endless sequence of batches."""
 
-  def __init__(self, parts: Sequence[Part], seed: int, batch_size: int):
+  def __init__(self, parts: Sequence[Part], seed: int, batch_size: int, fields: Collection[str] | None = None):
     """Lays out a batch.
 
     Args:
       parts: the training split first: its classes, image size and fields are those of the batch.
       batch_size: B, rows of the global batch.
+      fields: those of the training split that are wanted; None: all.
 
     Raises:
       UserError: no part is left, or groups do not fill the batch.
     """
-    self._like, self._classes = parts[0].source.example(0), parts[0].source.classes
+    self._like, self._classes = parts[0].source.example(0, fields), parts[0].source.classes
     self._parts = [part for part in parts if part.parts]
-    self._layout = [(k, item, member) for k, part in enumerate(self._parts) for item in range(part.parts)
-                    for member in range(part.rows)]
-    self._batch_size = batch_size
-    if not self._layout:
+    # What is read of each part: the wanted fields that it has, and what says whether it knows them.
+    self._fields = [[name for name in part.source.example(0) if name in self._like or name in ('label', 'target')]
+                    for part in self._parts]
+    # Of each row of a group: its part, its item among those of its part, and its place in the item.
+    layout = [(k, item, member) for k, part in enumerate(self._parts) for item in range(part.parts)
+              for member in range(part.rows)]
+    if not layout:
       raise UserError('config.data.parts and the parts of all config.sources are 0: nothing to train on.')
     if batch_size % self.group:
       raise UserError(f'config.batch_size={batch_size} is no multiple of {self.group}, the rows of a group of '
                       f"{' + '.join(f'{part.parts} x {part.rows}' for part in self._parts)} (config.data.parts and "
                       f'config.sources). Try {batch_size // self.group * self.group or self.group}.')
-    self._item_at = [training_order(part.order, _seed(seed, part.name), part if part.triplets else part.source)
-                     for part in self._parts]
-    self._align = [self._aligner(part) for part in self._parts]
+    self._layout, self._groups = np.array(layout).T, batch_size // self.group
+    self._items_at = [training_order(part.order, _seed(seed, part.name), part if part.triplets else part.source)
+                      for part in self._parts]
+    # Rows of all parts are numbered one after the other.
+    self._starts = np.cumsum([0, *(len(part.source) for part in self._parts)])
 
   @property
   def group(self) -> int:
     """Rows of a group: a device of the mapped form must hold whole groups."""
     return _group(self._parts)
 
-  def example(self, step: int, row: int) -> dict[str, Any]:
-    """The face in row ``row`` of the global batch of step ``step``."""
-    group, place = divmod(row, self.group)
-    k, item, member = self._layout[place]
+  def places(self, steps: int | np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which faces are in rows of the global batches of steps.
+
+    Args:
+      steps: int, or int (S,).
+      rows: int (n,).
+
+    Returns:
+      The face of each, a row of the parts' splits one after the other, and the type of the triplet that starts there or
+      -1: twice int32 (n,), or (S, n).
+    """
+    groups, place = np.divmod(rows, self.group)
+    parts, items, members = (np.broadcast_to(value, (*np.shape(steps), len(rows))) for value in self._layout[:, place])
+    groups = np.asarray(steps)[..., None] * self._groups + groups
+    faces, kinds = np.empty(parts.shape, np.int32), np.full(parts.shape, -1, np.int32)
+    for k, part in enumerate(self._parts):
+      here = parts == k
+      at = self._items_at[k](groups[here] * part.parts + items[here])
+      if part.triplets:
+        kinds[here] = np.where(members[here] == 0, part.triplets.types[at], -1)
+        at = part.triplets.rows[at, members[here]]
+      faces[here] = self._starts[k] + at
+    return faces, kinds
+
+  def read(self, faces: np.ndarray) -> dict[str, np.ndarray]:
+    """The fields of faces (n,), numbered as by ``places``."""
+    if len(self._parts) == 1:
+      return self._aligned(0, faces)
+    of = np.searchsorted(self._starts, faces, side='right') - 1
+    batch = {name: np.zeros((len(faces), *np.shape(value)), value.dtype) for name, value in self._like.items()}
+    for k in np.unique(of):
+      for name, values in self._aligned(k, faces[of == k] - self._starts[k]).items():
+        batch[name][of == k] = values
+    return batch
+
+  def tabulate(self) -> dict[str, np.ndarray]:
+    """Decodes the faces of all parts once, see ``Split.tabulate``; the fields (N, ...), numbered as by ``places``.
+
+    Those of one split are as they lie on disk.
+    """
+    decoded = [part.source.tabulate(fields) for part, fields in zip(self._parts, self._fields, strict=True)]
+    if len(self._parts) == 1 and not self._parts[0].name:
+      return {name: decoded[0][name] for name in self._like}
+    return self.read(np.arange(self._starts[-1]))
+
+  def _aligned(self, k: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Examples of part ``k`` as the training split has them: its fields and classes, the part's supervision."""
     part = self._parts[k]
-    at = self._item_at[k]((step * (self._batch_size // self.group) + group) * part.parts + item)
-    if part.triplets is None:
-      return self._align[k](part.source.example(at)) | {'triplet': np.int32(-1)}
-    kind = part.triplets.types[at] if member == 0 else np.int32(-1)
-    return self._align[k](part.source.example(int(part.triplets.rows[at, member]))) | {'triplet': kind}
-
-  def _aligner(self, part: Part) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """What makes an example of ``part`` one of the training split: its fields and classes, the part's supervision."""
-    zeros = {name: np.zeros_like(value) for name, value in self._like.items()}
-    unknown = {name: value for name, value in zeros.items() if name in ('target', 'action_unit_map')}
-    unknown['label'] = np.int32(-1)
-    index = [self._classes.index(name) if name in self._classes else -1 for name in part.source.classes]
-
-    def align(example: Mapping[str, Any]) -> dict[str, Any]:
-      aligned = {name: example.get(name, nothing) for name, nothing in zeros.items()}
-      if part.supervision != 'labels' or index[example['label']] < 0 or example['label'] < 0:
-        return aligned | unknown
-      target = np.zeros_like(zeros['target'])
-      for k, share in zip(index, example['target'], strict=True):
-        if k >= 0:
-          target[k] = share
-      return aligned | {'label': np.int32(index[example['label']]), 'target': target / (target.sum() or 1)}
-
-    return align if part.name else lambda example: dict(example)
+    found = part.source.take(rows, self._fields[k])
+    if not part.name:
+      return {name: found[name] for name in self._like}
+    batch = {name: found.get(name, np.zeros((len(rows), *np.shape(value)), value.dtype))
+             for name, value in self._like.items()}
+    ours = np.array([self._classes.index(name) if name in self._classes else -1 for name in part.source.classes])
+    known = (part.supervision == 'labels') & (found['label'] >= 0) & (ours[found['label']] >= 0)
+    for name in batch.keys() & {'action_unit_map'}:
+      batch[name] = batch[name] * known.reshape(-1, *[1] * (batch[name].ndim - 1))
+    if 'label' in batch:
+      batch['label'] = np.where(known, ours[found['label']], -1).astype(np.int32)
+    if 'target' in batch:
+      target = np.zeros((len(rows), len(self._classes)), np.float32)
+      target[:, ours[ours >= 0]] = found['target'][:, ours >= 0]
+      total = target.sum(axis=1, keepdims=True)
+      batch['target'] = np.where(known[:, None], target / np.where(total, total, 1), 0).astype(np.float32)
+    return batch
 
 
 def passes(parts: Sequence[Part], batch_size: int, steps: int) -> dict[str, float]:

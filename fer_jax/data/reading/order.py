@@ -1,15 +1,18 @@
 """The order of examples: in training a function of (seed, position), in evaluation a permutation of the split."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-import grain
 import numpy as np
 
+from fer_jax.data.reading.permutation import permutation
 from fer_jax.errors import UserError, nearest
 
 TRAINING = ('shuffle', 'balanced', 'oversample')
 EVALUATION = ('stored', 'shuffled', 'sorted')
+
+Order = Callable[[np.ndarray], np.ndarray]
 
 
 def check(what: str, order: str, orders: tuple[str, ...]) -> None:
@@ -18,8 +21,8 @@ def check(what: str, order: str, orders: tuple[str, ...]) -> None:
     raise UserError(f"{what}: unknown order '{order}'{nearest(str(order), orders)}")
 
 
-def training_order(order: str, seed: int, split: Any) -> Callable[[int], int]:
-  """Returns the function from a position in an endless sequence (0, 1, ...) to a row of the split.
+def training_order(order: str, seed: int, split: Any) -> Order:
+  """Returns the function from positions in an endless sequence (0, 1, ...), int (n,), to rows of the split, int (n,).
 
   Args:
     order: 'shuffle', every example once an epoch, each epoch a new permutation.
@@ -35,7 +38,7 @@ def training_order(order: str, seed: int, split: Any) -> Callable[[int], int]:
   """
   check('the training order', order, TRAINING)
   if order == 'shuffle':
-    return grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat().__getitem__
+    return _shuffle(len(split), seed)
   labels = np.asarray(split.labels)
   if (labels < 0).all():
     raise UserError(f"the training order '{order}' needs labels, and the split has none.")
@@ -58,21 +61,42 @@ def evaluation_order(order: str, split: Any) -> np.ndarray:
   return np.random.RandomState(0).permutation(len(split)) if order == 'shuffled' else np.arange(len(split))
 
 
-def _balanced(labels: np.ndarray, seed: int) -> Callable[[int], int]:
+def _shuffle(count: int, seed: int) -> Order:
+  """``count`` rows, every epoch in another order: grain's ``MapDataset.range(count).seed(seed).shuffle().repeat()``."""
+  own = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+  # Of the epoch that is read, and of the next one, which a batch may reach into.
+  in_epoch = functools.lru_cache(2)(lambda epoch: permutation(count, (own + epoch) % 2**32))
+
+  def rows(positions: np.ndarray) -> np.ndarray:
+    epochs, places = np.divmod(positions, count)
+    found = np.empty(len(positions), np.int64)
+    for epoch in np.unique(epochs).tolist():
+      found[epochs == epoch] = in_epoch(epoch)[places[epochs == epoch]]
+    return found
+
+  return rows
+
+
+def _balanced(labels: np.ndarray, seed: int) -> Order:
   rows_by_class = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
   seeds = np.random.SeedSequence(seed).generate_state(len(rows_by_class))
-  return grain.MapDataset.mix([grain.MapDataset.source(rows).seed(int(own)).shuffle().repeat()
-                               for rows, own in zip(rows_by_class, seeds, strict=True) if len(rows)]).__getitem__
+  known = [(rows, _shuffle(len(rows), int(own))) for rows, own in zip(rows_by_class, seeds, strict=True)
+           if len(rows)]
+
+  def rows_at(positions: np.ndarray) -> np.ndarray:
+    turns, classes = np.divmod(positions, len(known))
+    found = np.empty(len(positions), np.int64)
+    for k, (rows, order) in enumerate(known):
+      found[classes == k] = rows[order(turns[classes == k])]
+    return found
+
+  return rows_at
 
 
-def _oversample(labels: np.ndarray, seed: int) -> Callable[[int], int]:
+def _oversample(labels: np.ndarray, seed: int) -> Order:
   known = np.flatnonzero(labels >= 0)
   cumulative = np.cumsum(1 / np.bincount(labels[known])[labels[known]])
   cumulative /= cumulative[-1]
-
-  def row_at(position: int) -> int:
-    # A counter-based generator: the numbers of a position do not depend on those drawn before.
-    uniform = np.random.Generator(np.random.Philox(key=seed, counter=[0, position, 0, 0])).random()
-    return int(known[np.searchsorted(cumulative, uniform, side='right')])
-
-  return row_at
+  # A counter-based generator: the numbers of a position do not depend on those drawn before.
+  draw = lambda position: np.random.Generator(np.random.Philox(key=seed, counter=[0, int(position), 0, 0])).random()
+  return lambda positions: known[np.searchsorted(cumulative, [draw(position) for position in positions], side='right')]

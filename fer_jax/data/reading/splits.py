@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from fer_jax.data.pixels import decode, digest, name_of, to_channels, to_size, t
 from fer_jax.data.preparing import preparation
 from fer_jax.data.preparing.contents import readable
 from fer_jax.data.preparing.files import composed
-from fer_jax.data.reading import rows
+from fer_jax.data.reading import rows, tables
 from fer_jax.data.reading.folder import Folder
 from fer_jax.data.reading.redraw import redrawn, unit_maps
 from fer_jax.data.reading.restricted import Restricted
@@ -48,9 +48,6 @@ class Split:
   # What becomes of ``target``. 'label': one-hot, zeros where unknown. 'target': the builder's own distribution.
   # 'votes': the votes for the K classes, single votes removed, divided by their sum (zeros where none is left).
   target: str = 'label'
-  # Keep decoded examples in memory, so that only the first epoch reads and decodes: about 11 kB for a grey face of
-  # 48 px, 160 kB for RGB of 224 px.
-  cache: bool = False
   fingerprint: str = ''  # sha256 of what the split consists of; '' where nobody knows.
   digest: str = ''  # sha256 of the prepared data set with all its splits and settings; '' where there is none.
   # Which rows of the data set it reads, in order; none where nobody knows. ``whole`` is the data set.
@@ -60,6 +57,7 @@ class Split:
   maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # As ``redraw.redrawn`` takes them.
   shareable: bool = True  # Whether its faces may be passed on; those of a user's own folder are for the user to judge.
   drawing: int = DRAWING  # The rules that the maps of the records were drawn by; others are drawn again.
+  reopen: Callable[[], Any] | None = None  # Opens it again, in another process.
 
   def __post_init__(self):
     if self.target not in TARGETS:
@@ -74,7 +72,7 @@ class Split:
     self._stored_size = 0 if self.size else max(image.shape[:2])
     self.size = self.size or self._stored_size
     self._redrawn = redrawn(self.maps, self.size, self.drawing)
-    self._cached: dict[int, dict[str, Any]] = {}
+    self._table: Mapping[str, np.ndarray] = {}
 
   def __len__(self) -> int:
     return len(self.records)
@@ -118,18 +116,37 @@ class Split:
     """Whether faces of other classes are left out."""
     return isinstance(self.records, Restricted)
 
-  def example(self, row: int) -> dict[str, Any]:
-    """Reads and decodes example ``row``: the fields of a batch without ``mask`` and ``row``.
+  def example(self, row: int, fields: Collection[str] | None = None) -> dict[str, Any]:
+    """Reads and decodes example ``row``: the fields of a batch without ``mask`` and ``row``, or some of them.
 
     Raises:
       UserError: the image cannot be decoded, or has a side of its own and no ``size`` was given.
     """
-    if row in self._cached:
-      return self._cached[row]
-    example = self._decoded(self.records[row])
-    if self.cache:
-      self._cached[row] = example
-    return example
+    return self._decoded(self.records[row], fields)
+
+  def take(self, rows: Sequence[int], fields: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The examples ``rows``, one or more, as arrays with a row for each; see ``example``."""
+    if fields is not None and self._table.keys() >= set(fields):
+      return {name: self._table[name][rows] for name in fields}
+    examples = [self.example(int(row), fields) for row in rows]
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+  def tabulate(self, fields: Collection[str]) -> Mapping[str, np.ndarray]:
+    """Decodes these fields of all examples once: {field: (N, ...)}, from which ``take`` reads from now on.
+
+    They are kept on disk, see ``tables``; of a split that nobody can tell from another, in memory.
+
+    Raises:
+      UserError: an example cannot be decoded, or there is no room.
+    """
+    fields = {*self._table, *fields}
+    if not self.fingerprint:
+      self._table = self.take(np.arange(len(self)), sorted(fields))
+    elif not self._table.keys() >= fields:
+      about = {'fingerprint': self.fingerprint, 'size': self.size, 'channels': self.channels, 'target': self.target,
+               'maps': self.maps, 'folder': self.folder if self.digest else ''}
+      self._table = tables.open_table(self.reopen, self, about, sorted(fields))
+    return self._table
 
   def unit_maps(self, row: int, size: int, labels: Sequence[int] | None = None) -> np.ndarray:
     """Draws the action-unit maps of classes from the landmarks of example ``row``, as ``maps`` says.
@@ -154,7 +171,8 @@ class Split:
       drawn = np.stack(list(to_square(image, dict(enumerate(drawn)), landmarks)[1].values()))
     return drawn
 
-  def _decoded(self, record: Mapping[str, Any]) -> dict[str, Any]:
+  def _decoded(self, record: Mapping[str, Any], fields: Collection[str] | None) -> dict[str, Any]:
+    wanted = lambda name: fields is None or name in fields
     image = decode(record)
     height, width = image.shape[:2]
     if self._stored_size and max(height, width) != self._stored_size:
@@ -162,12 +180,13 @@ class Split:
                       f'{self._stored_size}: choose the side of all images with data.size.')
     label = int(record['label'])
     landmarks = np.asarray(record['landmarks'], np.float32) / np.float32([width, height])
-    maps = {name: decode(record, name) for name in _MAPS if name in record and name not in self._redrawn}
+    maps = {name: decode(record, name) for name in _MAPS
+            if name in record and name not in self._redrawn and wanted(name)}
     expression = canonical(self.classes[label]) if label >= 0 else None
-    maps |= {name: draw(landmarks, expression) for name, draw in self._redrawn.items()}
+    maps |= {name: draw(landmarks, expression) for name, draw in self._redrawn.items() if wanted(name)}
     if height != width:
       image, maps, landmarks = to_square(image, maps, landmarks)
-    return {
+    example = {
         'image': to_channels(to_size(image, self.size), self.channels),
         'label': np.int32(label),
         'target': self._target(record),
@@ -175,6 +194,7 @@ class Split:
         'landmark_source': np.int32(record['landmark_source']),
         **maps,
     }
+    return {name: value for name, value in example.items() if wanted(name)}
 
   def _target(self, record: Mapping[str, Any]) -> np.ndarray:
     """The class distribution of a record, float32 (K,)."""
@@ -188,8 +208,8 @@ class Split:
 
 
 def open_split(name: str, variant: str | None, split: str, data_dir: str | None, *, size: int = 0, channels: int = 0,
-               target: str = 'label', cache: bool = False, maps: Mapping[str, Any] | None = None,
-               classes: Sequence[str] = (), prepare_if_missing: bool = False) -> Split:
+               target: str = 'label', maps: Mapping[str, Any] | None = None, classes: Sequence[str] = (),
+               prepare_if_missing: bool = False) -> Split:
   """Opens a split of a prepared data set, or a folder of images.
 
   Args:
@@ -197,7 +217,7 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
     variant: the builder's configuration; None or '': its first. Of a folder, 'classes': the folders in it are classes.
     split: a TFDS split expression, such as ``'train+valid'`` or ``'train[:90%]'``; of a folder, a folder in it, or ''.
     data_dir: where prepared data sets lie; None or '': TFDS's default. Of a folder, its path.
-    size: see ``Split``; so are ``target``, ``cache`` and ``maps``.
+    size: see ``Split``; so are ``target`` and ``maps``.
     channels: 1 or 3, for every image of a batch; 0: 3 if the data set's splits that are named have an image in colour,
       since grey becomes RGB without a loss and colour does not become grey so; whichever rows of them are read.
     classes: only the faces of these classes, which become the classes of the split; empty: all faces.
@@ -206,7 +226,9 @@ def open_split(name: str, variant: str | None, split: str, data_dir: str | None,
   Raises:
     UserError: an unknown name, variant, split, target, map or class, or the data set is not prepared.
   """
-  options = {'size': size, 'channels': channels, 'target': target, 'cache': cache, 'maps': maps or {}}
+  reopen = functools.partial(open_split, name, variant, split, data_dir, size=size, channels=channels, target=target,
+                             maps=maps, classes=classes)
+  options = {'size': size, 'channels': channels, 'target': target, 'maps': maps or {}, 'reopen': reopen}
   if name == 'folder':
     if variant not in ('', None, 'classes'):
       raise UserError(f"a folder has no variant '{variant}'; choose '' or, if its folders are classes, 'classes'.")

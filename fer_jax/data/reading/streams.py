@@ -10,12 +10,11 @@ as well, see ``mixture``.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
 
-import grain
 import numpy as np
 
+from fer_jax.data.reading.ahead import in_order
 from fer_jax.data.reading.mixture import Mixture, Part
 from fer_jax.data.reading.order import evaluation_order
 from fer_jax.data.reading.splits import Split
@@ -25,7 +24,8 @@ Batch = dict[str, np.ndarray]
 
 
 def training_batches(parts: Sequence[Part], *, seed: int, batch_size: int, start_step: int = 0, process_index: int = 0,
-                     process_count: int = 1, threads: int = 4) -> Iterator[Batch]:
+                     process_count: int = 1, threads: int = 4, fields: Collection[str] | None = None
+                     ) -> Iterator[Batch]:
   """Yields this process's rows of the global batches of steps ``start_step``, ``start_step + 1``, ... without end.
 
   Row i of the global batch of step s is element s * B + i of one infinite sequence, whatever the number of processes; a
@@ -36,23 +36,25 @@ def training_batches(parts: Sequence[Part], *, seed: int, batch_size: int, start
     seed: decides the order, with the step and nothing else.
     batch_size: B, rows of the global batch.
     threads: threads that read and decode; 0 reads in the caller. The result is the same.
+    fields: those of the splits that are read; None: all.
 
   Raises:
     UserError: ``batch_size`` is not divisible by ``process_count`` or by the rows of a group, or an unknown order.
   """
   rows_each = _rows_each(batch_size, process_count)
-  mixture = Mixture(parts, seed, batch_size)
+  mixture = Mixture(parts, seed, batch_size, fields)
+  rows = np.arange(process_index * rows_each, (process_index + 1) * rows_each, dtype=np.int32)
 
   def batch(step: int) -> Batch:
-    rows = np.arange(process_index * rows_each, (process_index + 1) * rows_each, dtype=np.int32)
-    examples = [mixture.example(step, int(row)) for row in rows]
-    return {**_stack(examples), 'mask': np.ones(rows_each, bool), 'row': rows}
+    places, triplets = mixture.places(step, rows)
+    return {**mixture.read(places), 'triplet': triplets, 'mask': np.ones(rows_each, bool), 'row': rows}
 
-  return _read(batch, range(start_step, sys.maxsize), threads)
+  return in_order(batch, range(start_step, sys.maxsize), threads, 2 * threads)
 
 
 def evaluation_batches(split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1,
-                       threads: int = 4, order: str = 'stored') -> Iterator[Batch]:
+                       threads: int = 4, order: str = 'stored', fields: Collection[str] | None = None
+                       ) -> Iterator[Batch]:
   """Yields this process's rows of the global batches that hold every example of the split once.
 
   They come in the order 'stored', 'shuffled' or 'sorted' of ``order.evaluation_order``; ``row`` says which example it
@@ -67,9 +69,9 @@ def evaluation_batches(split: Split, *, batch_size: int, process_index: int = 0,
 
   def batch(step: int) -> Batch:
     first = step * batch_size + process_index * rows_each
-    return _padded(split, visited[first:min(first + rows_each, len(split))], rows_each)
+    return _padded(split, visited[first:min(first + rows_each, len(split))], rows_each, fields)
 
-  return _read(batch, range(-(-len(split) // batch_size)), threads)
+  return in_order(batch, range(-(-len(split) // batch_size)), threads, 2 * threads)
 
 
 def rows(split: Split, indices: Sequence[int]) -> Batch:
@@ -77,11 +79,10 @@ def rows(split: Split, indices: Sequence[int]) -> Batch:
   return _padded(split, indices, len(indices))
 
 
-def _padded(split: Split, indices: Sequence[int], count: int) -> Batch:
+def _padded(split: Split, indices: Sequence[int], count: int, fields: Collection[str] | None = None) -> Batch:
   """The examples ``indices``, padded to ``count`` rows."""
-  # A batch of padding alone takes its shapes from the first example.
-  examples = _stack([split.example(int(row)) for row in indices] or [split.example(0)])
   held = len(indices)
+  examples = split.take(indices if held else [0], fields)  # A batch of padding alone needs shapes.
   batch = {}
   for name, values in {**examples, 'row': np.array(indices, np.int32)}.items():
     batch[name] = np.zeros((count, *values.shape[1:]), values.dtype)
@@ -91,18 +92,9 @@ def _padded(split: Split, indices: Sequence[int], count: int) -> Batch:
   return batch
 
 
-def _read(batch: Callable[[int], Batch], steps: range, threads: int) -> Iterator[Batch]:
-  """Iterates over ``batch(step)`` in order, with ``threads`` batches in the making and a few ready."""
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-  return iter(grain.MapDataset.range(steps.start, steps.stop).map(batch).to_iter_dataset(options))
-
-
 def _rows_each(batch_size: int, process_count: int) -> int:
   if batch_size % process_count:
     raise UserError(f'a batch of {batch_size} cannot be shared by {process_count} processes: choose a batch size '
                     f'divisible by {process_count}.')
   return batch_size // process_count
 
-
-def _stack(examples: Sequence[Mapping[str, Any]]) -> Batch:
-  return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import cv2
+import grain
 import numpy as np
 import pytest
 
@@ -107,10 +108,16 @@ def test_the_global_batch_is_the_same_for_any_number_of_processes(processes, ord
     assert batch['row'].tolist() == list(range(8))
 
 
-@pytest.mark.parametrize('cache', [False, True])
-def test_threads_change_nothing(cache):
+@pytest.mark.parametrize('table', [False, True])
+def test_threads_and_tables_change_nothing(table):
   plain = take(streams.training_batches([Part(make_source(30))], seed=0, batch_size=6, threads=0), 12)
-  threaded = take(streams.training_batches([Part(make_source(30, cache=cache))], seed=0, batch_size=6, threads=5), 12)
+  source = make_source(30)
+  fields = list(plain[0].keys() - {'mask', 'row', 'triplet'})
+  if table:
+    source.tabulate(fields)
+    first = source.example(0)
+    source.example = lambda row, fields=None: first if row == 0 else pytest.fail('decoded again')
+  threaded = take(streams.training_batches([Part(source)], seed=0, batch_size=6, threads=5, fields=fields), 12)
   for a, b in zip(plain, threaded, strict=True):
     assert_equal(a, b)
 
@@ -132,13 +139,36 @@ def test_a_balanced_epoch_as_long_as_the_smallest_class_allows():
 def test_oversampling_draws_classes_equally_often_and_leaves_unlabelled_examples_out():
   draws = 6000
   row_at = order.training_order('oversample', 3, make_skewed())
-  counts = np.bincount([row_at(i) for i in range(draws)], minlength=27)
+  counts = np.bincount(row_at(np.arange(draws)), minlength=27)
   expected = np.array([draws / 2 / 20] * 20 + [draws / 2 / 3] * 3 + [0] * 4)
   assert (counts[23:] == 0).all()
   chi_square = ((counts - expected)[:23] ** 2 / expected[:23]).sum()
   assert chi_square < 50  # 22 degrees of freedom: 1 in 1600.
-  assert [row_at(i) for i in range(50)] != [order.training_order('oversample', 4, make_skewed())(i) for i in range(50)]
-  assert order.training_order('oversample', 3, make_skewed())(5000) == row_at(5000)
+  first = np.arange(50)
+  assert row_at(first).tolist() != order.training_order('oversample', 4, make_skewed())(first).tolist()
+  assert order.training_order('oversample', 3, make_skewed())(np.array([5000])) == row_at(np.array([7, 5000]))[1]
+
+
+def grain_order(kind, seed, split):
+  """The orders as grain's own data sets have them, an index at a time."""
+  if kind == 'shuffle':
+    return grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat()
+  rows = [np.flatnonzero(split.labels == label) for label in range(max(split.labels) + 1)]
+  seeds = np.random.SeedSequence(seed).generate_state(len(rows))
+  return grain.MapDataset.mix([grain.MapDataset.source(some).seed(int(own)).shuffle().repeat()
+                               for some, own in zip(rows, seeds, strict=True) if len(some)])
+
+
+# Around the sizes at which the permutation takes more bits.
+@pytest.mark.parametrize('kind, count', [('shuffle', 1), ('shuffle', 2), ('shuffle', 90), ('shuffle', 65_535),
+                                         ('shuffle', 65_538), ('shuffle', 300_000), ('balanced', 27)])
+@pytest.mark.parametrize('seed', [0, 2**31 - 1])
+def test_the_order_is_that_of_grain(kind, count, seed):
+  split = make_skewed() if kind == 'balanced' else range(count)
+  grains = grain_order(kind, seed, split)
+  positions = np.concatenate([np.arange(60), np.arange(count - 20, count + 40), [3 * count + 1]])
+  positions = positions[positions >= 0]
+  assert order.training_order(kind, seed, split)(positions).tolist() == [grains[int(at)] for at in positions]
 
 
 def test_oversampling_repeats_examples_before_all_were_seen():
