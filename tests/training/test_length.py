@@ -3,7 +3,10 @@
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.training import length
+from fer_jax.training import length, loop, plan
+from fer_jax.training.data import Data
+from fer_jax.training.workdir import read_run
+from tests import faces
 
 
 @pytest.mark.parametrize('text, expected', [
@@ -33,3 +36,24 @@ def test_what_is_no_length_is_an_error(text, message):
   with pytest.raises(UserError) as error:
     length.steps(text, 2.0, 2560, 64)
   assert message in str(error.value)
+
+
+def test_a_run_of_minutes_is_timed_once_and_goes_on_to_the_same_step(tmp_path, monkeypatch):
+  splits = {'train': faces.source(64, seed=0), 'valid': faces.source(8, seed=1), 'test': faces.source(8, seed=2)}
+  monkeypatch.setattr(Data, 'open', lambda self, split: splits[split])
+  real, timed, taken = plan._seconds, [], []
+
+  def timing(*arguments):
+    timed.append(real(*arguments))
+    return timed[-1]
+
+  def take_steps(plan, *_):
+    taken.append(plan.system.total_steps)
+    raise UserError('cut off')
+
+  monkeypatch.setattr(plan, '_seconds', timing)
+  monkeypatch.setattr(loop, 'take_steps', take_steps)
+  for _ in range(2):
+    with pytest.raises(UserError, match='^cut off$'):
+      loop.train(faces.config(length='0.5 minutes', losses__pal__weight=0.0), tmp_path / 'run')
+  assert len(timed) == 1 and taken == [round(30 / timed[0])] * 2 == [read_run(tmp_path / 'run')['steps']] * 2
