@@ -135,9 +135,9 @@ def peer_table(sizes: Sequence[int], batches: Sequence[int], rounds: int, steps:
     raise UserError(f'--batches: give a number of faces for each of --sizes={",".join(map(str, sizes))}.')
   forms = FORMS[platform]
   of_forms = [column for form in forms for column in (f'{form}, s', 'ours over it', '95 % of the median')]
-  hardware = f'{"one of " if jax.device_count() > 1 else ""}{cluster.hardware()}'
+  where = f'{"one of " if jax.device_count() > 1 else ""}{cluster.hardware()}'
   table = Table('system', 'pixels', 'faces', 'ours, s', *of_forms, "loss, ours and PyTorch's",
-                title=f'A training step beside PyTorch {torch.VERSION}: {rounds} rounds of {steps} in turns on {hardware}')
+                title=f'A training step beside PyTorch {torch.VERSION}: {rounds} rounds of {steps} in turns on {where}')
   noise = 0.0
   cells = [(system, size, batch) for size, batch in zip(sizes, batches, strict=True) for system in systems]
   for system, size, batch in progress(cells, desc='--peer', unit='cell'):
