@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
 from fer_jax.models.convnet import Block, ConvNet
+from fer_jax.models.pooling import max_pool
 
 # Multiple of the width, blocks, whether the first halves the map, tap at the end.
 GROUPS = ((1, 3, False, 'stage1'), (2, 4, True, 'stage2'), (4, 3, True, 'stage3'), (8, 3, True, None))
@@ -69,7 +70,7 @@ class DlibResNet(ConvNet):
       raise _small(f'{images.shape[1]} x {images.shape[2]}')
     x = conv(self.width, (7, 7), 2, padding=0, use_bias=True, name='conv1')(images.astype(self.dtype))
     x = tap('stem', nn.relu(norm(name='norm1')(x)))
-    x = nn.max_pool(x, (3, 3), (2, 2))
+    x = max_pool(x, (3, 3), (2, 2))
     i = 0
     for multiple, blocks, halves, name in GROUPS:
       for j in range(blocks):

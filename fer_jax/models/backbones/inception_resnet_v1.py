@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
 from fer_jax.models.convnet import Block, ConvNet
+from fer_jax.models.pooling import max_pool
 
 SMALLEST = 75  # Side of the images that leave one pixel.
 
@@ -90,7 +91,7 @@ class Reduction(Branches):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = jnp.concatenate([*self.side_by_side(x), nn.max_pool(x, (3, 3), (2, 2))], axis=-1)
+    y = jnp.concatenate([*self.side_by_side(x), max_pool(x, (3, 3), (2, 2))], axis=-1)
     return checkpoint_name(y, 'block')
 
 
@@ -137,7 +138,7 @@ class InceptionResNetV1(ConvNet):
     x = layer(images.astype(self.dtype), 'conv2d_1a', 32, *_HALVES)
     x = layer(x, 'conv2d_2a', 32, (3, 3), 1, 'VALID')
     x = tap('stem', layer(x, 'conv2d_2b', 64, *_SQUARE))
-    x = nn.max_pool(x, (3, 3), (2, 2))
+    x = max_pool(x, (3, 3), (2, 2))
     x = layer(x, 'conv2d_3b', 80, *_POINT)
     x = tap('stage1', layer(x, 'conv2d_4a', 192, (3, 3), 1, 'VALID'))
     x = layer(x, 'conv2d_4b', 256, *_HALVES)

@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
 from fer_jax.models.convnet import Block, ConvNet
+from fer_jax.models.pooling import max_pool
 
 STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
@@ -95,7 +96,7 @@ class ResNet(ConvNet):
       padding = ((1, 1), (1, 1))
       if self.form == 'caffe':  # Windows go on until they cover the map.
         padding = tuple((0, max(3 - side, (side - 3) % 2)) for side in x.shape[1:3])
-      x = nn.max_pool(x, (3, 3), (2, 2), padding=padding)
+      x = max_pool(x, (3, 3), (2, 2), padding=padding)
     block = functools.partial(Bottleneck, early=self.form == 'caffe') if self.depth == 50 else BasicBlock
     strides = (1, 2, 1, 1) if self.large_maps else (1, 2, 2, 2)
     for i, blocks in enumerate(STAGES[self.depth]):

@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from fer_jax.errors import UserError
 from fer_jax.models.convnet import ConvNet
+from fer_jax.models.pooling import max_pool
 
 STAGES = (2, 2, 3, 3, 3)  # Convolutions between two poolings.
 
@@ -52,7 +53,7 @@ class VGG(ConvNet):
       at += 1
       x = tap(f'stage{i}' if i else 'stem', checkpoint_name(x, 'block'))
       if i < 4 or self.last_pool or self.fully_connected:
-        x = nn.max_pool(x, (2, 2), (2, 2))
+        x = max_pool(x, (2, 2), (2, 2))
     sides = f'images of {images.shape[1]} x {images.shape[2]} pixels'
     if not x.size:
       raise UserError(f"model.backbone 'vgg': {sides} are pooled away; the least is 32 x 32, or 16 x 16 with "
