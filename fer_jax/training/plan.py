@@ -90,8 +90,9 @@ class Plan:
 
   def ideal_seconds(self, mesh: jax.sharding.Mesh) -> float | None:
     """``metrics_log.ideal_seconds`` of a step."""
-    dtype = self.system.recipe.model.backbone.dtype.name
-    return metrics_log.ideal_seconds(self.train_step, self.like, mesh.size, dtype)
+    recipe = self.system.recipe
+    devices = 1 if recipe.axis else mesh.size  # The program of the mapped form is that of one device.
+    return metrics_log.ideal_seconds(self.train_step, self.like, devices, recipe.model.backbone.dtype.name)
 
   def batches(self, start_step: int = 0, **options: Any) -> Iterator[streams.Batch]:
     """``streams.training_batches`` of this run from a step on; every process reads its own rows."""

@@ -42,6 +42,9 @@ def open_table(make: Callable[[], Any], split: Any, about: Mapping[str, Any], fi
   Raises:
     UserError: an example cannot be decoded, or there is no room; the message says how to do without a table.
   """
+  if getattr(multiprocessing.current_process(), '_inheriting', False):  # It would wait for its parent, and that for it.
+    raise UserError("this script is run again by the processes that decode faces: put what it does below the line "
+                    "`if __name__ == '__main__':`.")
   key = hashlib.sha256(json.dumps([__version__, cv2.__version__, about], sort_keys=True).encode()).hexdigest()[:32]
   folder = _writable(about['folder']) / key
   folder.mkdir(exist_ok=True)
@@ -118,8 +121,8 @@ def _fill_by_workers(make: Callable[[], Any], files: Mapping[str, Path], parts: 
       for _ in progress(pool.map(_fill_part, parts), total=len(parts), desc='decoding', unit='part'):
         pass
   except BrokenProcessPool as error:
-    raise UserError('a process that decodes faces was killed, perhaps for want of memory; the same command starts it '
-                    'again, and config.data.table=False does without.') from error
+    raise UserError('a process that decodes faces has ended, perhaps for want of memory; what it said stands above. '
+                    'config.data.table=False does without.') from error
 
 
 _AT_WORK: list[Any] = []  # In a worker: the split and the files.
