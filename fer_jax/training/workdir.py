@@ -226,7 +226,7 @@ def parameter_table(params: Any) -> str:
 
 def used() -> dict[str, str]:
   """Versions of what decides the numbers."""
-  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
+  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
   return {'fer_jax': __version__, 'python': sys.version.split()[0], 'xla_flags': os.environ.get('XLA_FLAGS', ''),
           **{package: importlib.metadata.version(package) for package in packages}}
 
