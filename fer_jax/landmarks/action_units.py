@@ -100,16 +100,16 @@ def action_unit_maps(landmarks: np.ndarray | None, expressions: Sequence[str | N
   # Truncated like the source's; the small term keeps a whole pixel whole after its way through float32 fractions.
   p = np.trunc(np.clip(np.asarray(landmarks, np.float64), -99, 99) * _CANVAS + 1e-3).tolist()
   pixel = 1.0 if radii == 'scaled' else _CANVAS / image_size
-  ellipses = functools.cache(lambda unit: tuple(_ellipses(unit, p, choice, pixel)))
   # Made once and written over: making arrays of this size takes longer than filling them.
   result, *room = np.empty((1 + len(UNITS + MORE_UNITS), size, size), np.float32)
-  drawn = functools.cache(lambda shapes: _enlarged(_draw(shapes), room.pop()))  # Some units share their shapes.
+  drawn = functools.cache(lambda *ellipses: _enlarged(_draw(ellipses), room.pop()))  # Some units share them.
+  layer = functools.cache(lambda unit: drawn(*_ellipses(unit, p, choice, pixel)))
   for i, expression in enumerate(expressions):
     units = _units(expression, choice) + MORE_UNITS * (expression == ANY and geometry == 'code')
     result[:] = 0
-    for shapes in dict.fromkeys(map(ellipses, units)):
-      rows, image = drawn(shapes)
-      np.maximum(result[rows], image, out=result[rows])
+    for rows, image in map(layer, units):
+      part = result[rows]
+      np.maximum(part, image, out=part)
     low, high, *_ = cv2.minMaxLoc(result)
     if (low, high) == (0, 4):  # As they mostly are; the same numbers in one pass.
       cv2.convertScaleAbs(result, maps[i], alpha=255 / 4)
@@ -133,9 +133,9 @@ def _draw(ellipses: Sequence[tuple]) -> np.ndarray:
   """Filled ellipses (centre x, centre y, horizontal and vertical semi-axis) on the canvas, shrunk and blurred: float32
   (28, 28), 4 inside and 0 outside."""
   canvas = np.zeros((_CANVAS, _CANVAS), np.uint8)
-  for ellipse in ellipses:
-    x, y, a, b = (round(value * 2**_BITS) for value in ellipse)
-    cv2.ellipse(canvas, (x, y), (a, b), 0, 0, 360, 4, cv2.FILLED, shift=_BITS)
+  fine = lambda value: round(value * 2**_BITS)
+  for x, y, a, b in ellipses:
+    cv2.ellipse(canvas, (fine(x), fine(y)), (fine(a), fine(b)), 0, 0, 360, 4, cv2.FILLED, shift=_BITS)
   # Each is the mean of four pixels, so a whole number; bytes are a fourth of the work of floats.
   coarse = cv2.resize(canvas, (_COARSE, _COARSE), interpolation=cv2.INTER_LINEAR)
   return cv2.blur(np.float32(coarse), (3, 3))
@@ -160,7 +160,7 @@ def _ellipses(unit: int, p: Sequence[Sequence[float]], choice: dict[str, str], p
     return p[i][0], p[j][1] + down
 
   def middle(i, j):
-    return tuple(math.trunc((one + other) / 2) for one, other in zip(p[i], p[j], strict=True))
+    return math.trunc((p[i][0] + p[j][0]) / 2), math.trunc((p[i][1] + p[j][1]) / 2)
 
   def between(left, right, top, bottom, otherwise=5, extra=0):
     halves = math.trunc((p[right][0] - p[left][0]) / 2), math.trunc((p[bottom][1] - p[top][1] + extra) / 2)
