@@ -9,9 +9,10 @@ import numpy as np
 
 from fer_jax import registry
 from fer_jax.data import triplets
-from fer_jax.data.reading import order, splits, subsets
+from fer_jax.data.reading import order, splits, subsets, tables
 from fer_jax.data.reading.mixture import Part
 from fer_jax.errors import UserError, nearest
+from fer_jax.landmarks.action_units import DRAWING
 from fer_jax.metrics import action_units
 from fer_jax.runtime import cluster
 
@@ -106,15 +107,25 @@ class Data:
     return {name: self._open_comparison(channels, **options) for name, options in self.comparisons.items()}
 
   def training_mean(self) -> np.ndarray | None:
-    """The mean action-unit map of the training split; None where it has none or cannot be opened."""
+    """The mean action-unit map of the training split; None where it has none or cannot be opened.
+
+    With ``table`` it is kept on disk, like the table.
+    """
     try:
       faces = self.open(self.train)
-      rows = action_units.evenly(len(faces), _LOOKED_AT)
-      labels = (faces.tabulate(('label',))['label'][rows] if self.table else  # The training has made the table.
-                np.array([int(faces.records[int(row)]['label']) for row in rows]))
+      if not self.table or not faces.fingerprint:
+        return self._mean_of(faces)
+      about = {'training_mean': faces.fingerprint, 'maps': faces.maps, 'size': faces.size, 'drawing': DRAWING,
+               'faces': [_LOOKED_AT, action_units.FACES_OF_A_CLASS, action_units.SIZE]}
+      return tables.keep(faces.folder if faces.digest else '', about, lambda: self._mean_of(faces))
     except UserError as error:  # It may be gone since, or the config be changed to another data set.
       cluster.say(f"The picture 'training_mean' is left out: {error}")
       return None
+
+  def _mean_of(self, faces: splits.Split) -> np.ndarray | None:
+    rows = action_units.evenly(len(faces), _LOOKED_AT)
+    labels = (faces.tabulate(('label',))['label'][rows] if self.table else  # The training has made the table.
+              np.array([int(faces.records[int(row)]['label']) for row in rows]))
     draw = lambda row, label: faces.unit_maps(row, action_units.SIZE, [label])[0]
     return action_units.training_mean(draw, rows, labels)
 

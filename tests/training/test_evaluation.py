@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from fer_jax.data import face
 from fer_jax.data.reading import streams
+from fer_jax.data.reading.splits import Split
 from fer_jax.errors import UserError
 from fer_jax.landmarks.action_units import action_unit_map
 from fer_jax.metrics import alignment
@@ -280,6 +281,21 @@ def test_a_training_split_that_is_gone_costs_one_row_only(splits, tmp_path, caps
     rows = evaluation.evaluate_run(workdir)['alignment']
   assert "'training_mean' is left out: synthetic_faces is not prepared" in ' '.join(capsys.readouterr().out.split())
   assert 'training_mean' not in rows and rows['cam']['action_unit_cosine'] > 0
+
+
+def test_the_training_mean_is_drawn_once_for_a_data_set(tmp_path, monkeypatch):
+  drawn = []
+  draw = Split.unit_maps
+  monkeypatch.setattr(Split, 'unit_maps', lambda self, row, *args: drawn.append(row) or draw(self, row, *args))
+  opened = lambda **options: faces.source(24, fingerprint='f', digest='d', folder=str(tmp_path), **options)
+  monkeypatch.setattr(Data, 'open', lambda self, split: opened())
+  data = setup.make_protocol(CONFIG).data
+  first = data.training_mean()
+  assert len(drawn) == 24 and first.shape == (224, 224)
+  np.testing.assert_array_equal(data.training_mean(), first)
+  assert len(drawn) == 24
+  monkeypatch.setattr(Data, 'open', lambda self, split: opened(maps={'action_unit_map': {'geometry': 'intended'}}))
+  assert abs(data.training_mean() - first).max() > 0.1 and len(drawn) == 48
 
 
 def test_data_that_changed_since_training_are_told(splits, tmp_path, capsys):

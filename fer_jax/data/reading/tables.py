@@ -45,8 +45,7 @@ def open_table(make: Callable[[], Any], split: Any, about: Mapping[str, Any], fi
   if getattr(multiprocessing.current_process(), '_inheriting', False):  # It would wait for its parent, and that for it.
     raise UserError("this script is run again by the processes that decode faces: put what it does below the line "
                     "`if __name__ == '__main__':`.")
-  key = hashlib.sha256(json.dumps([__version__, cv2.__version__, about], sort_keys=True).encode()).hexdigest()[:32]
-  folder = _writable(about['folder']) / key
+  folder = _writable(about['folder']) / _key(about)
   folder.mkdir(exist_ok=True)
   files = {name: folder / f'{name}.npy' for name in fields}
   missing = {name: path for name, path in files.items() if not path.exists()}
@@ -56,6 +55,29 @@ def open_table(make: Callable[[], Any], split: Any, about: Mapping[str, Any], fi
         held.enter_context(lock.hold(folder / 'lock', wait=True))
       _write(make, split, {name: path for name, path in missing.items() if not path.exists()})
   return {name: np.asarray(np.load(path, mmap_mode='r')) for name, path in files.items()}
+
+
+def keep(folder: str, about: Mapping[str, Any], make: Callable[[], np.ndarray | None]) -> np.ndarray | None:
+  """An array that is made once and kept where tables are; None is not kept.
+
+  Args:
+    folder: where the prepared data lie that it is made from, or ''.
+    about: all that decides it, as JSON.
+  """
+  path = _writable(folder) / f'{_key(about)}.npy'
+  with contextlib.suppress(OSError, ValueError, EOFError):  # Missing or damaged.
+    return np.load(path)
+  if (array := make()) is not None:
+    beside = path.with_suffix(f'.{os.getpid()}')
+    with contextlib.suppress(OSError):  # Without room it is made at every use.
+      with beside.open('wb') as file:
+        np.save(file, array)
+      beside.replace(path)
+  return array
+
+
+def _key(about: Mapping[str, Any]) -> str:
+  return hashlib.sha256(json.dumps([__version__, cv2.__version__, about], sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _writable(folder: str) -> Path:
