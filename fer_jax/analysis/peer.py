@@ -30,7 +30,7 @@ from fer_jax.runtime.progress import progress
 from fer_jax.training import config_files, setup, step
 
 SYSTEMS = ('baseline', 'pal', 'ran')  # Names of configs.
-BATCHES = {'cpu': {48: 16, 112: 8, 224: 4}, 'gpu': {48: 512, 112: 256, 224: 64}}  # Faces of a step, by pixels.
+BATCHES = {'cpu': {48: 32, 112: 16, 224: 8}, 'gpu': {48: 512, 112: 256, 224: 64}}  # Faces of a step, by pixels.
 # How PyTorch computes, by what the table calls it: arguments of ``peer_torch.Peer``.
 FORMS = {'cpu': {'PyTorch': {'device': 'cpu'}, 'channels last': {'device': 'cpu', 'channels_last': True}},
          'gpu': {'PyTorch compiled': {'device': 'cuda', 'channels_last': True, 'fast': True}}}

@@ -84,7 +84,7 @@ class Peer:
     optimizer: of SGD: 'learning_rate', 'momentum', 'nesterov', 'weight_decay'; kernels decay.
     device: 'cpu' or 'cuda'.
     channels_last: how images lie in memory.
-    fast: compile the trunk and compute it in bfloat16.
+    fast: compile the trunk and compute it in bfloat16, by the fastest convolutions that cuDNN finds.
   """
 
   def __init__(self, system: str, blocks: tuple[int, ...], width: int, stem: str, params: Mapping[str, np.ndarray],
@@ -96,6 +96,7 @@ class Peer:
     self.net = Net(ResNet(blocks, width, stem), 8 * width, classes, len(boxes) > 1)
     self.net.load_state_dict(state_dict(params), strict=False)  # Running statistics are new in both.
     self.net.to(device, memory_format=form).train()
+    torch.backends.cudnn.benchmark = fast
     self.trunk = torch.compile(self.net.backbone) if fast else self.net.backbone
     self.cast = torch.autocast(device, torch.bfloat16) if fast else contextlib.nullcontext()
     on_device = lambda array, **how: torch.tensor(array).to(device, **how)

@@ -50,13 +50,13 @@ def timed(monkeypatch):
 def test_ratios_are_of_the_rounds(timed):
   table = peer.peer_table([48, 112], [], rounds=3, steps=2)
   cells = [list(column.cells) for column in table.columns]
-  assert cells[:3] == [['baseline', 'pal', 'ran'] * 2, ['48'] * 3 + ['112'] * 3, ['16'] * 3 + ['8'] * 3]
+  assert cells[:3] == [['baseline', 'pal', 'ran'] * 2, ['48'] * 3 + ['112'] * 3, ['32'] * 3 + ['16'] * 3]
   # Seconds of one step, of two; ours over PyTorch's 2, 3, 2, and over the other form's 0.5, 1, 1.
   assert [column[0] for column in cells[3:]] == [
       '1.5', '0.5', '2.00', '2.00 to 3.00', '2', '1.00', '0.50 to 1.00', '1.2500 1.5000']
   assert [(one.name, one.image_size, one.batch_size, one.model.backbone.stem) for one in timed[3::3]] == [
-      ('pal', 48, 16, 'small'), ('ran', 48, 16, 'small'), ('baseline', 112, 8, 'standard'), ('pal', 112, 8, 'standard'),
-      ('ran', 112, 8, 'standard')]
+      ('pal', 48, 32, 'small'), ('ran', 48, 32, 'small'), ('baseline', 112, 16, 'standard'),
+      ('pal', 112, 16, 'standard'), ('ran', 112, 16, 'standard')]
   assert timed[1:3] == [{'device': 'cpu'}, {'channels_last': True, 'device': 'cpu'}]
   assert 'PyTorch 2.0: 3 rounds of 2 in turns' in table.title and '4.00 times' in table.caption
 
