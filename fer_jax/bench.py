@@ -4,6 +4,9 @@
     python -m fer_jax.bench --faces=ferplus         # Reading, decoding and finding landmarks, on one core.
     python -m fer_jax.bench --workers=1,2           # Preparing 2,000 drawn faces by so many processes.
     python -m fer_jax.bench --scaling=configs/baseline.py:ferplus,configs/pal.py:ferplus     # Needs no data.
+    python -m fer_jax.bench --host=configs/baseline.py:ferplus --set=batch_size=1024   # Feeding, with nothing computed.
+    python -m fer_jax.bench --saves=configs/quickstart.py     # How long a checkpoint blocks training.
+    python -m fer_jax.bench --evaluation=configs/pal.py:ferplus    # CPU time of an evaluation beside its network.
     python -m fer_jax.bench --convolutions          # XLA's on CPU against the forms of models/convolution.py.
     python -m fer_jax.bench --peer=torch --steps=1  # A plain PyTorch step of the same network; drawn faces.
 
@@ -31,6 +34,9 @@ def define() -> None:
   flags.DEFINE_list('scaling', None, 'Or configs, whose steps are compiled for 8 virtual devices.')
   flags.DEFINE_float('utilisation', 0.3, 'With --scaling, the share of its peak that a device is taken to attain.',
                      lower_bound=0.01, upper_bound=1.0)
+  flags.DEFINE_list('host', None, 'Or configs, whose steps are fed and not computed: what they cost the host.')
+  flags.DEFINE_list('saves', None, 'Or configs, whose states are saved: how long a save blocks training.')
+  flags.DEFINE_list('evaluation', None, 'Or configs, whose test splits are evaluated without their networks.')
   flags.DEFINE_bool('convolutions', False, "Or convolutions on CPU: XLA's and those that stand in for them.")
   flags.DEFINE_enum('peer', None, ['torch'], 'Or a framework, whose steps of baseline, PAL and RAN ours are compared '
                     'with.')
@@ -44,17 +50,19 @@ def define() -> None:
 
 def main(given: Any) -> None:
   """Measures and prints the tables."""
-  if sum(map(bool, (given.configs, given.faces, given.workers, given.scaling, given.convolutions, given.peer))) != 1:
-    raise UserError('give one of --configs, --faces, --workers and --scaling, or --convolutions, or --peer=torch.')
+  kinds = ('configs', 'faces', 'workers', 'scaling', 'host', 'saves', 'evaluation', 'convolutions', 'peer')
+  if len(wanted := [kind for kind in kinds if given[kind].value]) != 1:
+    raise UserError(f"give one of --{', --'.join(kinds)}.")
   if given.peer and given.set:
     raise UserError('--set: the configs of --peer are its own; choose --sizes and --batches.')
   workers, sizes, batches = (_numbers(given, *flag) for flag in (
       ('workers', 'processes'), ('sizes', 'pixels'), ('batches', 'faces')))
-  configs = {name: config_files.load_config(name, given.set) for name in given.configs or given.scaling or ()}
+  names = given[wanted[0]].value if wanted[0] in ('configs', 'scaling', 'host', 'saves', 'evaluation') else ()
+  configs = {name: config_files.load_config(name, given.set) for name in names}
   import jax
   from rich.console import Console
 
-  from fer_jax.analysis import peer, speed
+  from fer_jax.analysis import evaluation_cost, host, peer, saving, speed
   from fer_jax.data.reading import splits
   from fer_jax.runtime import cluster
   if given.faces:
@@ -71,6 +79,13 @@ def main(given: Any) -> None:
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # On a GPU PyTorch needs room beside JAX.
     cluster.start()
     tables = [peer.peer_table(sizes, batches, given.rounds, given.steps)]
+  elif given.saves:
+    cluster.start()
+    tables = [saving.saves_table(config, given.rounds) for config in configs.values()]
+  elif given.host or given.evaluation:
+    cluster.start()
+    measure = host.host_table if given.host else evaluation_cost.evaluation_table
+    tables = [measure(configs, given.rounds)]
   else:
     cluster.start()
     tables = [speed.convolutions_table(given.rounds) if given.convolutions else

@@ -1,6 +1,7 @@
 """Commands in processes of their own: help, and one clear line for every mistake."""
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -42,7 +43,8 @@ def test_help(command, tmp_path):
     ('prepare', [], 'python -m fer_jax.prepare --describe=NAME'),
     ('prepare', ['--dataset=ferplus', '--source={}/nothing.zip'], 'nothing.zip'),
     ('bench', ['--configs=configs/pal.py'], 'at least two'),
-    ('bench', [], 'give one of --configs, --faces, --workers and --scaling'),
+    ('bench', [], 'give one of --configs, --faces, --workers, --scaling, --host'),
+    ('bench', ['--host=quickstart', '--saves=quickstart'], 'give one of --configs'),
     ('bench', ['--workers=1,x'], '--workers=1,x: give numbers of processes'),
     ('bench', ['--peer=torch', '--batches=0'], '--batches=0: give numbers of faces'),
     ('bench', ['--peer=torch', '--set=epochs=1'], '--set: the configs of --peer are its own'),
@@ -140,6 +142,15 @@ def test_a_teacher_a_student_its_features_and_their_transfer(tmp_path, monkeypat
   assert [(point['shots'], point['draws']) for point in result['few_shot']] == [(1, 2), (2, 2)] * 2
   assert f'Report: {student / "report.html"}' in printed
   assert 'untrained network' in (student / 'report.html').read_text()
+
+
+def test_bench_feeds_a_step_that_does_nothing(tmp_path):
+  changes = [argument.replace('--config.', '--set=') for argument in TINY]
+  status, out, err = call('bench', '--host=configs/baseline.py', '--rounds=2', *changes, data_dir=tmp_path)
+  assert status == 0, err
+  decoded, mapped, resident = (float(re.search(rf'{form} \D*([\d,]+)', out)[1].replace(',', '')) for form in (
+      'at every use', 'mapped table', 'resident'))
+  assert decoded < mapped < resident
 
 
 def test_bench_prints_ratios(tmp_path):

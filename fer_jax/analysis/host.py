@@ -18,8 +18,8 @@ from fer_jax.training.start import settle
 
 # How faces come to the devices: what the config's data has to say of it.
 FORMS = {'decoded at every use': {'table': False, 'resident': 'False'},
-         'from the mapped table': {'table': True, 'resident': 'False'},
-         'resident, 32 steps in a dispatch': {'table': True, 'resident': 'True', 'resident_steps': 32}}
+         'from a mapped table': {'table': True, 'resident': 'False'},
+         'resident': {'table': True, 'resident': 'True', 'resident_steps': 32}}
 
 
 def host_table(configs: Mapping[str, ConfigDict], rounds: int, batches: int = 64) -> Table:
@@ -33,7 +33,7 @@ def host_table(configs: Mapping[str, ConfigDict], rounds: int, batches: int = 64
   mesh = cluster.make_mesh()
   table = Table('config', 'faces', 'faces/s and process, median', 'slowest and fastest round', 'bytes a face',
                 title=f'{rounds} rounds of {batches} dispatches of steps that do nothing, in turns, on {cluster.hardware()}',
-                caption=f'{len(os.sched_getaffinity(0))} cores; in one process, decoding by 4 threads.')
+                caption=f'{len(os.sched_getaffinity(0))} cores. One process; 4 threads decode. Resident: 32 steps in a dispatch.')
   for name, config in configs.items():
     settle(config)
     plan = make_plan(config, mesh)

@@ -86,7 +86,6 @@ def _prepare(config: ConfigDict) -> tuple[Callable[[int], None], int, float, flo
   """A function that takes so many steps and waits for them; faces and FLOPs of a step; faces a second of data alone."""
   mesh = cluster.make_mesh()
   settle(config)
-  config.data.cache = False  # What reading and decoding cost, not what memory does.
   plan = make_plan(config, mesh)
   batches = plan.batches()
   batch = cluster.place(next(batches), mesh)

@@ -62,7 +62,7 @@ def resident(train_step: Callable[..., Any], frozen: Any, mixture: Mixture, tabl
     own: this process's rows of a batch, int32 (b,).
     absent: of ``unread``.
   """
-  take = resident_steps(train_step, mesh)
+  take = resident_steps(train_step, mesh, alone=most == 1)
   fixed = {**cluster.place({'row': own, 'mask': np.ones(len(own), bool)}, mesh), **absent}
 
   def placed(chunk: range) -> dict[str, jax.Array]:
@@ -74,10 +74,11 @@ def resident(train_step: Callable[..., Any], frozen: Any, mixture: Mixture, tabl
     yield chunk, functools.partial(take, frozen=frozen, tables=tables, fixed=fixed, count=len(chunk), **batch)
 
 
-def resident_steps(train_step: Callable[..., Any], mesh: Mesh) -> Callable[..., tuple[Any, Any]]:
+def resident_steps(train_step: Callable[..., Any], mesh: Mesh, alone: bool) -> Callable[..., tuple[Any, Any]]:
   """Compiles ``count`` steps on rows of ``tables``; state and meter are donated.
 
-  The number of steps is an argument of a loop and not the length of a scan, so that one program serves every chunk.
+  The number of steps is an argument of a loop and not the length of a scan, so that one program serves every chunk. A
+  step ``alone`` needs no loop, in which XLA on CPU would compute convolutions by one thread.
   """
   rows = NamedSharding(mesh, PartitionSpec(cluster.AXIS))
 
@@ -88,7 +89,7 @@ def resident_steps(train_step: Callable[..., Any], mesh: Mesh) -> Callable[..., 
       found = jax.lax.with_sharding_constraint(found, rows)
       return train_step(*held, frozen, {**fixed, **found, 'triplet': triplet[i]})
 
-    return jax.lax.fori_loop(0, count, body, (state, meter))
+    return body(0, (state, meter)) if alone else jax.lax.fori_loop(0, count, body, (state, meter))
 
   return jax.jit(steps, donate_argnums=(0, 1), out_shardings=cluster.replicated(mesh))
 

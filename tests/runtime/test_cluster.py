@@ -1,5 +1,6 @@
 """Starting: XLA's flags, what is around a process, and what processes agree on. More is in test_distributed.py."""
 
+import ctypes
 import importlib.metadata
 import os
 import time
@@ -11,7 +12,15 @@ import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.runtime import cluster
+from fer_jax.runtime import cluster, devices
+
+
+@pytest.fixture(autouse=True)
+def told(monkeypatch):
+  """What glibc is told by ``start``, instead of telling it."""
+  calls = []
+  monkeypatch.setattr(ctypes, 'CDLL', lambda name: SimpleNamespace(mallopt=lambda *pair: calls.append(pair)))
+  return calls
 
 
 def started(monkeypatch, version='0.10.2', **environment):
@@ -31,6 +40,18 @@ def test_flag_is_added_once_and_can_be_overridden(monkeypatch):
   own = flag.split('=')[0] + '=own'
   assert started(monkeypatch, XLA_FLAGS=own) == own
   assert started(monkeypatch, FER_JAX_CPU_FLAGS='0') == ''
+
+
+def test_a_process_on_cpu_keeps_its_memory_unless_told_otherwise(monkeypatch, told):
+  started(monkeypatch)
+  assert told == [(-4, 0), (-1, -1), (-8, 1)]
+  started(monkeypatch, FER_JAX_CPU_FLAGS='0')
+  monkeypatch.setattr(devices, 'may_be_others', lambda: True)
+  started(monkeypatch)
+  assert len(told) == 3
+  monkeypatch.setattr(devices, 'may_be_others', lambda: False)
+  monkeypatch.setattr(ctypes, 'CDLL', lambda name: SimpleNamespace())  # Another libc.
+  started(monkeypatch)
 
 
 def test_another_jaxlib_gets_no_flag_it_may_not_know(monkeypatch):
