@@ -1,16 +1,15 @@
 """What a training step costs the host: everything the loop does for it, around a step that does nothing."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from rich.table import Table
 
 from fer_jax.analysis.speed import in_turns
-from rich.table import Table
 from fer_jax.runtime import cluster
 from fer_jax.training.metrics_log import Window
 from fer_jax.training.plan import Plan, make_plan
@@ -32,8 +31,9 @@ def host_table(configs: Mapping[str, ConfigDict], rounds: int, batches: int = 64
   """
   mesh = cluster.make_mesh()
   table = Table('config', 'faces', 'faces/s and process, median', 'slowest and fastest round', 'bytes a face',
-                title=f'{rounds} rounds of {batches} dispatches of steps that do nothing, in turns, on {cluster.hardware()}',
-                caption=f'{len(os.sched_getaffinity(0))} cores. One process; 4 threads decode. Resident: 32 steps in a dispatch.')
+                title=f'{rounds} rounds of {batches} dispatches, in turns, of steps that do nothing on '
+                      f'{cluster.hardware()}',
+                caption='One process. 4 threads decode; of resident faces 32 steps are one dispatch.')
   for name, config in configs.items():
     settle(config)
     plan = make_plan(config, mesh)

@@ -110,8 +110,9 @@ def test_where_the_data_cannot_be_written_or_are_somebodys_photographs(prepared,
   (tmp_path / 'photos').mkdir()
   photos.tabulate(FIELDS)
   assert not list((tmp_path / 'photos').iterdir())
-  monkeypatch.setattr(os, 'getuid', lambda uid=os.getuid(): uid + 1)
-  (temporary / f'fer_jax_tables_{os.getuid()}').mkdir()
+  other = os.getuid() + 1
+  monkeypatch.setattr(os, 'getuid', lambda: other)
+  (temporary / f'fer_jax_tables_{other}').mkdir()
   with pytest.raises(UserError, match='fer_jax_tables_.* is not yours; set TMPDIR'):
     open_split(prepared, 'valid').tabulate(FIELDS)
 
