@@ -57,7 +57,7 @@ def resident(train_step: Callable[..., Any], frozen: Any, mixture: Mixture, tabl
   """Steps on faces that lie on the devices: of each range in one dispatch, which carries row numbers alone.
 
   Args:
-    tables: see ``Mixture.tabulate`` and ``cluster.place_table``.
+    tables: see ``Mixture.tables`` and ``cluster.place_table``.
     steps: ranges of at most ``most`` steps.
     own: this process's rows of a batch, int32 (b,).
     absent: of ``unread``.

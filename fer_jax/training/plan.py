@@ -112,21 +112,20 @@ class Plan:
     """
     data, fields = self.protocol.data, self.fields
     absent = feeding.unread(self.like[-1], fields, mesh)
-    mixture, tables = mixture_of.Mixture(self.parts, self.system.recipe.data_seed, self.batch_size, fields), {}
+    mixture, size = mixture_of.Mixture(self.parts, self.system.recipe.data_seed, self.batch_size, fields), 0
     with cluster.together():
       if data.table or data.resident in ('True', 'split'):
-        tables = mixture.tabulate()
+        size = mixture.tabulate()
       if data.table and self.holdout:
         self.holdout.tabulate(step.scored_fields(self.system.recipe))
-    size = sum(table.nbytes for table in tables.values())
-    if not tables or not cluster.once(lambda: feeding.fits(data.resident, size, mesh)):
-      batches = self.batches(start, fields=fields, **({'threads': 1} if tables else {}))
+    if not size or not cluster.once(lambda: feeding.fits(data.resident, size, mesh)):
+      batches = self.batches(start, fields=fields, **({'threads': 1} if size else {}))
       return feeding.streamed(self.train_step, self.frozen, batches, start, absent, mesh)
     most = 1 if one_by_one else data.resident_steps or (1 if jax.default_backend() == 'cpu' else 32)
     every = [self.log_every, self.checkpoint_every, *([self.evaluate_every] if self.holdout else [])]
     own = cluster.own_rows({'row': np.arange(self.batch_size, dtype=np.int32)})['row']
     return feeding.resident(
-        self.train_step, self.frozen, mixture, cluster.place_table(tables, mesh, data.resident == 'split'),
+        self.train_step, self.frozen, mixture, cluster.place_table(mixture.tables(), mesh, data.resident == 'split'),
         feeding.chunks(start, self.system.total_steps, most, every), most, own, absent, mesh)
 
 

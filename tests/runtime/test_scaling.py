@@ -143,7 +143,7 @@ def test_the_bench_needs_no_data_and_no_eight_devices(tmp_path):
   assert 'Modelled, not measured' in out and all(kind in out for kind in scaling.HARDWARE)
   assert not list(tmp_path.iterdir())
   status, _, err = call('bench', '--scaling=configs/baseline.py:ferplus', '--workers=1', data_dir=tmp_path)
-  assert status == 2 and 'give one of --configs, --faces, --workers and --scaling' in err
+  assert status == 2 and 'give one of --configs, --faces, --workers, --scaling' in err
 
 
 HLO = """

@@ -24,6 +24,7 @@ from tests.workdirs import final_state, metrics
 # A checkpoint is due after each step: process 0 writes some of them while all go on.
 GENTLE = ('--config=configs/pal.py', *TINY, '--config.optimizer.learning_rate=0.0003', '--config.epochs=4.0',
           '--config.evaluate_every=0.25', '--config.checkpoint_every=0.25', '--config.seed=1')
+SHARES = (*GENTLE, '--config.data.resident=split')  # A share of the faces lies on each device.
 
 
 def assert_close(one, two, tolerance):
@@ -57,7 +58,7 @@ def whole(runs):
 def pair(runs, whole):
   """Two processes with two devices each, and what they printed; a proxy that is not there is none of their business."""
   with mock.patch.dict(os.environ, http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9'):
-    processes = start_together(2, 'train', *GENTLE, f'--workdir={runs}/pair', data_dir=runs, devices=2)
+    processes = start_together(2, 'train', *SHARES, f'--workdir={runs}/pair', data_dir=runs, devices=2)
   printed = finish(processes)
   return runs / 'pair', printed
 
@@ -65,7 +66,7 @@ def pair(runs, whole):
 @pytest.fixture(scope='module')
 def stopped(runs, pair):
   """A run of two processes of which the second got Ctrl-C, and what they printed."""
-  processes = start_together(2, 'train', *GENTLE, f'--workdir={runs}/stopped', data_dir=runs, devices=2)
+  processes = start_together(2, 'train', *SHARES, f'--workdir={runs}/stopped', data_dir=runs, devices=2)
   log = runs / 'stopped/metrics.jsonl'
   while not (log.exists() and log.read_text().count('\n') >= 2):
     assert processes[1].poll() is None, processes[1].communicate()
@@ -100,7 +101,7 @@ def test_ctrl_c_in_one_of_two_saves_one_step_and_ends_the_other_with_75(stopped)
 def test_what_two_processes_left_goes_on_anywhere(runs, pair, stopped, processes, devices):
   workdir = runs / f'resumed_{processes}_{devices}'
   shutil.copytree(stopped[0], workdir)
-  (first, _), *_ = finish(start_together(processes, 'train', *GENTLE, f'--workdir={workdir}', data_dir=runs,
+  (first, _), *_ = finish(start_together(processes, 'train', *SHARES, f'--workdir={workdir}', data_dir=runs,
                                          devices=devices))
   assert f'from step {final_state(stopped[0])[0]}' in first
   same = (processes, devices) == (2, 2)

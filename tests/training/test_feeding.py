@@ -6,7 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs import baseline, deepfever
+from configs import baseline
+from fer_jax.data.reading import streams
+from fer_jax.data.reading.mixture import Mixture, Part
+from fer_jax.data.triplets import triplets_from_labels
 from fer_jax.runtime import cluster
 from fer_jax.training import feeding
 from fer_jax.training.data import Data
@@ -35,18 +38,6 @@ def smooth(made):
 
 def config(**changes):
   return smooth(faces.config(**{'length': f'{STEPS} steps', 'log_every': 6, **changes}))
-
-
-def mixture(**changes):
-  """Labelled faces, triplets and unlabelled faces of several splits."""
-  made = smooth(faces.shrink(deepfever.get_config('teacher'), **{
-      'length': f'{STEPS} steps', 'batch_size': 40, **changes}))
-  with made.unlocked():
-    made.data.parts, made.sources.triplets.count = 1, 60
-    made.sources.triplets.parts = 1
-    made.sources.others = {'split': 'valid', 'supervision': 'none'}
-    made.comparisons = {}
-  return made
 
 
 def planned(config, devices=1):
@@ -101,9 +92,24 @@ def test_eight_devices_with_a_copy_or_a_share_each(streamed, options):
   assert_close(taken(plan, mesh)[0], streamed[2][0], 1e-5)
 
 
-def test_several_sources_with_triplets():
-  streamed = taken(*planned(mixture()))
-  assert_close(taken(*planned(mixture(data__resident='True', data__resident_steps=8)))[:2], streamed[:2])
+def test_tables_of_several_sources_hold_what_batches_do():
+  """Labelled faces, triplets and unlabelled faces of several splits."""
+  train, valid = faces.source(20, seed=0), faces.source(12, seed=1)
+  triplets = triplets_from_labels(valid.labels, len(valid.classes), 9)
+  parts = [Part(train), Part(valid, 1, 'triplets', triplets, name='triplets'), Part(valid, 2, 'none', name='others')]
+  fields = ['image', 'label', 'target', 'action_unit_map', 'landmarks']
+  mixture, rows = Mixture(parts, 0, 12, fields), np.arange(12)
+  steps = np.arange(7)
+  places, kinds = mixture.places(steps, rows)
+  tables = mixture.tables()
+  assert {len(table) for table in tables.values()} == {20 + 12 + 12}
+  assert mixture.tabulate() == sum(table.nbytes for table in tables.values())
+  batches = streams.training_batches(parts, seed=0, batch_size=12, threads=0)
+  for at, kind in zip(places, kinds, strict=True):
+    batch = next(batches)
+    np.testing.assert_array_equal(batch['triplet'], kind)
+    for name, table in tables.items():
+      np.testing.assert_array_equal(table[at], batch[name])
 
 
 def test_what_nobody_reads_is_not_decoded(streamed, splits):

@@ -126,14 +126,17 @@ class Mixture:
         batch[name][of == k] = values
     return batch
 
-  def tabulate(self) -> dict[str, np.ndarray]:
-    """Decodes the faces of all parts once, see ``Split.tabulate``; the fields (N, ...), numbered as by ``places``.
+  def tabulate(self) -> int:
+    """Decodes the faces of all parts once, see ``Split.tabulate``; returns the bytes of ``tables``."""
+    for part, fields in zip(self._parts, self._fields, strict=True):
+      part.source.tabulate(fields)
+    return int(self._starts[-1]) * sum(np.asarray(value).nbytes for value in self._like.values())
 
-    Those of one split are as they lie on disk.
-    """
-    decoded = [part.source.tabulate(fields) for part, fields in zip(self._parts, self._fields, strict=True)]
+  def tables(self) -> dict[str, np.ndarray]:
+    """The fields of all faces (N, ...), numbered as by ``places``; those of one split as they lie on disk."""
     if len(self._parts) == 1 and not self._parts[0].name:
-      return {name: decoded[0][name] for name in self._like}
+      decoded = self._parts[0].source.tabulate(self._fields[0])
+      return {name: decoded[name] for name in self._like}
     return self.read(np.arange(self._starts[-1]))
 
   def _aligned(self, k: int, rows: np.ndarray) -> dict[str, np.ndarray]:
