@@ -92,8 +92,10 @@ def outputs_of(evaluator: Evaluator, variables: Mapping[str, Any], faces: Split,
     A table of arrays whose row i is example i of the split: what ``step.evaluation_step`` returns.
   """
   pieces, left = [], collections.deque()
+  threads = 1 if jax.default_backend() == 'cpu' else 4  # There the cores are the network's.
   for batch in streams.evaluation_batches(faces, batch_size=batch_size, process_index=jax.process_index(),
-                                          process_count=jax.process_count(), order=order, fields=fields):
+                                          process_count=jax.process_count(), order=order, fields=fields,
+                                          threads=threads):
     left.append(evaluator(variables, cluster.place(batch, mesh)))
     if len(left) > _BEHIND:
       pieces.append(jax.device_get(left.popleft()))
