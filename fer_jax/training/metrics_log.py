@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -51,21 +51,23 @@ class Window:
     self._compiled: tuple[int, float] | None = None
     self._dispatched: queue.SimpleQueue[Any] = queue.SimpleQueue()
     self._seconds: list[float] = []
-    threading.Thread(target=_note, args=(self._dispatched, self._seconds), daemon=True).start()
+    self._waits: list[float] = []
+    threading.Thread(target=_note, args=(self._dispatched, self._seconds, self._waits), daemon=True).start()
     weakref.finalize(self, self._dispatched.put, None)
     self._begin(start)
 
   def _begin(self, start: int) -> None:
-    self._start, self._began, self._waited, self._paused = start, time.perf_counter(), 0.0, 0.0
+    self._start, self._began, self._paused = start, time.perf_counter(), 0.0
     self._dispatched.put(self._began)
     self._seconds.clear()
+    self._waits.clear()
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
-    """Counts the time inside as waiting for data."""
+    """Counts the time inside as waiting for data, but for as long as the devices are busy with what they were given."""
     began = time.perf_counter()
     yield
-    self._waited += time.perf_counter() - began
+    self._dispatched.put(_Wait(began, time.perf_counter()))
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
@@ -83,7 +85,7 @@ class Window:
   def read(self, meter: Mapping[str, jax.Array], at: int, batch_size: int) -> dict[str, float]:
     """The means of a meter over the steps up to ``at``, and where time went, by the names in ``TIMING``.
 
-    Those are the share of the time that was waited for data, images a second, the median and the 95th percentile of the
+    Those are the share of the time in which devices waited for data, images a second, the median and the 95th percentile of the
     seconds of a step, the share of the devices' peak where that is known, hours of devices since the run began, without
     evaluations and steps that were lost, and the seconds that the steps left will take, with evaluations.
 
@@ -99,7 +101,7 @@ class Window:
     self._dispatched.put(noted := threading.Event())
     noted.wait()
     each = self._seconds or [elapsed / steps]
-    values |= {'data_wait': self._waited / elapsed, 'images_per_second': steps * batch_size / elapsed,
+    values |= {'data_wait': sum(self._waits) / elapsed, 'images_per_second': steps * batch_size / elapsed,
                'step_seconds': float(np.median(each)), 'step_seconds_95': float(np.percentile(each, 95)),
                'device_hours': self._hours}
     if self._ideal:
@@ -116,13 +118,20 @@ class Window:
 _copy = jax.jit(lambda steps: steps + 0)
 
 
-def _note(dispatched: queue.SimpleQueue[Any], seconds: list[float]) -> None:
+class _Wait(NamedTuple):
+  began: float
+  ended: float
+
+
+def _note(dispatched: queue.SimpleQueue[Any], seconds: list[float], waits: list[float]) -> None:
   """Appends the seconds of a step in each dispatch (array, steps): from the end of the one before, or from a time that
-  is put between them. An event is told when all before it is done."""
+  is put between them; and those of a wait after that end. An event is told when all before it is done."""
   last = 0.0
   for item in iter(dispatched.get, None):
     if isinstance(item, threading.Event):
       item.set()
+    elif isinstance(item, _Wait):
+      waits.append(max(0.0, item.ended - max(item.began, last)))
     elif isinstance(item, tuple):
       end = _when_done(item[0])
       seconds.append((end - last) / item[1])

@@ -59,6 +59,19 @@ def test_waiting_is_a_share_and_pauses_are_left_out(clock):
   assert metrics_log.shown(values) == {'loss': '2.000', 'accuracy': '0.500', 'waiting': '25%'}
 
 
+@pytest.mark.parametrize('done, share', [(20.0, 0.0), (14.0, 0.2), (5.0, 0.5)])
+def test_devices_that_are_busy_do_not_wait(clock, done, share):
+  window = metrics_log.Window(0)
+  clock.done += [done, 20.0]
+  window.dispatched(METER)
+  clock.now = 8.0
+  with window.waiting():
+    clock.now = 18.0
+  window.dispatched(METER)
+  clock.now = 20.0
+  assert window.read(METER, 2, batch_size=10)['data_wait'] == share
+
+
 def test_device_hours_add_up_and_the_time_left_is_that_of_compiled_steps(clock):
   window = metrics_log.Window(100, total=200, devices=8, hours=3.0)
   first = take(window, clock, 110, [900.0, *range(901, 910)])
