@@ -85,9 +85,10 @@ class Window:
   def read(self, meter: Mapping[str, jax.Array], at: int, batch_size: int) -> dict[str, float]:
     """The means of a meter over the steps up to ``at``, and where time went, by the names in ``TIMING``.
 
-    Those are the share of the time in which devices waited for data, images a second, the median and the 95th percentile of the
-    seconds of a step, the share of the devices' peak where that is known, hours of devices since the run began, without
-    evaluations and steps that were lost, and the seconds that the steps left will take, with evaluations.
+    Those are the share of the time in which devices waited for data, images a second, the median and the 95th
+    percentile of the seconds of a step, the share of the devices' peak where that is known, hours of devices since the
+    run began, without evaluations and steps that were lost, and the seconds that the steps left will take, with
+    evaluations.
 
     Raises:
       UserError: a value is not finite.

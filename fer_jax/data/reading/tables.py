@@ -40,7 +40,8 @@ def open_table(make: Callable[[], Any], split: Any, about: Mapping[str, Any], fi
     fields: of its examples.
 
   Raises:
-    UserError: an example cannot be decoded, or there is no room; the message says how to do without a table.
+    UserError: an example cannot be decoded, the table is damaged, or there is no room; the message says how to do
+      without one.
   """
   if getattr(multiprocessing.current_process(), '_inheriting', False):  # It would wait for its parent, and that for it.
     raise UserError("this script is run again by the processes that decode faces: put what it does below the line "
@@ -53,8 +54,15 @@ def open_table(make: Callable[[], Any], split: Any, about: Mapping[str, Any], fi
     with contextlib.ExitStack() as held:
       with contextlib.suppress(lock.NoLocks):  # Without locks, every process that finds none writes one of its own.
         held.enter_context(lock.hold(folder / 'lock', wait=True))
+        for rest in folder.iterdir():  # Nobody else writes now.
+          if rest.suffix[1:].isdigit():
+            rest.unlink()
       _write(make, split, {name: path for name, path in missing.items() if not path.exists()})
-  return {name: np.asarray(np.load(path, mmap_mode='r')) for name, path in files.items()}
+  try:
+    return {name: np.asarray(np.load(path, mmap_mode='r')) for name, path in files.items()}
+  except (OSError, ValueError, EOFError) as error:
+    raise UserError(f'{folder} is damaged ({error}): remove it, and the same command decodes the faces again.'
+                    ) from error
 
 
 def keep(folder: str, about: Mapping[str, Any], make: Callable[[], np.ndarray | None]) -> np.ndarray | None:

@@ -90,6 +90,22 @@ def test_a_face_that_cannot_be_decoded_leaves_no_table(prepared):
   assert [path.name for path in Path(prepared).rglob('tables/*/*')] == ['lock']
 
 
+def test_what_a_killed_process_left_is_removed_and_damage_is_told(prepared):
+  split = open_split(prepared)
+  table, = {path.parent for path in map(Path, written_by(split))}
+  (table / 'image.123').write_bytes(b'x' * 100)
+  split.tabulate(['action_unit_map'])
+  assert not (table / 'image.123').exists()
+  (table / 'image.npy').write_bytes((table / 'image.npy').read_bytes()[:-10])
+  with pytest.raises(UserError, match=f'{table} is damaged .*: remove it, and the same command decodes'):
+    open_split(prepared).tabulate(FIELDS)
+
+
+def written_by(split):
+  split.tabulate(FIELDS)
+  return Path(split.folder).rglob('tables/*/*.npy')
+
+
 def test_no_room(prepared, monkeypatch):
   monkeypatch.setattr(shutil, 'disk_usage', lambda folder: shutil._ntuple_diskusage(100, 99, 1))
   with pytest.raises(UserError, match=r'faces take \d+ MB decoded, and .*tables.* has room for 0 MB: make room, or '
