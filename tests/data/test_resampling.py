@@ -32,13 +32,13 @@ def maps(turned, shape=(4,), seed=1):
   return matrices.astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=('size', 'fill', 'turned'))
 def both(images, matrices, size, fill, turned):
-  """The images by the gather, and by the products at the same points."""
-  points = jax.vmap(functools.partial(resampling._points, height=images.shape[1], width=images.shape[2], size=size))
-  x, y = jax.lax.optimization_barrier(points(matrices))
+  """The images by the gather, and by the products at the same points, which are computed beforehand."""
+  points = functools.partial(resampling._points, height=images.shape[1], width=images.shape[2], size=size)
+  x, y = jax.jit(jax.vmap(points))(matrices)
   products = resampling._products if turned else resampling._separate_products
-  return [jax.vmap(functools.partial(form, fill=fill))(images, x, y) for form in (resampling._gather, products)]
+  return [jax.jit(jax.vmap(functools.partial(form, fill=fill)))(images, x, y)
+          for form in (resampling._gather, products)]
 
 
 @pytest.fixture
