@@ -9,6 +9,7 @@ import datetime
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -85,6 +86,8 @@ def alone(workdir: str | os.PathLike[str]) -> Iterator[str]:
     yield f'note: {path} cannot be locked ({error.__cause__.strerror}): start no second training in this workdir.'
     return
   if not file:
+    if not read_note(path):
+      time.sleep(0.5)  # It has just begun, and says so next.
     raise UserError(f'{workdir} is in use by another training ({read_note(path) or "unknown"}): wait for its end, stop '
                     'it, or choose another --workdir.')
   with file:
