@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.table import Table
 
+from fer_jax.analysis.speed import in_turns
 from fer_jax.data.reading import streams
 from fer_jax.runtime import cluster, storage
 from fer_jax.training import evaluation, setup
@@ -27,12 +28,7 @@ def evaluation_table(configs: Mapping[str, ConfigDict], rounds: int) -> Table:
     UserError: a bad config or data set.
   """
   works = [_prepare(config) for config in configs.values()]
-  seconds = np.zeros((rounds, len(works)))
-  for r in range(rounds):
-    for i in np.roll(np.arange(len(works)), r):
-      began = time.process_time()
-      works[i][1]()
-      seconds[r, i] = time.process_time() - began
+  seconds = in_turns([evaluate for _, evaluate in works], rounds, time.process_time)
   table = Table('config', 'test faces', 'CPU-seconds, median', 'lowest and highest', 'CPU-ms a face',
                 title=f'An evaluation beside the network, {rounds} rounds in turns on {cluster.hardware()}')
   for name, (faces, _), taken in zip(configs, works, seconds.T, strict=True):
@@ -56,7 +52,7 @@ def _prepare(config: ConfigDict) -> tuple[int, Callable[[], Any]]:
   noise = {name: rng.random(form.shape, np.float32) for name, form in outputs.items()}
   network = lambda variables, batch: {name: batch.get(name, drawn) for name, drawn in noise.items()}
 
-  def evaluate() -> None:
+  def evaluate(_: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
       workdir = storage.as_path(folder) / 'run'
       record = open_workdir(setup.settings(config), workdir, [])

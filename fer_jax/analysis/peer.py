@@ -42,7 +42,6 @@ def make_config(system: str, size: int, batch: int, width: int = 64, depth: int 
   config = config_files.load_config(f'configs/{system}.py:synthetic_faces')
   with config.unlocked():
     config.image_size, config.data.size, config.batch_size = size, size, batch
-    config.model.dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
     config.model.backbone.update({'name': 'resnet', 'depth': depth, 'width': width,
                                   'stem': 'small' if size < 64 else 'standard', 'large_maps': False})
     config.augment = ConfigDict({'flip': 0.0})

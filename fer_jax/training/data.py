@@ -12,7 +12,6 @@ from fer_jax.data import triplets
 from fer_jax.data.reading import order, splits, subsets, tables
 from fer_jax.data.reading.mixture import Part
 from fer_jax.errors import UserError, nearest
-from fer_jax.landmarks.action_units import DRAWING
 from fer_jax.metrics import action_units
 from fer_jax.runtime import cluster
 
@@ -115,9 +114,8 @@ class Data:
       faces = self.open(self.train)
       if not self.table or not faces.fingerprint:
         return self._mean_of(faces)
-      about = {'training_mean': faces.fingerprint, 'maps': faces.maps, 'size': faces.size, 'drawing': DRAWING,
-               'faces': [_LOOKED_AT, action_units.FACES_OF_A_CLASS, action_units.SIZE]}
-      return tables.keep(faces.folder if faces.digest else '', about, lambda: self._mean_of(faces))
+      about = {**faces.about, 'training_mean': [_LOOKED_AT, action_units.FACES_OF_A_CLASS, action_units.SIZE]}
+      return tables.keep(about, lambda: self._mean_of(faces))
     except UserError as error:  # It may be gone since, or the config be changed to another data set.
       cluster.say(f"The picture 'training_mean' is left out: {error}")
       return None

@@ -175,8 +175,6 @@ def take_steps(plan: Plan, workdir: epath.Path, mesh: Mesh, profile: range, pree
       window.dispatched(meter, len(steps))
       at = steps.stop
       bar.update(len(steps))
-    checkpoints.close()
-    best.close()
   if at < total:
     cluster.say(f'{preemption.word}: step {at:,} is saved; the same command goes on from here.' if at else
                 f'{preemption.word} before the first step; the same command starts again.')

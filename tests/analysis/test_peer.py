@@ -10,6 +10,7 @@ import pytest
 from fer_jax import analysis
 from fer_jax.analysis import peer
 from fer_jax.errors import UserError
+from fer_jax.models.classifier import computing_dtype
 
 
 @pytest.mark.parametrize('system, size', [('baseline', 112), ('pal', 48), ('ran', 112)])
@@ -64,7 +65,7 @@ def test_ratios_are_of_the_rounds(timed):
 def test_on_a_gpu_pytorch_is_compiled(timed, monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   table = peer.peer_table([48], [4], rounds=3, steps=1, systems=['pal'])
-  assert timed[0].model.dtype == 'bfloat16' and timed[0].batch_size == 4
+  assert computing_dtype(timed[0].model.dtype) == 'bfloat16' and timed[0].batch_size == 4
   assert timed[1:] == [{'channels_last': True, 'fast': True, 'device': 'cuda'}] and len(table.columns) == 8
 
 

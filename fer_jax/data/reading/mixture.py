@@ -68,9 +68,9 @@ class Mixture:
     """
     self._like, self._classes = parts[0].source.example(0, fields), parts[0].source.classes
     self._parts = [part for part in parts if part.parts]
-    # What is read of each part: the wanted fields that it has, and what says whether it knows them.
-    self._fields = [[name for name in part.source.example(0) if name in self._like or name in ('label', 'target')]
-                    for part in self._parts]
+    # What is read of each part: the wanted fields that it has, and of a further source what tells its classes.
+    self._fields = [[name for name in part.source.example(0)
+                     if name in self._like or part.name and name in ('label', 'target')] for part in self._parts]
     # Of each row of a group: its part, its item among those of its part, and its place in the item.
     layout = [(k, item, member) for k, part in enumerate(self._parts) for item in range(part.parts)
               for member in range(part.rows)]

@@ -139,14 +139,17 @@ class Split:
     Raises:
       UserError: an example cannot be decoded, or there is no room.
     """
-    fields = {*self._table, *fields}
-    if not self.fingerprint:
-      self._table = self.take(np.arange(len(self)), sorted(fields))
-    elif not self._table.keys() >= fields:
-      about = {'fingerprint': self.fingerprint, 'size': self.size, 'channels': self.channels, 'target': self.target,
-               'maps': self.maps, 'folder': self.folder if self.digest else ''}
-      self._table = tables.open_table(self.reopen, self, about, sorted(fields))
+    if not self._table.keys() >= set(fields):
+      wanted = sorted({*self._table, *fields})
+      self._table = (tables.open_table(self.reopen, self, self.about, wanted) if self.fingerprint else
+                     self.take(np.arange(len(self)), wanted))
     return self._table
+
+  @property
+  def about(self) -> dict[str, Any]:
+    """All that decides what its examples hold, as JSON; and 'folder', where its prepared data lie, or ''."""
+    return {'fingerprint': self.fingerprint, 'size': self.size, 'channels': self.channels, 'target': self.target,
+            'maps': self.maps, 'drawing': DRAWING, 'folder': self.folder if self.digest else ''}
 
   def unit_maps(self, row: int, size: int, labels: Sequence[int] | None = None) -> np.ndarray:
     """Draws the action-unit maps of classes from the landmarks of example ``row``, as ``maps`` says.

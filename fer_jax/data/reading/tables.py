@@ -65,14 +65,13 @@ def open_table(make: Callable[[], Any], split: Any, about: Mapping[str, Any], fi
                     ) from error
 
 
-def keep(folder: str, about: Mapping[str, Any], make: Callable[[], np.ndarray | None]) -> np.ndarray | None:
+def keep(about: Mapping[str, Any], make: Callable[[], np.ndarray | None]) -> np.ndarray | None:
   """An array that is made once and kept where tables are; None is not kept.
 
   Args:
-    folder: where the prepared data lie that it is made from, or ''.
-    about: all that decides it, as JSON.
+    about: all that decides it, as in ``open_table``.
   """
-  path = _writable(folder) / f'{_key(about)}.npy'
+  path = _writable(about['folder']) / f'{_key(about)}.npy'
   with contextlib.suppress(OSError, ValueError, EOFError):  # Missing or damaged.
     return np.load(path)
   if (array := make()) is not None:

@@ -172,7 +172,8 @@ def test_eight_processes_hold_a_split_once(prepared, tmp_path):
 
 def test_an_array_is_made_once_and_again_where_it_is_damaged(tmp_path):
   made = []
-  keep = lambda about: tables.keep(str(tmp_path), about, lambda: made.append(about) or np.arange(3) + about['first'])
+  folder = {'folder': str(tmp_path)}
+  keep = lambda about: tables.keep(about | folder, lambda: made.append(about) or np.arange(3) + about['first'])
   for first in (0, 5, 0):
     np.testing.assert_array_equal(keep({'first': first}), np.arange(3) + first)
   assert [about['first'] for about in made] == [0, 5]
@@ -181,4 +182,4 @@ def test_an_array_is_made_once_and_again_where_it_is_damaged(tmp_path):
       path.write_bytes(left)
     np.testing.assert_array_equal(keep({'first': 0}), np.arange(3))
   assert [about['first'] for about in made] == [0, 5, 0, 0]
-  assert tables.keep(str(tmp_path), {}, lambda: None) is None and not list(Path(tmp_path, 'tables').glob('*.[!n]*'))
+  assert tables.keep(folder, lambda: None) is None and not list(Path(tmp_path, 'tables').glob('*.[!n]*'))
