@@ -113,11 +113,9 @@ def resize(batch: Batch, image_size: int, regions: Mapping[str, Any] | None = No
 
   Not random: random regions are the same for every face.
   """
-  rows = len(batch['image'])
-  identity = jnp.broadcast_to(jnp.eye(2, 3), (rows, 2, 3))
-  uniform = _region_numbers(jax.random.key(0), regions)
-  batch, _ = _resample(batch, identity, image_size, regions, jnp.broadcast_to(uniform, (rows, *uniform.shape)),
-                       turned=False)
+  # One map for all faces, and one set of regions where these do not follow the landmarks: computed once.
+  uniform = _region_numbers(jax.random.key(0), regions)[None]
+  batch, _ = _resample(batch, jnp.eye(2, 3)[None], image_size, regions, uniform, turned=False)
   return batch if regions else {**batch, 'image': batch['image'][:, 0]}
 
 
@@ -153,13 +151,18 @@ def move_landmarks(landmarks: jax.Array, matrices: jax.Array) -> jax.Array:
 
 def _resample(batch: Batch, matrices: jax.Array, image_size: int, regions: Mapping[str, Any] | None,
               uniform: jax.Array, turned: bool) -> tuple[Batch, jax.Array]:
-  """Sends maps, landmarks and every region of the image through affine maps; the batch, and the regions' boxes."""
+  """Sends maps, landmarks and every region of the image through affine maps; the batch, and the regions' boxes.
+
+  ``matrices`` (b, 2, 3) and ``uniform`` (b, count, 3), or (1, ...) for all faces alike.
+  """
   moved = {name: warp(batch[name][..., None], matrices, batch[name].shape[1], 'zero', turned)[..., 0] * _LEVEL
            for name in MAPS if name in batch}
   if 'landmarks' in batch:
     moved['landmarks'] = move_landmarks(batch['landmarks'], matrices)
   if regions:
-    boxes = jax.vmap(lambda points, numbers: region_boxes(points, numbers, **regions))(moved['landmarks'], uniform)
+    points = moved['landmarks'] if regions['scheme'] == 'landmark' else jnp.zeros((uniform.shape[0], 68, 2))
+    uniform = jnp.broadcast_to(uniform, (points.shape[0], *uniform.shape[1:]))
+    boxes = jax.vmap(lambda points, numbers: region_boxes(points, numbers, **regions))(points, uniform)
   else:
     boxes = jnp.broadcast_to(jnp.float32(FULL), (len(matrices), 1, 4))
   moved['image'] = warp(batch['image'], _within(matrices, boxes), image_size, turned=turned) * _LEVEL

@@ -17,7 +17,7 @@ def warp(images: jax.Array, matrices: jax.Array, size: int, fill: str = 'edge', 
   Args:
     images: (b, H, W, C), any real dtype.
     matrices: (b, 2, 3), output to input, in fractions from the centre (see ``augment``); or (b, R, 2, 3), R outputs of
-      each image.
+      each image; or (1, ...) for all images alike.
     size: side of the output in pixels.
     fill: outside the input, 'edge' continues its border and 'zero' is 0.
     turned: False promises that no map rotates or shears, the off-diagonal of A being 0: products then are cheap.
@@ -28,9 +28,12 @@ def warp(images: jax.Array, matrices: jax.Array, size: int, fill: str = 'edge', 
   """
   _, height, width, _ = images.shape
   # Vmapped, not one flat index into the batch, so that a sharded batch stays where it is.
-  each = lambda one, axes: jax.vmap(one if matrices.ndim == 3 else jax.vmap(one, axes))
-  x, y = each(functools.partial(_points, height=height, width=width, size=size), 0)(matrices)
-  gather, products = (each(functools.partial(form, fill=fill), (None, 0, 0))
+  each = lambda one, axes, inner: jax.vmap(one if matrices.ndim == 3 else jax.vmap(one, inner), axes)
+  x, y = each(functools.partial(_points, height=height, width=width, size=size), 0, 0)(matrices)
+  alike = matrices.shape[0] == 1
+  if alike:
+    x, y = x[0], y[0]
+  gather, products = (each(functools.partial(form, fill=fill), (0, None, None) if alike else 0, (None, 0, 0))
                       for form in (_gather, _products if turned else _separate_products))
   return jax.lax.platform_dependent(images, x, y, tpu=products, default=gather)
 

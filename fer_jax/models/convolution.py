@@ -1,10 +1,13 @@
 """Convolutions on CPU where XLA's own are slow: other forms of the same sums, chosen by platform and shape.
 
-On other platforms and for all other shapes this is ``lax.conv_general_dilated`` and nothing else.
+On other platforms, for all other shapes, and in what is traced ``for_any_platform`` this is
+``lax.conv_general_dilated`` and nothing else.
 """
 
+import contextlib
+import contextvars
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +16,23 @@ from jax import lax
 
 CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # Images NHWC, kernels HWIO, as flax has them.
 SMALL = 4  # Pixels a side of the largest results that are products of matrices; for larger ones XLA is as fast.
+
+_ANY_PLATFORM = contextvars.ContextVar('any_platform', default=False)
+
+
+@contextlib.contextmanager
+def for_any_platform() -> Iterator[None]:
+  """A context for tracing programs that run elsewhere: convolutions and poolings in it are XLA's, here on CPU too."""
+  token = _ANY_PLATFORM.set(True)
+  try:
+    yield
+  finally:
+    _ANY_PLATFORM.reset(token)
+
+
+def for_cpu() -> bool:
+  """Whether what is traced now is for the CPU here, and may take a form that is made for it."""
+  return jax.default_backend() == 'cpu' and not _ANY_PLATFORM.get()
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: str | Sequence[tuple[int, int]],
@@ -23,7 +43,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: s
   Forms differ from XLA's by rounding alone (1e-5 in float32), and so do their gradients of any order. These are taken
   in reverse only, and in ``shard_map`` with ``check_vma=False``.
   """
-  if (jax.default_backend() == 'cpu' and x.ndim == 4 and jnp.issubdtype(x.dtype, jnp.floating) and not options
+  if (for_cpu() and x.ndim == 4 and jnp.issubdtype(x.dtype, jnp.floating) and not options
       and lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers) == CHANNELS_LAST
       and {*(lhs_dilation or ()), *(rhs_dilation or ())} <= {1}):
     reach, pads = kernel.shape[:2], padding

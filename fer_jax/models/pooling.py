@@ -1,7 +1,8 @@
 """Max-pooling on CPU where XLA's own is slow: the same sums in another form, chosen by platform.
 
 XLA's gradient there searches every window again and keeps the places as whole arrays of numbers: at 56 x 56 x 64 it
-takes thirty times as long as this one. On other platforms this is ``nn.max_pool`` and nothing else.
+takes thirty times as long as this one. On other platforms, and in what is traced ``convolution.for_any_platform``, this
+is ``nn.max_pool`` and nothing else.
 """
 
 import functools
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fer_jax.models.convolution import for_cpu
+
 
 def max_pool(x: jax.Array, reach: tuple[int, int], strides: tuple[int, int],
              padding: str | Sequence[tuple[int, int]] = 'VALID') -> jax.Array:
@@ -22,7 +25,7 @@ def max_pool(x: jax.Array, reach: tuple[int, int], strides: tuple[int, int],
   XLA's does, and differs by rounding alone; gradients of any order are taken in reverse only.
   """
   pads = lax.padtype_to_pads(x.shape[1:3], reach, strides, padding) if isinstance(padding, str) else padding
-  if jax.default_backend() != 'cpu' or x.ndim != 4 or min(map(min, pads)) < 0:
+  if not for_cpu() or x.ndim != 4 or min(map(min, pads)) < 0:
     return nn.max_pool(x, reach, strides, padding)
   return _pool(tuple(reach), tuple(strides), tuple(map(tuple, pads)), x.shape[1:3], x)
 

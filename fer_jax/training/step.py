@@ -49,7 +49,7 @@ class Context:
     taps = jax.eval_shape(lambda: model.apply(plain, images, False)).taps
     # The backbone's rows are (face, region) flattened, the full face first.
     regions = 1 if images.ndim == 4 else images.shape[1]
-    zeros = {name: jnp.zeros((len(tap) * regions, *tap.shape[1:]), tap.dtype) for name, tap in taps.items()}
+    zeros = {name: jnp.zeros((tap.shape[0] * regions, *tap.shape[1:]), tap.dtype) for name, tap in taps.items()}
     mutable, rngs = (['batch_stats'], {'dropout': key}) if train else ([], None)
 
     def run(mutable, **collections):
