@@ -21,7 +21,7 @@ from fer_jax.reports.table import print_evaluation
 from fer_jax.runtime import cluster, lock, storage
 from fer_jax.runtime.preemption import Preemption
 from fer_jax.runtime.progress import progress
-from fer_jax.training import evaluation, length, protocol, setup, step
+from fer_jax.training import evaluation, framing, length, protocol, setup, step
 from fer_jax.training.checkpoint import Checkpoints
 from fer_jax.training.metrics_log import MetricsLog, Trace, Window, shown
 from fer_jax.training.plan import Plan, make_plan
@@ -104,6 +104,8 @@ def begin(plan: Plan, workdir: epath.Path, overrides: Sequence[str], mesh: Mesh,
              'devices': mesh.size, 'processes': jax.process_count(),
              'dtype': plan.system.recipe.model.backbone.dtype.name,
              'parameters': int(sum(p.size for p in jax.tree.leaves(params)))}
+  if 'align_size' not in record:
+    record |= cluster.once(lambda: framing.framing(faces, data.variant))
   if len(plan.parts) > 1:
     record['passes'] = mixture.passes(plan.parts, plan.batch_size, total)
   if plan.holdout_split:

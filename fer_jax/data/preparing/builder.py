@@ -142,7 +142,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Raises:
       UserError: there is no such variant.
     """
-    base, size = _parse(name)
+    base, size = parse_variant(name)
     if size and not cls.ALIGNABLE:
       raise UserError(f"variant '{name}': the faces of {cls.name} are not to be aligned.")
     if not cls.BUILDER_CONFIGS:
@@ -158,12 +158,12 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   @property
   def variant(self) -> str:
     """The variant's name without its alignment."""
-    return _parse(self.builder_config.name)[0]
+    return parse_variant(self.builder_config.name)[0]
 
   @property
   def align_size(self) -> int:
     """Side in pixels of aligned images; 0 where they are not aligned."""
-    return _parse(self.builder_config.name)[1]
+    return parse_variant(self.builder_config.name)[1]
 
   def contents(self) -> dict[str, Any]:
     """What ``contents.json`` of the prepared data says: 'digest', 'classes', counts in 'splits', 'skipped', 'notes'.
@@ -289,7 +289,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         'skipped': len(left_out), 'notes': self._notes})
 
 
-def _parse(variant: str) -> tuple[str, int]:
+def parse_variant(variant: str) -> tuple[str, int]:
   """A variant's name without its alignment, and the side of aligned images (0: not aligned)."""
   match = re.fullmatch(r'(.+)-similarity(\d+)', variant)
   return (match[1], int(match[2])) if match else (variant, 0)

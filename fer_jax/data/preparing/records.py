@@ -6,7 +6,7 @@ One function of one face, for a pool of processes and for Apache Beam alike; it 
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -66,27 +66,61 @@ def make_record(listed: Listed, *, expressions: Sequence[str | None], align_size
   try:
     encoded = listed.file.read()
     opened = image_file.read(encoded)
-    image, turn = opened.pixels, opened.turn
-    box = _within(listed.box and turn.box(listed.box), image)
+    box = _within(listed.box and opened.turn.box(listed.box), opened.pixels)
   except ValueError as error:
     return str(error)
+  made = cut(encoded, opened, box, landmarks=listed.landmarks, points=listed.points, align_size=align_size,
+             landmark_model=landmark_model)
+  return face.record(
+      image=io.BytesIO(made.image), name=listed.name, label=listed.label,
+      expression=expressions[listed.label] if listed.label >= 0 else None, size=made.size, landmarks=made.landmarks,
+      source=made.source, score=made.score, **listed.extra)
+
+
+class Cut(NamedTuple):
+  """A face as a record holds it."""
+
+  image: bytes  # The encoded image.
+  size: tuple[int, int]  # Its height and width in pixels.
+  landmarks: np.ndarray  # (68, 2) float32 in pixels of it.
+  source: str  # Of the landmarks, one of ``face.LANDMARK_SOURCES``.
+  score: float  # The detector's; 0 where there is none.
+  found: np.ndarray  # The landmarks in pixels of the upright image that it was cut from.
+
+
+def cut(encoded: bytes, opened: image_file.Opened, box: tuple[int, int, int, int], *,
+        landmarks: np.ndarray | None = None, points: np.ndarray | None = None, align_size: int = 0,
+        landmark_model: str | None = None) -> Cut:
+  """Cuts the face out of an image file and aligns it, as ``make_record`` says.
+
+  Args:
+    encoded: the file.
+    opened: the same file, from ``image_file.read``.
+    box: the face's, in whole pixels of the upright image, within it.
+    landmarks: as of ``Listed``, and so are ``points``.
+    align_size: as of ``make_record``, and so is ``landmark_model``.
+
+  Raises:
+    UserError: see ``detect.Detector``.
+  """
+  image, turn = opened.pixels, opened.turn
   left, top, right, bottom = box
   stored, corner = image[top:bottom, left:right], np.float32([left, top])
-  if listed.landmarks is not None:
-    landmarks, source, score = np.float32(turn.landmarks(listed.landmarks)) - corner, 'released', 0.0
+  if landmarks is not None:
+    landmarks, source, score = np.float32(turn.landmarks(landmarks)) - corner, 'released', 0.0
   else:
     landmarks, source, score = detect.detector(landmark_model)(stored)
+  found = landmarks + corner
   if align_size:
-    points = None if listed.points is None else turn.landmarks(listed.points)
-    if points is None and source != 'image_box':
-      points = align.five_points(landmarks + corner)
+    if points is not None:
+      points = turn.landmarks(points)
+    elif source != 'image_box':
+      points = align.five_points(found)
     matrix = align.fitted(box, align_size) if points is None else align.similarity(points, align_size)
-    stored, landmarks = align.warp(image, matrix, align_size), align.move(landmarks + corner, matrix)
+    stored, landmarks = align.warp(image, matrix, align_size), align.move(found, matrix)
   as_distributed = opened.plain and not align_size and stored.shape == image.shape
-  return face.record(
-      image=io.BytesIO(encoded) if as_distributed else opened.file(stored), name=listed.name, label=listed.label,
-      expression=expressions[listed.label] if listed.label >= 0 else None, size=stored.shape[:2],
-      landmarks=landmarks, source=source, score=score, **listed.extra)
+  file = encoded if as_distributed else opened.file(stored).getvalue()
+  return Cut(file, stored.shape[:2], landmarks, source, score, found)
 
 
 def _within(box: Box | None, image: np.ndarray) -> tuple[int, int, int, int]:
