@@ -25,7 +25,8 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
       count: labelled examples; accuracy, accuracy_interval (Wilson, 95 %), mean_class_accuracy, mean_class_interval
       (95 %, ``intervals.mean_rate``), recall {class: rate}, absent_classes (without examples: left out of recall and of
       the mean), confusion (K x K, row = true), classes, macro_f1 (over the classes that occur or were predicted), nll
-      (mean over labelled examples, nats), ece (expected calibration error of the labelled examples, 15 bins),
+      (mean over labelled examples, nats), ece (expected calibration error of the labelled examples, 15 bins), brier
+      (``calibration.brier``, in [0, 2]),
       alignment {map: {cosine, pearson, count}, with the landmark prior; where faces have action units, the rows of
       ``action_units.measure``; and, with causal masks, {mass_inside_causal_mask, causal_auc, causal_pointing,
       causal_count, causal_left_out}}. Rows too are pictures that owe nothing to the network: 'uniform' and
@@ -51,6 +52,7 @@ def summarise(table: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
   if 'logits' in table:
     confidence = calibration.top_probability(np.asarray(table['logits'])[known])
     result['ece'] = _number(calibration.expected_calibration_error(confidence, (label == prediction)[known]))
+    result['brier'] = _number(calibration.brier(table['logits'], label))
   if table.get('maps'):
     result['alignment'] = _alignment(table, classes)
   return result

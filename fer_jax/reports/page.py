@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from fer_jax.reports import alignment, faithfulness, figures, pictures, robustness, template, transfer
+from fer_jax.reports import alignment, calibration, faithfulness, figures, pictures, robustness, template, transfer
 from fer_jax.reports.table import subset_table, triplet_table
 from fer_jax.reports.words import (
   brief,
@@ -33,8 +33,8 @@ _CURVES = ('loss', 'loss/...', 'accuracy', 'mean_class_accuracy', 'learning_rate
 def write_report(workdir: str | os.PathLike[str]) -> epath.Path:
   """Writes ``workdir/report.html`` and returns its path; what is missing or unreadable becomes a sentence on the page.
 
-  Read are config.json, run.json, metrics.jsonl, panel.npz, neighbours.npz, and what lies in evaluation, transfer,
-  robustness and explanations. Raises a UserError where the page cannot be written.
+  Read are config.json, run.json, calibration.json, metrics.jsonl, panel.npz, neighbours.npz, and what lies in
+  evaluation, transfer, robustness and explanations. Raises a UserError where the page cannot be written.
   """
   workdir = storage.as_path(workdir)
   return template.write(workdir / 'report.html', 'page.html', lambda: _contents(workdir))
@@ -79,6 +79,7 @@ def _contents(workdir: epath.Path) -> dict[str, Any]:
       'restricted': ('images' in panel or 'images' in neighbours) and pictures.restricted(config, run),
       'confusion': figures.confusion_matrix(main['confusion'], main['classes']) if main else '',
       'recall': figures.class_recall(main['confusion'], main['classes']) if main else '',
+      'calibration': calibration.section(read(workdir / 'calibration.json'), found),
       'alignment': alignment.alignment_tables(main or {}),
       'by_class': alignment.by_class(main or {}),
       'neighbours': pictures.neighbours(neighbours, classes) if neighbours else [],

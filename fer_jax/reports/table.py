@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.metrics.intervals import wilson
+from fer_jax.reports import calibration
 from fer_jax.reports.alignment import alignment_tables, best_map
 from fer_jax.reports.formats import Column, Line, Table, show
 from fer_jax.reports.words import (
@@ -84,6 +85,7 @@ def print_evaluation(result: Mapping[str, Any], report: str | os.PathLike[str] |
         for name, bounds in (('accuracy', 'accuracy_interval'), ('mean class accuracy', 'mean_class_interval')))]
   if others := measures(result):
     shown.append('   '.join(f'{name} {text}' for name, text, _ in others) + leaky)
+  shown += calibration.line(result)
   shown += warnings(leaks(result), remarks(result))
   if result.get('absent_classes'):
     shown.append(f"no examples of {', '.join(result['absent_classes'])}: left out of the mean class accuracy.")

@@ -38,8 +38,12 @@ def measures(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
   shown = (
       ('macro_f1', 'macro F1', percent, 'Over the classes that occur or were predicted.'),
       ('nll', 'NLL', nats, 'Mean negative log-likelihood of the true class: less is better.'),
-      ('ece', f'ECE, {BINS} bins', percent, 'Gap between confidence and accuracy. A small split makes it larger.'))
-  return [(title, text(result[key]), remark) for key, title, text, remark in shown if key in result]
+      ('ece', f'ECE, {BINS} bins', percent, 'Gap between confidence and accuracy. A small split makes it larger.'),
+      ('brier', 'Brier', lambda value: '–' if value is None else f'{value:.3f}',
+       'Squared error of the probabilities, summed over the classes: 0 is best, 2 worst.'))
+  calibrated = result.get('calibration') or {}
+  after = lambda key, text: f'Calibrated: {text(calibrated[key])}. ' if key in calibrated else ''
+  return [(title, text(result[key]), after(key, text) + remark) for key, title, text, remark in shown if key in result]
 
 
 def chosen(protocol: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from fer_jax.metrics import action_units
 from fer_jax.metrics.summary import summarise, summarise_subsets
 from fer_jax.metrics.triplets import summarise_triplets
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import privacy, setup
+from fer_jax.training import calibration, privacy, setup
 from fer_jax.training.protocol import Protocol, describe, evaluated, verdict
 from fer_jax.training.workdir import now, read_run
 
@@ -118,11 +118,7 @@ def collect(evaluator: Evaluator, variables: Mapping[str, Any], faces: Split, ba
     heatmap and the evaluator draws maps, 'landmarks_valid', 'prior' and 'maps' {name: (N, h, w)}.
   """
   table = outputs_of(evaluator, variables, faces, batch_size, mesh, order, fields)
-  logits = table['logits'].astype(np.float64)
-  log_normaliser = np.logaddexp.reduce(logits, axis=1)
-  true = np.take_along_axis(logits, np.maximum(table['label'], 0)[:, None], axis=1)[:, 0]
-  table['nll'] = np.where(table['label'] >= 0, log_normaliser - true, np.nan)
-  table['prediction'] = logits.argmax(axis=1)
+  table |= answers(table['logits'], table['label'])
   if 'landmark_heatmap' in table:
     trusted = table['landmark_source'] >= LANDMARK_SOURCES.index('detector')
     table['landmarks_valid'] = trusted & (table['landmark_heatmap'].max(axis=(1, 2)) > 0)
@@ -131,11 +127,20 @@ def collect(evaluator: Evaluator, variables: Mapping[str, Any], faces: Split, ba
   return table
 
 
+def answers(logits: np.ndarray, label: np.ndarray) -> dict[str, np.ndarray]:
+  """Of logits (N, K) and labels (N,) int, 'prediction' (N,) int and 'nll' (N,) float64, nats, NaN without a label."""
+  logits = logits.astype(np.float64)
+  log_normaliser = np.logaddexp.reduce(logits, axis=1)
+  true = np.take_along_axis(logits, np.maximum(label, 0)[:, None], axis=1)[:, 0]
+  return {'nll': np.where(label >= 0, log_normaliser - true, np.nan), 'prediction': logits.argmax(axis=1)}
+
+
 def evaluate_split(trained: setup.Trained, evaluator: Evaluator, faces: Split, split: str, mesh: Mesh,
                    changes: Sequence[str] = (), finishes: bool = False) -> dict[str, Any]:
   """Evaluates a split, writes ``WORKDIR/evaluation/<split>.json`` and returns its content.
 
   The file counts how often this split was evaluated in this workdir: a test split evaluated twice has been selected on.
+  Where the network has a calibration, its numbers stand beside the others.
   With the test split goes the scoring of ``config.comparisons``.
 
   Args:
@@ -150,7 +155,9 @@ def evaluate_split(trained: setup.Trained, evaluator: Evaluator, faces: Split, s
     ended({split: 1} | record.get('evaluations', {}))
     return left[0]
   table = collect(evaluator, trained.variables, faces, protocol.eval_batch_size, mesh, protocol.eval_order)
-  result = cluster.once(lambda: _summary(trained, faces, table))  # Other processes would draw the same maps.
+  # Other processes would draw the same maps. What was calibrated is the network as it is, not one of other functions.
+  result = cluster.once(lambda: _summary(trained, faces, table) | (
+      {} if changes else calibration.measured(trained, faces, table['logits'])))
   if protocol.data.comparisons and split == protocol.data.test:
     result['triplets'] = _score_comparisons(trained, record.get('channels', 0), evaluator, mesh)
   evaluations, times = evaluated(record, faces, split)
