@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.metrics.intervals import wilson
-from fer_jax.reports import calibration
+from fer_jax.reports import calibration, scoring
 from fer_jax.reports.alignment import alignment_tables, best_map
 from fer_jax.reports.formats import Column, Line, Table, show
 from fer_jax.reports.words import (
@@ -72,6 +72,8 @@ def print_evaluation(result: Mapping[str, Any], report: str | os.PathLike[str] |
   """
   protocol, leaky = result.get('protocol') or {}, mark(result)
   words = [f"{result['count']:,} faces, {len(result['classes'])} classes"]
+  if 'predictions' in result:
+    words.append(f"{result['name']}, {result['predictions']['file']}")
   if protocol.get('trained_on'):
     words.append(f"trained on {protocol['trained_on']}, {chosen(protocol)}")
   if start := started(protocol):
@@ -86,10 +88,10 @@ def print_evaluation(result: Mapping[str, Any], report: str | os.PathLike[str] |
   if others := measures(result):
     shown.append('   '.join(f'{name} {text}' for name, text, _ in others) + leaky)
   shown += calibration.line(result)
-  shown += warnings(leaks(result), remarks(result))
+  shown += warnings(leaks(result), remarks(result, *scoring.remarks(result)))
   if result.get('absent_classes'):
     shown.append(f"no examples of {', '.join(result['absent_classes'])}: left out of the mean class accuracy.")
-  show(*shown, *(_tables(result) if verbose else _lines(result)))
+  show(*shown, *(_tables(result) if verbose else _lines(result)), *scoring.against(result))
   if report is not None:
     cluster.say(f'Report: {report}')
 
@@ -119,13 +121,13 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
 
 def _tables(result: Mapping[str, Any]) -> list[Table]:
   """Tables of classes, subsets, maps and triplets."""
-  lines = []
+  lines, answers = [], [*result['classes'], 'no answer']
   for i, (name, row) in enumerate(zip(result['classes'], result['confusion'], strict=True)):
     if count := sum(row):
       errors, other = max((n, j) for j, n in enumerate(row) if j != i) if len(row) > 1 else (0, 0)
       lines.append(Line({'class': name, 'recall': percent(row[i] / count), '95 %': interval(wilson(row[i], count)),
-                         'faces': f'{count:,}', 'most often taken for':
-                         f"{result['classes'][other]} ({errors})" if errors else ''}))
+                         'faces': f'{count:,}',
+                         'most often taken for': f'{answers[other]} ({errors})' if errors else ''}))
   columns = map(Column, ('class', 'recall', '95 %', 'faces', 'most often taken for'))
   subsets = subset_table(result)
   return [Table('classes' + mark(result), tuple(columns), tuple(lines)), *[subsets] * bool(subsets.lines),

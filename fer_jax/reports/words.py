@@ -74,8 +74,24 @@ def leaks(result: Mapping[str, Any]) -> list[str]:
 
 
 def mark(result: Mapping[str, Any]) -> str:
-  """What stands behind the name of a row whose numbers leak; '' of one that is honest."""
-  return ' LEAKY' * bool(leaks(result))
+  """What stands behind the name of a row whose numbers leak, or whose protocol is not known here; '' of others."""
+  unknown = {'': '', 'not declared': ' NOT DECLARED'}.get(declared(result), ' DECLARED')
+  return ' LEAKY' * bool(leaks(result)) + unknown
+
+
+def declared(result: Mapping[str, Any]) -> str:
+  """The protocol of predictions from elsewhere (``analysis/scoring``), in their author's words; '' of a run."""
+  protocol = result.get('protocol') or {}
+  if 'declared' not in protocol:
+    return ''
+  return f"declared: {protocol['declared']}" if protocol['declared'] else 'not declared'
+
+
+def unanswered(result: Mapping[str, Any]) -> str:
+  """How many faces got no answer in predictions from elsewhere; '' where all did, and of a run."""
+  about = result.get('predictions') or {}
+  lacking = result['count'] - about.get('answered', result['count'])
+  return f"{lacking:,} of {result['count']:,} faces have no answer and count as wrong" if lacking else ''
 
 
 def comparisons(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -47,6 +47,20 @@ def test_rows_are_true_classes_and_absent_classes_are_left_out_of_the_mean():
   assert confusion.macro_f1(np.diag([2, 1, 0])) == 1
 
 
+def test_no_answer_is_a_column_of_its_own_and_wrong_in_every_rate():
+  labels, predictions = np.array([0, 0, 0, 1, 1, -1, 2]), np.array([0, 0, -1, 1, 0, -1, 2])
+  matrix = confusion.confusion_matrix(labels, predictions, 3)
+  np.testing.assert_array_equal(matrix, [[2, 0, 0, 1], [1, 1, 0, 0], [0, 0, 1, 0]])
+  # The same as answering with one more class, which no face has.
+  known = labels >= 0
+  others = np.where(predictions < 0, 3, predictions)[known]
+  assert confusion.accuracy(matrix) == sklearn_metrics.accuracy_score(labels[known], others) == 4 / 6
+  np.testing.assert_allclose(confusion.recall(matrix), [2 / 3, 1 / 2, 1])
+  assert confusion.mean_class_accuracy(matrix) == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+  f1 = sklearn_metrics.f1_score(labels[known], others, labels=range(3), average='macro')  # No F1 of no answer.
+  assert confusion.macro_f1(matrix) == pytest.approx(f1)
+
+
 def test_majority_baseline_of_the_raf_db_test_set():
   counts = [329, 74, 160, 1185, 478, 162, 680]  # The published class counts.
   labels = np.repeat(np.arange(7), counts)
@@ -55,7 +69,7 @@ def test_majority_baseline_of_the_raf_db_test_set():
   assert confusion.mean_class_accuracy(matrix) == pytest.approx(1 / 7)
 
 
-@pytest.mark.parametrize('labels, predictions', [([0, 3], [0, 0]), ([0, -2], [0, 0]), ([0, 1], [0, -1]), ([0], [0, 1])])
+@pytest.mark.parametrize('labels, predictions', [([0, 3], [0, 0]), ([0, -2], [0, 0]), ([0, 1], [0, -2]), ([0], [0, 1])])
 def test_classes_out_of_range_and_unequal_lengths_raise(labels, predictions):
   with pytest.raises(ValueError):
     confusion.confusion_matrix(np.array(labels), np.array(predictions), 3)

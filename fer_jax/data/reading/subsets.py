@@ -102,23 +102,16 @@ def read_lists(paths: Sequence[str | Path]) -> dict[str, list[Entry]]:
 
 
 def match(entries: Sequence[Entry], names: Sequence[str], labels: np.ndarray) -> Subset:
-  """Finds the examples of a list in a split: the one of exactly this name; else, since lists differ in folders and
-  endings, the one whose name differs from it in these alone, see ``_nearest``.
+  """The examples of a list in a split, see ``find``.
 
   Args:
     names: the split's N file names.
     labels: their labels, int (N,), -1 where unknown.
   """
-  exact, alike = {}, collections.defaultdict(list)
-  for row, name in enumerate(map(composed, names)):
-    exact[name] = row
-    alike[PurePosixPath(name).stem].append((row, _folders(name)))
   mask, found, unmatched, disagreeing = np.zeros(len(names), bool), set(), 0, 0
-  for entry in entries:
-    row, label = exact.get(entry.line), None
-    if row is None:
-      row, label = _nearest(entry, alike), entry.label
+  for entry, row in zip(entries, find(entries, names), strict=True):
     key = entry.name if row is None else row
+    label = entry.label if row is None or composed(names[row]) != entry.line else None
     if key in found:  # The first line of a face counts.
       continue
     found.add(key)
@@ -128,6 +121,16 @@ def match(entries: Sequence[Entry], names: Sequence[str], labels: np.ndarray) ->
     mask[row] = True
     disagreeing += label is not None and labels[row] >= 0 and label != labels[row]
   return Subset(mask, len(entries), len(entries) - len(found), unmatched, int(disagreeing))
+
+
+def find(entries: Sequence[Entry], names: Sequence[str]) -> list[int | None]:
+  """The row of each entry in a split with these N file names: the one of exactly this name; else, since lists differ in
+  folders and endings, the one whose name differs from it in these alone, see ``_nearest``; None where there is none."""
+  exact, alike = {}, collections.defaultdict(list)
+  for row, name in enumerate(map(composed, names)):
+    exact[name] = row
+    alike[PurePosixPath(name).stem].append((row, _folders(name)))
+  return [exact[entry.line] if entry.line in exact else _nearest(entry, alike) for entry in entries]
 
 
 def _nearest(entry: Entry, alike: Mapping[str, Sequence[tuple[int, list[str]]]]) -> int | None:
