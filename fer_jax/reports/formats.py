@@ -181,15 +181,19 @@ def _text(tables: Sequence[Table]) -> str:
   return captured.get()
 
 
+def markdown_text(text: str) -> str:
+  """A text as Markdown that shows it as it is."""
+  return re.sub(r'([\\|*_<>\[\]`])', r'\\\1', text)
+
+
 def _markdown(tables: Sequence[Table]) -> str:
-  plain = lambda text: re.sub(r'([\\|*_<>\[\]`])', r'\\\1', text)
-  row = lambda cells: f"| {' | '.join(map(plain, cells))} |"
+  row = lambda cells: f"| {' | '.join(map(markdown_text, cells))} |"
   parts = []
   for table in tables:
     cells, notes = table.numbered()
-    parts += [f'## {plain(table.title)}', '', row(table.names),
+    parts += [f'## {markdown_text(table.title)}', '', row(table.names),
               '|' + ' --- |' * len(table.header), *map(row, cells), '',
-              *(f'{number}. {plain(note)}' for number, note in enumerate(notes, 1)), '']
+              *(f'{number}. {markdown_text(note)}' for number, note in enumerate(notes, 1)), '']
   return '\n'.join(parts)
 
 

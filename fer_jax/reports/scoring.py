@@ -41,5 +41,5 @@ def against(result: Mapping[str, Any]) -> list[str]:
   leaky = mark(run) + f" ({'; '.join(leaks(run))})" * bool(leaks(run))
   return [f"against {run['workdir']} ({run['name']}, seed {run['seed']}), which has {percent(run['accuracy'])} "
           f"({ends(run['accuracy_interval'])}){leaky}: {value:+.2f} points (95 % over faces: {low:+.2f} to "
-          f"{high:+.2f}); right alone on {run['ours_only']:,} faces, the run on {run['theirs_only']:,} (McNemar's exact test: "
-          f"p = {run['p_value']:.2g}). This speaks of these two networks, not of other seeds."]
+          f"{high:+.2f}); right alone on {run['ours_only']:,} faces, the run on {run['theirs_only']:,} (McNemar's "
+          f"exact test: p = {run['p_value']:.2g}). This speaks of these two networks, not of other seeds."]

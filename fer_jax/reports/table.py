@@ -119,8 +119,8 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
                   for name, all_of in comparisons(result).items()]
 
 
-def _tables(result: Mapping[str, Any]) -> list[Table]:
-  """Tables of classes, subsets, maps and triplets."""
+def class_table(result: Mapping[str, Any], heading: str = 'classes') -> Table:
+  """What an evaluation made of the faces of each class."""
   lines, answers = [], [*result['classes'], 'no answer']
   for i, (name, row) in enumerate(zip(result['classes'], result['confusion'], strict=True)):
     if count := sum(row):
@@ -129,8 +129,13 @@ def _tables(result: Mapping[str, Any]) -> list[Table]:
                          'faces': f'{count:,}',
                          'most often taken for': f'{answers[other]} ({errors})' if errors else ''}))
   columns = map(Column, ('class', 'recall', '95 %', 'faces', 'most often taken for'))
+  return Table(heading + mark(result), tuple(columns), tuple(lines))
+
+
+def _tables(result: Mapping[str, Any]) -> list[Table]:
+  """Tables of classes, subsets, maps and triplets."""
   subsets = subset_table(result)
-  return [Table('classes' + mark(result), tuple(columns), tuple(lines)), *[subsets] * bool(subsets.lines),
+  return [class_table(result), *[subsets] * bool(subsets.lines),
           *alignment_tables(result), *(triplet_table(f"triplets '{name}'", scores)
                                        for name, scores in comparisons(result).items())]
 

@@ -72,6 +72,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   HOW_TO = ''  # How to obtain it and how its files must lie.
   DISJOINT = True  # Whether a face is in one split at most.
   ALIGNABLE = True  # Whether its faces can be aligned.
+  TERMS = ''  # What its owners allow, in a clause; '' where nobody knows.
   SHAREABLE = False  # Whether its terms let its faces be passed on, as in a report; where nobody knows, they do not.
   VERSION = tfds.core.Version('1.0.0')
 

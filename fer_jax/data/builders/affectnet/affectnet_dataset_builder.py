@@ -25,6 +25,7 @@ class Builder(FaceBuilder):
   EXTRA = {name: tfds.features.Scalar(dtype=np.float32) for name in ('valence', 'arousal')}
   HOMEPAGE = 'http://mohammadmahoor.com/affectnet/'
   HOW_TO = files.HOW_TO
+  TERMS = 'for research only, under an agreement that heads of laboratories sign; not to be passed on'
 
   def __init__(self, *, first_release: str | None = None, **kwargs: Any):
     """Makes a builder.

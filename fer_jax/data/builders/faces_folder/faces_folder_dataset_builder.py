@@ -15,6 +15,7 @@ class Builder(FaceBuilder):
   """The faces in SPLIT/CLASS/ of a folder or a zip; a variant is any name that their owner gives."""
 
   HOW_TO = files.HOW_TO
+  TERMS = 'those of whoever made the faces, who alone knows them'
   SHAREABLE = True  # They are their owner's, who alone knows of terms: nothing here says that they are not.
 
   def __init__(self, *, config: Any = None, classes: Sequence[str] | None = None, **kwargs: Any):

@@ -27,6 +27,7 @@ class Builder(FaceBuilder):
   DISJOINT = False
   HOMEPAGE = 'https://research.google/tools/datasets/google-facial-expression/'
   HOW_TO = files.HOW_TO
+  TERMS = 'the photos carry licences of their own; Google gives out their addresses by a form'
 
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the faces of the triplets that have a majority and three images; a face in both splits is in both."""

@@ -23,6 +23,8 @@ class Builder(FaceBuilder):
   CLASSES = files.CLASSES
   HOMEPAGE = 'https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge'
   HOW_TO = files.HOW_TO
+  TERMS = ('the images carry no licence of their own and are for research only, under the rules of the '
+           'contest')
 
   @property
   def EXTRA(self) -> Mapping[str, Any]:

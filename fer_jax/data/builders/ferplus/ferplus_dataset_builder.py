@@ -25,6 +25,8 @@ class Builder(FaceBuilder):
   }
   HOMEPAGE = 'https://github.com/microsoft/FERPlus'
   HOW_TO = files.HOW_TO
+  TERMS = ('the labels are under the MIT licence (Microsoft); the images are those of FER2013, carry no '
+           'licence of their own and are for research only')
 
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the faces that the variant's rule keeps, or all that 'majority' drops."""

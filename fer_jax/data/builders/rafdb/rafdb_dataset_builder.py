@@ -22,6 +22,7 @@ class Builder(FaceBuilder):
   EXTRA = {name: tfds.features.Scalar(dtype=np.int32) for name in files.CODES}
   HOMEPAGE = 'http://www.whdeng.cn/RAF/model1.html'
   HOW_TO = files.HOW_TO
+  TERMS = 'for non-commercial research only; no portion may be copied on, published or distributed'
 
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the faces of the variant."""

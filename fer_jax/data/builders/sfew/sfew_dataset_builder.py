@@ -18,6 +18,7 @@ class Builder(FaceBuilder):
   RECALLED = True
   HOMEPAGE = 'https://cs.anu.edu.au/few/AFEW.html'
   HOW_TO = files.HOW_TO
+  TERMS = 'for research only, under the licence that comes with the data set'
 
   def faces(self, path: str | None) -> Mapping[str, Sequence[Listed]]:
     """Lists the images of every split that is there."""

@@ -66,6 +66,7 @@ class Builder(FaceBuilder):
                            image_size=32),
   ]
   CLASSES = CLASSES
+  TERMS = "none: the faces are drawn by this code and are nobody's"
   SHAREABLE = True  # Of nobody.
   EXTRA = {
       'causal_mask': tfds.features.Image(shape=(face.MAP_SIZE, face.MAP_SIZE, 1), encoding_format='png'),
