@@ -28,10 +28,10 @@ def words(found: Mapping[str, Any]) -> str:
           'no answer changes.')
   if not (wanted := found['wanted']):
     return said
-  aims = {'accuracy': 'answers that are right in {} of cases at the lower end of the 95 % interval',
-          'coverage': 'an answer to {} of the faces'}
-  aim, = (aims[what].format(percent(value)) for what, value in wanted.items())
-  return f"{said} Below a probability of {found['threshold']:.4f} it abstains, for {aim}."
+  (what, value), = wanted.items()
+  aim = {'accuracy': 'are right in {} of cases or more, by the lower end of the 95 % interval on these faces',
+         'coverage': 'are those of {} of these faces or more'}[what].format(percent(value))
+  return f"{said} Below a probability of {found['threshold']:.4f} it abstains: the answers that are left {aim}."
 
 
 def remarks(found: Mapping[str, Any]) -> list[str]:
@@ -97,7 +97,7 @@ def section(found: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> d
       'words': words(found) if found else '', 'leaks': leaks(found), 'remarks': remarks(found) if found else [],
       'tables': tables(results),
       'charts': [{'title': title(result), 'leaky': bool(leaks(result)), 'overlap': fitted_on_these(result),
-                  'threshold': result['calibration']['threshold'],
+                  'threshold': result['calibration']['threshold'], 'area': result['calibration']['aurc'],
                   'reliability': reliability(f"reliability {result['stem']}", result['calibration']['reliability']),
                   'risk': risk_coverage(f"risk and coverage {result['stem']}", result['calibration'])}
                  for result in drawn]}
@@ -106,15 +106,19 @@ def section(found: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> d
 def reliability(name: str, bins: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
   """Draws the accuracy of each bin against its mean confidence, before and after, with Wilson 95 % intervals.
 
-  On the dashed diagonal probabilities mean what they say; below it the network is too sure.
+  On the dashed diagonal probabilities mean what they say; below it the network is too sure. A marker is as large as its
+  bin has faces.
   """
   with figures.canvas(4.2, 3.4) as (figure, axes):
     axes.plot([0, 100], [0, 100], color=figures.THEME['muted'], linewidth=1.2, linestyle='--')
     for when, colour, marker in (('before', figures.THEME['warm'], 's'), ('after', figures.THEME['accent'], 'o')):
       said, right = (100 * np.array([one[key] for one in bins[when]]) for key in ('confidence', 'accuracy'))
       ends = 100 * np.array([one['accuracy_interval'] for one in bins[when]])
+      size = np.array([one['count'] for one in bins[when]])
       axes.vlines(said, *ends.T, color=colour, linewidth=1.2, alpha=0.45)
-      axes.plot(said, right, color=colour, linewidth=1.6, marker=marker, markersize=4)
+      axes.plot(said, right, color=colour, linewidth=0.8, alpha=0.6)
+      axes.scatter(said, right, 5 + 60 * size / size.max(), color=colour, marker=marker, linewidth=0, zorder=3,
+                   clip_on=False)
     axes.set(xlim=(0, 100), ylim=(0, 100), xlabel='probability of the answer', ylabel='right')
     for axis in (axes.xaxis, axes.yaxis):
       axis.set_major_locator(MaxNLocator(5))
@@ -138,7 +142,7 @@ def risk_coverage(name: str, scores: Mapping[str, Any]) -> Markup:
              ylabel='wrong of these')
     for axis in (axes.xaxis, axes.yaxis):
       axis.set_major_locator(MaxNLocator(5))
-      axis.set_major_formatter(PercentFormatter(decimals=None))
+      axis.set_major_formatter('{x:g}%')
     axes.grid(False, axis='x')
     return figures.svg(figure, name)
 

@@ -59,8 +59,8 @@ def measured(trained: Trained, faces: Split, logits: np.ndarray) -> dict[str, An
   Returns:
     {} where the network has no calibration; else 'calibration', the content of ``describe`` with 'fitted_on' and
     'count', the split and the number of faces that the temperature was fitted on, and 'overlap', how many of these with
-    a label are among them (None where the data are no longer those of then). Where there is an overlap, the numbers are not those of
-    faces that the calibration never met; predictions and accuracy know nothing of it.
+    a label are among them (None where the data are no longer those of then). Where there are any, the numbers are not
+    those of faces that the calibration never met; predictions and accuracy know nothing of it.
 
   Raises:
     UserError: calibration.json is damaged.

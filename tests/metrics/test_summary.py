@@ -42,6 +42,7 @@ def test_counts_rates_and_absent_classes():
   assert result['macro_f1'] == pytest.approx(f1_score(rows['label'][known], rows['prediction'][known], average='macro'))
   assert result['ece'] == pytest.approx(calibration.expected_calibration_error(
       calibration.top_probability(rows['logits'][known]), hits[known]))
+  assert result['brier'] == pytest.approx(calibration.brier(rows['logits'][known], rows['label'][known]))
   assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
@@ -123,10 +124,11 @@ def test_what_cannot_be_known_is_none():
   del rows['causal_mask']
   result = summarise(rows, CLASSES)
   assert result['count'] == 0 and result['accuracy'] is None and result['mean_class_accuracy'] is None
-  assert result['nll'] is None and result['ece'] is None and result['macro_f1'] is None
+  assert result['nll'] is None and result['ece'] is None and result['brier'] is None and result['macro_f1'] is None
   assert result['accuracy_interval'] == result['mean_class_interval'] == [0, 1] and result['recall'] == {}
   assert result['alignment']['predicted'] == {'cosine': None, 'pearson': None, 'count': 0}
-  assert not {'alignment', 'nll', 'ece'} & set(summarise({k: rows[k] for k in ('label', 'prediction')}, CLASSES))
+  bare = summarise({k: rows[k] for k in ('label', 'prediction')}, CLASSES)
+  assert not {'alignment', 'nll', 'ece', 'brier'} & set(bare)
 
 
 def test_subsets_are_scored_on_their_own_rows():
