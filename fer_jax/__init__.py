@@ -19,6 +19,7 @@ _HOMES = {
     'attribution_map': 'attribution.maps',
     'bootstrap': 'metrics.intervals',
     'landmark_heatmap': 'landmarks.heatmap',
+    'load': 'analysis.prediction',
     'mcnemar': 'metrics.comparison',
     'rank_loss': 'losses.region_bias',
     'region_boxes': 'landmarks.regions',

@@ -1,4 +1,4 @@
-"""How the faces of a run lie in its images: what a face from elsewhere has to be brought to, before the network sees it.
+"""How the faces of a run lie in its images: where a face from elsewhere is to be brought before the network sees it.
 
 Aligned data say it by their variant. Of all others it is measured: where five points of the faces lie on average.
 """
