@@ -2,9 +2,12 @@
 
     python -m fer_jax.report --workdirs='runs/*'
     python -m fer_jax.report --workdirs=runs/pal-0,runs/pal-1,runs/pal-2 --table=ferplus --out=table.tex
+    python -m fer_jax.report --workdirs='runs/*' --scores='scores/*.json' --table=ferplus
 
 Runs that differ in their seed alone are one row: mean, standard deviation and, from three on, Student's t interval over
-seeds; of a single run the Wilson interval over its faces. What is leaky or untrained is marked. Needs no device.
+seeds; of a single run the Wilson interval over its faces. What is leaky or untrained is marked, and so are predictions
+from elsewhere, whose protocol is what their authors declare. Every run gets a model card, WORKDIR/MODEL_CARD.md. Needs
+no device.
 """
 
 import sys
@@ -20,6 +23,7 @@ from fer_jax.runtime.console import plain
 def define() -> None:
   """Defines the flags."""
   flags.DEFINE_list('workdirs', [], "Folders of training runs; '*' stands for several, as in 'runs/*'.")
+  flags.DEFINE_list('scores', [], "Files that score --out has written; '*' stands for several.")
   flags.DEFINE_list('table', [], 'Which tables: rafdb, affectnet7, affectnet8, ferplus, sfew, fer2013, fec, '
                     'KEY_subsets, KEY_au_cues; all by default.')
   command_line.define_out()
@@ -27,17 +31,23 @@ def define() -> None:
 
 def main(given: Any) -> None:
   """Prints or writes the tables; which runs could not be used is said on the standard error."""
-  if not given.workdirs:
+  if not (given.workdirs or given.scores):
     raise UserError("--workdirs: name the folders of training runs, such as --workdirs='runs/*'.")
   import jax
 
-  from fer_jax.reports import benchmark, formats, runs
+  from fer_jax.reports import benchmark, card, formats, runs
   jax.config.update('jax_platforms', 'cpu')  # Nothing is computed.
   formats.check_out(given.out)
   found, problems = runs.collect(given.workdirs)
-  tables, remarks = benchmark.make_tables(found, given.table)
+  scored, others = runs.collect_scores(given.scores)
+  tables, remarks = benchmark.make_tables([*found, *scored], given.table)
+  for workdir in dict.fromkeys(run.workdir for run in found):
+    try:
+      card.write_card(workdir)
+    except UserError as error:
+      problems.append(str(error))
   print(formats.deliver(tables, given.out))
-  for sentence in (*problems, *remarks):
+  for sentence in (*problems, *others, *remarks):
     print(plain(f'note: {sentence}'), file=sys.stderr)
 
 

@@ -62,7 +62,8 @@ def score(path: str | os.PathLike[str], dataset: str, split: str, *, variant: st
 
   Returns:
     What ``summarise`` and ``summarise_subsets`` return, and
-      name; protocol: dataset, variant, split, K, fingerprint, n, and 'declared', the words of its author or '';
+      name; protocol: dataset, variant, split, classes (where only faces of these are scored), K, fingerprint, n, and
+      'declared', the words of its author or '';
       predictions: file, sha256, answered (faces with a label that were), missing (those without a row) with
       first_missing, empty (those whose row has no answer), others (answers that are none of the data set's classes)
       with other_classes, absent (its classes that never have a probability), unknown (names that the split does not
@@ -97,7 +98,8 @@ def score(path: str | os.PathLike[str], dataset: str, split: str, *, variant: st
   return result | {
       'name': name or (path.parents[1].name if content else path.stem),
       'protocol': {'dataset': dataset, 'variant': variant, 'split': split, 'declared': protocol.strip(),
-                   'K': len(faces.classes), 'fingerprint': faces.fingerprint, 'n': result['count']},
+                   'classes': list(_restriction(faces)), 'K': len(faces.classes), 'fingerprint': faces.fingerprint,
+                   'n': result['count']},
       'predictions': {'file': os.fspath(path), 'sha256': hashlib.sha256(path.read_bytes()).hexdigest(), **found.about},
       'commit': commit(), 'evaluated': now()}
 
@@ -112,6 +114,7 @@ def _open(dataset: str, variant: str, split: str, data_dir: str, saved: Mapping[
 
 
 def _restriction(faces: Split) -> tuple[str, ...]:
+  """The classes that a split is restricted to; () where it has all faces."""
   return faces.classes if faces.restricted else ()
 
 

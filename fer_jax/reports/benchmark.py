@@ -230,7 +230,8 @@ def _over_seeds(found: Mapping[Run, Value], metric: str) -> dict[str, str]:
   decimals = 3 if cosine else 2
   beware = [*marks(list(found)), *(value.mark for value in found.values() if value.mark),
             *['two seeds are too few for an interval'] * (count == 2)]
-  return {'marks': '; '.join(dict.fromkeys(beware)), 'seeds': str(count),
+  own = all('predictions' not in run.result for run in found)  # Of others nobody knows how many they trained.
+  return {'marks': '; '.join(dict.fromkeys(beware)), 'seeds': str(count) if own else '',
           **{name: '' if number is None else f'{number:.{decimals}f}' for name, number in numbers.items()}}
 
 

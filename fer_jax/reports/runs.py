@@ -8,13 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax.errors import UserError
-from fer_jax.reports.words import chosen, evaluations, every, every_leak, named, other_data, started
+from fer_jax.reports.words import (
+  chosen,
+  declared,
+  evaluations,
+  every,
+  every_leak,
+  named,
+  other_data,
+  started,
+  unanswered,
+)
 from fer_jax.runtime import storage
+
+# Of a flag: whether a path is what it wants, and how to say that there is none.
+_KINDS = {
+    'workdirs': (lambda path: path.is_dir(), "folder; give folders of training runs, such as --workdirs='runs/*'"),
+    'scores': (lambda path: path.is_file(), "file; give files of score --out, such as --scores='scores/*.json'")}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-  """One evaluation of a finished run: the contents of config.json, run.json and evaluation/<split>.json."""
+  """One evaluation of a finished run: the contents of config.json, run.json and evaluation/<split>.json.
+
+  Or predictions from elsewhere, of ``collect_scores``: then ``workdir`` is the file, ``config`` has the data alone, and
+  ``record`` is empty.
+  """
 
   workdir: str
   config: Mapping[str, Any]
@@ -46,15 +65,39 @@ def read(workdirs: Iterable[str]) -> tuple[list[Run], list[str]]:
   return runs, problems
 
 
+def collect_scores(patterns: Sequence[str]) -> tuple[list[Run], list[str]]:
+  """Reads files that ``score --out`` has written, in whose paths '*', '?' and '[...]' stand for several.
+
+  Returns what they hold, and a sentence for each that could not be used. Raises a UserError where there is no file.
+  """
+  found, problems = [], []
+  for path in dict.fromkeys(path for pattern in patterns for path in _matching(pattern, 'scores')):
+    try:
+      result = storage.read_json(path)
+      about = result['protocol']
+      data = {key: about[key] for key in ('dataset', 'variant', 'classes')} | {'test': about['split']}
+      run = Run(path, {'data': data, 'seed': 0, 'predictions': path}, {}, result)
+      _identity(run), protocol([run]), list(marks([run])), result['predictions']
+      found.append(run)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+      problems.append(f'{path} is no result of fer_jax.score: {type(error).__name__}: {error}.')
+  return found, problems
+
+
 def expand(pattern: str) -> list[str]:
   """The folders that a pattern of ``collect`` stands for; raises a UserError where there is none."""
+  return _matching(pattern, 'workdirs')
+
+
+def _matching(pattern: str, flag: str) -> list[str]:
+  """The folders or files that a pattern of a flag stands for."""
+  kind, wanted = _KINDS[flag]
   head, wild = re.fullmatch(r'((?:[^*?\[]*/)?)(.*)', pattern.rstrip('/')).groups()
   paths = storage.as_path(head or '.').glob(wild) if re.search(r'[*?\[]', wild) else [storage.as_path(pattern)]
-  folders = sorted(str(path) for path in paths if path.is_dir())
-  if not folders:
-    raise UserError(f"--workdirs={pattern}: there is no such folder; give folders of training runs, such as "
-                    "--workdirs='runs/*'.")
-  return folders
+  found = sorted(str(path) for path in paths if kind(path))
+  if not found:
+    raise UserError(f'--{flag}={pattern}: there is no such {wanted}.')
+  return found
 
 
 def _read(workdir: str) -> list[Run]:
@@ -111,7 +154,9 @@ def marks(runs: Sequence[Run]) -> Iterator[str]:
   """What must be known before the numbers of these runs are compared with others."""
   if reasons := every_leak(run.result for run in runs):
     yield f"LEAKY: {'; '.join(reasons)}"
-  if any(not run.result['step'] for run in runs):
+  yield from dict.fromkeys(filter(None, (declared(run.result) for run in runs)))
+  yield from dict.fromkeys(filter(None, (unanswered(run.result) for run in runs)))
+  if any(run.record and not run.result['step'] for run in runs):
     yield 'UNTRAINED'
   if (times := max(evaluations(run.result) for run in runs)) > 1:
     yield f'the test split was evaluated {times} times'
@@ -122,6 +167,10 @@ def protocol(runs: Sequence[Run]) -> str:
   """How runs were trained and tested, by which code and on what, with all the values that they have."""
   of = lambda value, separator=' and ': every(map(value, runs), separator)
   tested = lambda key: of(lambda run: run.result['protocol'][key])
+  if foreign := [declared(run.result) for run in runs if declared(run.result)]:
+    return (f"predictions from elsewhere, protocol {every(foreign)}; nobody here has checked it, so there is no "
+            f"verdict of ours; {of(lambda run: named(run.result['protocol']))}, tested on {tested('split')} "
+            f"({of(lambda run: format(run.result['protocol']['n'], ','))} faces, {tested('K')} classes)")
   return (f"{of(lambda run: named(run.result['protocol']))}, trained on {tested('trained_on')} from "
           f"{of(lambda run: start_of(run) or 'random parameters')} ({of(net)}, "
           f"{of(lambda run: run.config['image_size'])} px, "
