@@ -9,6 +9,10 @@ import pytest
 from tests.processes import ROOT, call
 from tests.reports.test_benchmark import write_run
 
+# What a model card needs of an evaluation.
+COUNTED = {'classes': ['neutral', 'fear'], 'confusion': [[2000, 100], [371, 666]], 'config': {
+    'batch_size': 64, 'model': {'backbone': {'name': 'resnet', 'depth': 18}, 'head': {'name': 'linear'}}}}
+
 
 def test_writes_a_table_and_names_what_it_left_out(tmp_path):
   for seed, accuracy in enumerate((0.84, 0.86)):
@@ -26,7 +30,7 @@ def test_writes_a_table_and_names_what_it_left_out(tmp_path):
 
 
 def test_prints_the_table_or_writes_it_as_markdown(tmp_path):
-  write_run(tmp_path / 'run')
+  write_run(tmp_path / 'run', **COUNTED)
   arguments = ('report', f'--workdirs={tmp_path}/run', '--table=ferplus')
   status, printed, err = call(*arguments, data_dir=tmp_path)
   assert status == 0 and not err, err
@@ -35,6 +39,7 @@ def test_prints_the_table_or_writes_it_as_markdown(tmp_path):
   assert status == 0 and not err, err
   written = (tmp_path / 'table.md').read_text()
   assert written.startswith('## FERPlus\n') and '| ran | accuracy | 85.00 |' in written
+  assert '| accuracy | 85.00 % |' in (tmp_path / 'run' / 'MODEL_CARD.md').read_text()
 
 
 @pytest.mark.parametrize('arguments, message', [

@@ -106,6 +106,7 @@ def _contents(run: Run, calibrated: Mapping[str, Any] | None) -> dict[str, Any]:
       'tested_on': markdown_text(f"{title(result)} of {named(result['protocol'])}, {result['count']:,} labelled faces"),
       'times': evaluations(result),
       'verdict': markdown_text(_verdict(run)),
+      'mark': mark(result),
       'numbers': _numbers(result),
       'classes': _body(class_table(result)),
       'absent': markdown_text(', '.join(result.get('absent_classes') or ())),

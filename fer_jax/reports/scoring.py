@@ -14,21 +14,21 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
   first = lambda key: ', '.join(about[f'first_{key}']) + ', ...' * (len(about[f'first_{key}']) < about[key])
   said = [f'protocol {declared(result)}; what this network has seen is not known here, so there is no verdict on it']
   if lacking := unanswered(result):
-    parts = [f"{about['missing']:,} are missing ({first('missing')})"] * bool(about['missing'])
-    parts += [f"{about['empty']:,} have a row without an answer"] * bool(about['empty'])
+    parts = [f"{about['missing']:,} missing ({first('missing')})"] * bool(about['missing'])
+    parts += [f"{about['empty']:,} with a row that has no answer"] * bool(about['empty'])
     of = '; NLL, ECE and Brier score are of the others' * ('nll' in result)
     said.append(f"{lacking}: {' and '.join(parts)}{of}")
   if about['others']:
-    said.append(f"{about['others']:,} answers are none of these classes ({', '.join(about['other_classes'])}) and "
-                'count as wrong')
+    said.append(f"answers that are none of these classes ({', '.join(about['other_classes'])}): {about['others']:,}; "
+                'they count as wrong')
   if about['absent']:
     said.append(f"{', '.join(about['absent'])} never got a probability above 0: where it is the true class, NLL is "
                 'infinite')
   if about['unknown']:
-    said.append(f"{about['unknown']:,} rows have a name that no face of this split has ({first('unknown')}); they are "
+    said.append(f"rows with a name that no face of this split has ({first('unknown')}): {about['unknown']:,}; they are "
                 'left out')
   if about['several']:
-    said.append(f"{about['several']:,} faces have several rows; that of the detector's highest score counts")
+    said.append(f"faces with several rows: {about['several']:,}; that of the detector's highest score counts")
   return said
 
 

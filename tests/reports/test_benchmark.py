@@ -9,7 +9,7 @@ from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import share_interval, wilson
 from fer_jax.reports.benchmark import BENCHMARKS, make_tables, published
 from fer_jax.reports.formats import FORMS, Line, render
-from fer_jax.reports.runs import collect
+from fer_jax.reports.runs import collect, collect_scores
 
 COUNT = 3137
 
@@ -253,3 +253,43 @@ def test_published_numbers_are_whole():
     assert 0 < entry['value'] < (1 if entry['metric'].endswith('-COS') else 100)
   keys = [(entry['table'], entry['row'], entry['metric'], entry['value'], entry['reference']) for entry in entries]
   assert len(set(keys)) == len(keys)
+
+
+def write_score(path, name='theirs', accuracy=0.9, declared='', answered=COUNT, **protocol):
+  """Writes what ``score --out`` writes."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps({
+      'count': COUNT, 'accuracy': accuracy, 'accuracy_interval': [accuracy - 0.01, accuracy + 0.01],
+      'mean_class_accuracy': 0.5, 'mean_class_interval': [0.4, 0.6], 'name': name,
+      'predictions': {'answered': answered},
+      'subsets': {'ferplus_occlusion': {'count': 605, 'accuracy': 0.8, 'accuracy_interval': [0.7, 0.9]}},
+      'protocol': {'dataset': 'ferplus', 'variant': 'majority', 'split': 'test', 'classes': [], 'declared': declared,
+                   'K': 8, 'fingerprint': 'f' * 64, 'n': COUNT, **protocol}}))
+  return path
+
+
+def test_predictions_from_elsewhere_stand_beside_runs_as_their_authors_declare(tmp_path):
+  write_run(tmp_path / 'runs' / 'ran-0')
+  write_score(tmp_path / 'scores' / 'a.json', 'ran', declared='trained on train, last epoch', answered=COUNT - 7)
+  write_score(tmp_path / 'scores' / 'b.json', accuracy=0.95)
+  write_score(tmp_path / 'scores' / 'c.json', accuracy=0.86)
+  write_score(tmp_path / 'scores' / 'd.json', 'seven', classes=['fear'])
+  (tmp_path / 'scores' / 'e.json').write_text('{}')
+  scored, problems = collect_scores([f'{tmp_path}/scores/*.json'])
+  assert [words.split(' is no result')[0] for words in problems] == [f'{tmp_path}/scores/e.json']
+  (table, apart), _ = make_tables([*collect([f'{tmp_path}/runs/*'])[0], *scored], ['ferplus'])
+  assert apart.title == 'FERPlus (only fear)'
+  lines = {line['ours']: line for line in table.lines if line['metric'] == 'accuracy' and line['ours']}
+  assert {value: line['marks'] for value, line in lines.items()} == {
+      '85.00': '', '95.00': 'not declared', '86.00': 'not declared',
+      '90.00': f'declared: trained on train, last epoch; 7 of {COUNT:,} faces have no answer and count as wrong'}
+  assert lines['85.00']['seeds'] == '1'
+  theirs = lines['90.00']
+  assert (theirs['seeds'], theirs['95 % from'], theirs['95 % to']) == ('', '89.00', '91.00')
+  assert ('predictions from elsewhere, protocol declared: trained on train, last epoch; nobody here has checked it, so '
+          f'there is no verdict of ours; ferplus (majority), tested on test ({COUNT:,} faces, 8 classes); '
+          f'{tmp_path}/scores/a.json') in theirs.notes[0]
+  (subsets,), _ = make_tables(scored[:1], ['ferplus_subsets'])
+  assert lines_of(subsets, 'occlusion')['ran']['marks'].startswith('declared: ')
+  with pytest.raises(UserError, match=r'--scores=.*none.json: there is no such file; give files of score --out'):
+    collect_scores([f'{tmp_path}/none.json'])
