@@ -77,7 +77,8 @@ def test_the_numbers_are_those_of_the_evaluation(tmp_path):
   for words in ('| parameters | 11,180,000 |', '| backbone | resnet 18, width 64 |', '| head | linear, dropout 0.1 |',
                 '| input | 112 x 112 pixels, RGB |', '| loss pal | alignment, weight 0.5 (prior landmark) |',
                 '| alignment of the faces | as the data set has them |',
-                '- train+valid of ferplus (majority), 1,234 faces', 'the moving average of the parameters after the last step', 'this split was evaluated 2 times',
+                '- train+valid of ferplus (majority), 1,234 faces',
+                'the moving average of the parameters after the last step', 'this split was evaluated 2 times',
                 '**no leak: 0 of the 210 test images were trained on, and none chose the step**', 'seed 3',
                 '| hardware of the training | 8 x TPU |', f"| digest of the prepared data | {'d' * 64} |",
                 '| step | 1,234 |', '| commit | abc123 |'):
