@@ -91,26 +91,36 @@ class Browser:
     assert 'exceptionDetails' not in found, found['exceptionDetails']
     return found['result'].get('value')
 
-  def until(self, script, seconds=20):
-    """Waits until an expression is true, and returns its value."""
+  def until(self, found, seconds=20):
+    """Calls a function until what it returns is true, and returns that."""
     end = time.monotonic() + seconds
-    while not (found := self.value(script)):
-      assert time.monotonic() < end, f'never true: {script}; the console: {self.complaints}'
+    while not (value := found()):
+      assert time.monotonic() < end, f'it never came; the page says: {self.value("document.body.innerText")}'
       time.sleep(.03)
-    return found
+    return value
 
-  def choose(self, selector, path):
-    """Gives a file input a file."""
-    node = self.do('DOM.querySelector', nodeId=self.do('DOM.getDocument')['root']['nodeId'], selector=selector)
+  def text(self, name):
+    """What is to be read in the element of an id; '' where it is hidden, None where there is none."""
+    return self.value(f"document.getElementById('{name}')?.checkVisibility() === false ? '' : "
+                      f"document.getElementById('{name}')?.innerText")
+
+  def click(self, name):
+    """Clicks the element of an id."""
+    self.value(f"document.getElementById('{name}').click()")
+
+  def choose(self, name, path):
+    """Gives the file input of an id a file."""
+    node = self.do('DOM.querySelector', nodeId=self.do('DOM.getDocument')['root']['nodeId'], selector=f'#{name}')
     self.do('DOM.setFileInputFiles', nodeId=node['nodeId'], files=[str(path)])
 
   def drag(self, start, end, **options):
     """Presses the mouse at one point of the window, moves it to another, and lets go."""
-    mouse = functools.partial(self.do, 'Input.dispatchMouseEvent', button='left', clickCount=1, **options)
-    mouse(type='mousePressed', x=start[0], y=start[1])
-    for share in (.5, 1):
-      mouse(type='mouseMoved', buttons=1, **{axis: a + share * (b - a) for axis, a, b in zip('xy', start, end, strict=True)})
-    mouse(type='mouseReleased', x=end[0], y=end[1])
+    mouse = lambda kind, x, y: self.do('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', buttons=1,
+                                       clickCount=1, **options)
+    mouse('mousePressed', *start)
+    mouse('mouseMoved', (start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+    mouse('mouseMoved', *end)
+    mouse('mouseReleased', *end)
 
   def press(self, key, modifiers=0):
     """Presses a key by its name, 8 being Shift."""
@@ -129,9 +139,10 @@ def opened(*options):
     # Beyond 4, so that the shell does not close one of them in making the other 3 or 4.
     ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (commands, answers)]
     process = subprocess.Popen(
-        ['bash', '-c', 'exec "$@" 3<&{} 4>&{}'.format(*ends), 'bash', program, '--headless', '--no-sandbox', '--disable-gpu',
-         '--remote-debugging-pipe', '--no-first-run', '--disable-background-networking', f'--user-data-dir={profile}',
-         *options], pass_fds=ends, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ['bash', '-c', 'exec "$@" 3<&{} 4>&{}'.format(*ends), 'bash', program, '--headless', '--remote-debugging-pipe',
+         '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
+         '--window-size=1200,1200', f'--user-data-dir={profile}', *options],
+        pass_fds=ends, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for end in (commands, answers, *ends):
       os.close(end)
     try:

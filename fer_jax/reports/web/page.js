@@ -12,7 +12,7 @@ const show = (id, visible) => { element(id).hidden = !visible; };
 const percent = share => `${(100 * share).toFixed(1)} %`;
 
 const about = await (await fetch('about.json')).json();
-const template = about.alignment === 'similarity' ? about.template : [];
+const template = about.template ?? [];
 const stage = new Stage(element('stage'), template, changed);
 let session, waiting, asking, face, map, stream;
 
@@ -96,7 +96,8 @@ async function answer() {
   if (asking) return changed();  // One at a time.
   asking = true;
   try {
-    const cutOut = template.length ? warp(stage.image, similarity(stage.points, template, about.size), about.size)
+    const cutOut = stage.marked
+      ? warp(stage.image, similarity(stage.points, template, about.size, about.turn), about.size)
       : cut(stage.image, stage.box, about.size);
     const input = new ort.Tensor('uint8', toChannels(cutOut, about.channels), [1, about.size, about.size, about.channels]);
     const found = await session.run({images: input});

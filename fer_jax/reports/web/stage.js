@@ -1,13 +1,14 @@
-/** The picture with a box around the face and, for aligned networks, five points in it: by mouse, touch and keyboard. */
+/** The picture with a box around the face and, where the network's frame is known, five points: mouse, touch, keyboard. */
 
 const LEAST = 8;  // Pixels of the picture that a box has at least; pixels of the screen that make a press a stroke.
 const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 
-/** What the user does on a picture. Places are in pixels of the picture, shares of the box for the points in it. */
+/** What the user does on a picture. Places are in pixels of the picture; those of points in shares of the square around
+ * the box, so that they go with it. */
 export class Stage {
   /**
    * @param root The element that holds a canvas, the box with its corners, and a button for each point.
-   * @param template Where the points of an aligned face lie, [x, y] in shares of the side; [] without alignment.
+   * @param template Where the points lie in the network's faces, [x, y] in shares of the side; [] where nobody knows.
    * @param changed Called after every change.
    */
   constructor(root, template, changed) {
@@ -46,8 +47,18 @@ export class Stage {
 
   /** The points [x, y] in pixels of the picture. */
   get points() {
-    const {left, top, right, bottom} = this.edges;
-    return this.shares.map(([x, y]) => [left + x * (right - left), top + y * (bottom - top)]);
+    const [x0, y0, side] = this.#square;
+    return this.shares.map(([x, y]) => [x0 + x * side, y0 + y * side]);
+  }
+
+  /** Whether a point has been moved in the box. */
+  get marked() {
+    return this.shares !== this.template;
+  }
+
+  get #square() {
+    const {left, top, right, bottom} = this.edges, side = Math.max(right - left, bottom - top);
+    return [(left + right - side) / 2, (top + bottom - side) / 2, side];
   }
 
   /** Moves the box, with the points in it, or with new ones; it stays on the picture. */
@@ -85,9 +96,8 @@ export class Stage {
   }
 
   #mark(i, [x, y]) {
-    const {left, top, right, bottom} = this.edges, {width, height} = this.canvas;
-    const share = [(Math.min(Math.max(x, 0), width) - left) / (right - left),
-                   (Math.min(Math.max(y, 0), height) - top) / (bottom - top)];
+    const [x0, y0, side] = this.#square, {width, height} = this.canvas;
+    const share = [(Math.min(Math.max(x, 0), width) - x0) / side, (Math.min(Math.max(y, 0), height) - y0) / side];
     this.#place(this.edges, this.shares.map((old, j) => j === i ? share : old));
   }
 
