@@ -212,6 +212,13 @@ def test_the_command_scores_a_prepared_data_set_and_report_reads_its_file(tmp_pa
   assert 'accuracy 33.33 %' in out and 'DECLARED' in out and f'Written: {tmp_path}/theirs.json' in out
   runs, problems = collect_scores([f'{tmp_path}/*.json'])
   assert not problems and isinstance(runs[0], Run) and runs[0].result['predictions']['missing'] == 3
+  # A run that knows one of the classes is scored on the faces of that one.
+  saved = tmp_path / 'run' / 'evaluation' / 'test.npz'
+  storage.write_npz(saved, label=np.zeros(3, int), prediction=np.zeros(3, int), logits=np.zeros((3, 1), np.float32),
+                    classes=np.array(['sadness']))
+  part = score(saved, 'faces_folder', 'test', variant='mine', data_dir=str(tmp_path / 'data'), duplicates='test')
+  assert (part['accuracy'], part['count'], part['protocol']['classes']) == (1.0, 3, ['sadness'])
+  assert part['without_duplicates']['count'] == 0
   for flag, message in ((f'--out={tmp_path}/theirs.csv', 'give the path of a .json file'),
                         ('--split=train', "bad split 'train'")):
     status, _, err = call(*arguments, flag, data_dir=tmp_path / 'data')

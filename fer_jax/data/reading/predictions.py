@@ -25,6 +25,8 @@ from fer_jax.runtime import storage
 
 NAMES, ANSWERS, SCORE = ('name', 'file'), ('class', 'prediction'), 'score'
 
+PREFIX = 'probability of '  # Which a class's column may have where the class is called as another column is.
+
 TOLERANCE = 0.01  # How far from 1 probabilities may sum up: they may be rounded to two or three digits.
 
 
@@ -64,7 +66,8 @@ def read(path: str | os.PathLike[str], classes: Sequence[str]) -> Predictions:
     raise UserError(f"{path}: no column is called 'name' or 'file'; its columns are {', '.join(columns)}.")
   known = _Classes(classes)
   answer = next((column for column in ANSWERS if column in columns), None)
-  shares = {column: known.index(column) for column in columns if column not in (*NAMES, *ANSWERS, SCORE)}
+  shares = {column: known.index(column.removeprefix(PREFIX)) for column in columns
+            if column not in (*NAMES, *ANSWERS, SCORE)}
   shares = {column: index for column, index in shares.items() if index is not None}
   if not shares and answer is None:
     raise UserError(f"{path}: there is neither a column 'class' nor one for each class ({', '.join(classes)}); its "

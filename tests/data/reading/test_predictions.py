@@ -29,6 +29,7 @@ def test_names_and_classes(text, tmp_path):
 
 @pytest.mark.parametrize('text', [
     'Smirk,name,happy,neutral,entropy\n0.25,a.png,0.5,0.25,1.04\n,b.png,,,\n0,C:\\f\\c.png,0,1,0\n',
+    'score,file,probability of smirk,happy,neutral\n,a.png,0.25,0.5,0.25\n,b.png,,,\n0.9,C:/f/c.png,0,0,1\n',
     '{"name": "a.png", "probabilities": {"happy": 0.5, "smirk": 0.25, "neutral": 0.25}}\n'
     '{"name": "b.png", "probabilities": null, "reason": "no face"}\n'
     '{"name": "C:\\\\f\\\\c.png", "happy": 0, "smirk": 0, "neutral": 1.0}\n',
