@@ -42,7 +42,7 @@ def main(given: Any) -> None:
 
   from fer_jax.analysis.scoring import score
   from fer_jax.reports.table import print_evaluation
-  from fer_jax.runtime import storage
+  from fer_jax.runtime import cluster, storage
   jax.config.update('jax_platforms', 'cpu')  # Nothing is computed on a device.
   result = score(given.predictions, given.dataset, given.split, variant=given.variant, data_dir=given.data_dir,
                  subset_lists=given.subset, duplicates=given.duplicates, against=given.against,
@@ -51,7 +51,7 @@ def main(given: Any) -> None:
     storage.write_json(given.out, result)
   print_evaluation(result, verbose=given.verbose)
   if given.out:
-    print(f'Written: {given.out}')
+    cluster.say(f'Written: {given.out}')
 
 
 if __name__ == '__main__':

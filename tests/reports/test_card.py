@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from fer_jax import registry
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import wilson
 from fer_jax.metrics.summary import summarise, summarise_subsets
@@ -148,6 +149,10 @@ def test_terms_of_data_sources_teacher_and_weights(tmp_path):
   told = facts(tmp_path / 'run')
   assert told['licence'].startswith('rafdb: for non-commercial') and told['intended_use'] == INTENDED_USE
   assert told['training_data'].startswith('train+valid of rafdb') and not any('\n' in words for words in told.values())
+
+
+def test_every_builder_says_what_its_owners_allow():
+  assert all(registry.find('data.builders', name).TERMS for name in registry.names('data.builders'))
 
 
 def test_drawn_faces_and_no_weights(tmp_path):
