@@ -46,7 +46,7 @@ def write(out: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
 
   Args:
     out: folder of an export.
-    about: the export's about.json.
+    about: the export's about.json; 'turn', whether the points of 'template' turn a face, is True where it is missing.
 
   Raises:
     UserError: there is no model.onnx; npm is missing or fails; a file of the package is not the published one; one
@@ -54,6 +54,7 @@ def write(out: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
   """
   if not cluster.is_main():
     return
+  about = {'turn': True, **about}
   out = storage.as_path(out)
   web = out / 'web'
   try:
@@ -63,7 +64,7 @@ def write(out: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
     raise UserError(f'no model.onnx in {out}: the page runs that file; export it with --format=onnx,web.') from error
   _fetch(out, web)
   _put(web / 'model.onnx', model)
-  storage.write_json(web / 'about.json', dict(about))
+  storage.write_json(web / 'about.json', about)
   for name in ('page.js', 'pixels.js', 'stage.js'):
     storage.write_text(web / name, _text(f'web/{name}'))
   storage.write_text(web / 'page.css', '\n'.join(map(_text, ('page.css', 'web/page.css'))))  # All pages', and its own.
