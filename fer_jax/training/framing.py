@@ -30,9 +30,9 @@ def framing(faces: Split, variant: str) -> dict[str, Any]:
   Returns:
     'size', the side of a batch's images in pixels; 'align_size', that of aligned images, 0 where they are not aligned;
     'frame', None where they are aligned or too few landmarks are trusted, else
-      points: (5, 2) means of ``align.five_points`` in fractions of the squared image;
+      points: (5, 2) means of ``align.five_points`` in fractions of the squared image, at the mean size of a face, which
+        the mean of faces that turn this way and that falls short of;
       spread: how far a point lies from its mean, root of the mean square, in the same unit;
-      roll: standard deviation in degrees of the faces' tilt;
       count: faces that were measured.
 
   Raises:
@@ -65,9 +65,7 @@ def _measured(faces: Split) -> dict[str, Any] | None:
   points = np.array([align.five_points(landmarks) for landmarks in trusted if np.isfinite(landmarks).all()], np.float64)
   if len(points) < _FEWEST:
     return None
-  mean = points.mean(axis=0)
-  turns = [align.similarity(one, 1, mean) for one in points]
-  roll = np.degrees([np.arctan2(turn[1, 0], turn[0, 0]) for turn in turns])
-  return {'points': mean.round(4).tolist(),
-          'spread': round(float(np.sqrt(np.square(points - mean).sum(axis=-1).mean())), 4),
-          'roll': round(float(np.std(roll)), 2), 'count': len(points)}
+  mean, size = points.mean(axis=0), lambda shape: np.sqrt(np.square(shape - shape.mean(axis=0)).sum())
+  grown = mean.mean(axis=0) + (mean - mean.mean(axis=0)) * np.mean([size(one) for one in points]) / size(mean)
+  return {'points': grown.round(4).tolist(), 'count': len(points),
+          'spread': round(float(np.sqrt(np.square(points - mean).sum(axis=-1).mean())), 4)}

@@ -97,7 +97,7 @@ async function answer() {
   asking = true;
   try {
     const cutOut = stage.marked
-      ? warp(stage.image, similarity(stage.points, template, about.size, about.turn), about.size)
+      ? warp(stage.image, similarity(stage.points, template, about.size), about.size)
       : cut(stage.image, stage.box, about.size);
     const input = new ort.Tensor('uint8', toChannels(cutOut, about.channels), [1, about.size, about.size, about.channels]);
     const found = await session.run({images: input});

@@ -59,9 +59,8 @@ export function cut({data, width, channels}, {left, top, right, bottom}, size) {
  * The rotation, scale and shift that bring points nearest to the template in the sense of least squares.
  *
  * As complex numbers it is z -> a z + b. Returns {a, b}, each [real, imaginary]; the template is in shares of the side.
- * Without turn the rotation is left out, and mean comes on mean.
  */
-export function similarity(points, template, size, turn) {
+export function similarity(points, template, size) {
   const mean = (list, i) => list.reduce((sum, point) => sum + point[i], 0) / list.length;
   const target = template.map(([x, y]) => [x * size, y * size]);
   const [zx, zy, wx, wy] = [mean(points, 0), mean(points, 1), mean(target, 0), mean(target, 1)];
@@ -72,7 +71,7 @@ export function similarity(points, template, size, turn) {
     real += dx * ex + dy * ey;
     imaginary += dx * ey - dy * ex;
   });
-  const a = turn ? [real / spread, imaginary / spread] : [Math.hypot(real, imaginary) / spread, 0];
+  const a = [real / spread, imaginary / spread];
   return {a, b: [wx - a[0] * zx + a[1] * zy, wy - a[1] * zx - a[0] * zy]};
 }
 
