@@ -77,7 +77,7 @@ def _contents(about: Mapping[str, Any]) -> dict[str, Any]:
   facts = [(key.replace('_', ' '), brief(about[key])) for key in _FACTS if about.get(key) not in (None, '')]
   return {'about': about, 'data': named(about), 'facts': facts, 'runtime': VERSION,
           'calibrated': about['temperature'] not in (None, 1), 'map': brief(about['map']) if about.get('map') else '',
-          'points': _POINTS if about['alignment'] == 'similarity' else (),
+          'points': _POINTS if about.get('template') else (),
           'written': datetime.now().strftime('%Y-%m-%d %H:%M')}
 
 

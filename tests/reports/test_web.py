@@ -345,6 +345,7 @@ def test_the_page_tells_what_the_network_is(tmp_path, monkeypatch):
     assert words in text
   assert (tmp_path / 'web' / 'model.onnx').read_bytes() == b'network'
   assert page.classes.count('banner') == 1, 'that it does not run as a file'
+  assert 'point' not in page.classes and 'the box is a guess' in text, 'nobody knows how the faces lay'
   assert 'unsafe-inline' not in text and "connect-src 'self'" in text
 
 
@@ -369,7 +370,9 @@ def test_npm_fetches_the_runtime_once(tmp_path, monkeypatch):
   written(tmp_path, monkeypatch, ABOUT, f'cp {tmp_path}/right.tgz onnxruntime-web-{web.VERSION}.tgz')
   assert (tmp_path / 'web' / 'onnxruntime.js').read_bytes() == b'abc'
   (tmp_path / 'bin' / 'npm').unlink()
-  web.write(tmp_path, ABOUT)
+  web.write(tmp_path, ABOUT | {'template': ALIGNED['template']})  # A mean frame, of faces that are not aligned.
+  text = (tmp_path / 'web' / 'index.html').read_text()
+  assert pages.Page(text).classes.count('point') == 5 and 'which were aligned' not in text
 
 
 def test_without_a_network_there_is_no_page(tmp_path):
