@@ -71,3 +71,10 @@ def test_the_border_continues_and_colours_stay():
   image[:] = (10, 20, 30)
   out = align.warp(image, np.array([[1., 0, 5], [0, 1, 5]]), 20)
   assert (out == (10, 20, 30)).all()
+
+
+def test_another_template_is_another_place():
+  template = align.TEMPLATE * 0.5 + 0.2
+  points = turned(align.TEMPLATE * 100, 0.3, 2, np.array([5, -8]))
+  matrix = align.similarity(points, 64, template.tolist())
+  np.testing.assert_allclose(align.move(points, matrix), template * 64, atol=1e-6)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.landmarks import detect
+from fer_jax.landmarks import align, detect
 
 
 def drawn_face(size=48):
@@ -92,3 +92,45 @@ def test_what_is_missing_is_told(monkeypatch, tmp_path):
   monkeypatch.setitem(sys.modules, 'dlib', None)
   with pytest.raises(UserError, match=r'pip install "fer_jax\[landmarks\]"'):
     detect.Detector()
+
+
+def test_all_faces_of_a_photograph_the_surest_first(detector):
+  image, _ = drawn_face(96)
+  photo = np.full((300, 500), 120, np.uint8)
+  corners = np.array([(20, 30), (220, 150), (404, 204)])  # The last one touches the corner.
+  for x, y in corners:
+    photo[y:y + 96, x:x + 96] = image
+  found = detector.faces(photo)
+  assert len(found) == 3 and [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+  found.sort(key=lambda one: one.box[0])
+  eyes = drawn_face(96)[1]
+  for one, corner in zip(found, corners, strict=True):
+    np.testing.assert_allclose(one.points[:2], eyes + corner, atol=4)
+    np.testing.assert_array_equal(one.points, align.five_points(one.landmarks))
+    left, top, right, bottom = one.box
+    assert left < one.points[0, 0] < one.points[1, 0] < right and top < one.points[0, 1] < one.points[3, 1] < bottom
+  assert detector.faces(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)) == []
+
+
+def test_photographs_are_looked_at_in_a_size_that_memory_has_room_for(detector, monkeypatch):
+  looked_at = []
+  monkeypatch.setattr(detector, '_detect', type('Spy', (), {
+      'run': lambda self, image, *_: (looked_at.append(image.shape), ((), (), ()))[1]})())
+  for side in (48, 300, 3000, 9000):
+    assert detector.faces(np.zeros((side, side), np.uint8)) == []
+  margin = 2 * 48
+  # A small picture's short side becomes 192; others are enlarged by 2, up to 8 megapixels.
+  assert looked_at == [(side + margin,) * 2 for side in (192, 600, 2828, 2828)]
+
+
+def test_landmarks_at_five_points_are_those_of_the_detector_also_where_the_head_is_tilted(detector):
+  image, _ = drawn_face(240)
+  photo = cv2.copyMakeBorder(image, 60, 60, 60, 60, cv2.BORDER_REPLICATE)
+  found, = detector.faces(photo)
+  apart = np.linalg.norm(found.points[0] - found.points[1])
+  distance = lambda ours, theirs: np.linalg.norm(ours - theirs, axis=1).mean() / apart
+  assert distance(detector.landmarks_at(photo, found.points), found.landmarks) < 0.06
+  turn = cv2.getRotationMatrix2D((180, 180), 50, 0.8)
+  turned = cv2.warpAffine(photo, turn, (360, 360), borderMode=cv2.BORDER_REPLICATE)
+  there = detector.landmarks_at(turned, align.move(found.points, turn))
+  assert distance(there, align.move(found.landmarks, turn)) < 0.06

@@ -72,6 +72,7 @@ def test_a_run_leaves_its_whole_record(finished):
   record = json.loads((workdir / 'run.json').read_text())
   assert record['overrides'] == ['--config.epochs=2.0'] and record['steps'] == 16 and record['finished']
   assert {'jax', 'flax', 'optax'} <= record['versions'].keys() and record['commit'] and record['hardware']
+  assert (record['size'], record['align_size']) == (16, 0) and record['frame']['count'] > 20
   assert json.loads((workdir / 'config.json').read_text())['losses']['pal']['loss'] == 'alignment'
   lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   train = [line for line in lines if line['kind'] == 'train']
