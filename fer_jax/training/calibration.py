@@ -62,10 +62,14 @@ def measured(trained: Trained, faces: Split, logits: np.ndarray) -> dict[str, An
     a label are among them (None where the data are no longer those of then). Where there are any, the numbers are not
     those of faces that the calibration never met; predictions and accuracy know nothing of it.
 
-  Raises:
-    UserError: calibration.json is damaged.
+  Where calibration.json is damaged that is told, and costs no evaluation: {}.
   """
-  if (found := read(trained.workdir, trained.step)) is None:
+  try:
+    found = read(trained.workdir, trained.step)
+  except UserError as error:
+    cluster.say(f'No calibrated numbers: {error}')
+    return {}
+  if found is None:
     return {}
   try:
     fitted = trained.protocol.data.open(found['split'])
