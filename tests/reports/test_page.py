@@ -117,20 +117,20 @@ def test_leaky_numbers_are_watermarked_wherever_they_stand(workdir, protocol):
   _, page = render(workdir)
   assert page.classes.count('watermark') == 2 and 'banner' in page.classes
   # Rates and calibration, rows of the alignment table, confusions and recall.
-  assert page.classes.count('leaky-mark') == 5 + 3 + 2
+  assert page.classes.count('leaky-mark') == 6 + 3 + 2
 
 
 def test_calibration_stands_in_the_summary_as_far_as_the_file_has_it(workdir):
   result = evaluation()
   summary = lambda: render(workdir)[0].split('id="summary"')[1].split('<section')[0]
   for words in ('Macro F1', f"{100 * result['macro_f1']:.2f} %", 'NLL', '1.235 nats', 'ECE, 15 bins',
-                f"{100 * abs(0.5 - result['accuracy']):.2f} %"):
+                f"{100 * abs(0.5 - result['accuracy']):.2f} %", 'Brier', f"{result['brier']:.3f}"):
     assert words in summary(), words
-  for key in ('macro_f1', 'nll', 'ece'):  # As older versions wrote it.
+  for key in ('macro_f1', 'nll', 'ece', 'brier'):  # As older versions wrote it.
     del result[key]
   (workdir / 'evaluation/test.json').write_text(json.dumps(result))
   text = summary()
-  assert f"{100 * result['accuracy']:.2f} %" in text and not any(w in text for w in ('Macro F1', 'NLL', 'ECE'))
+  assert f"{100 * result['accuracy']:.2f} %" in text and not any(w in text for w in ('Macro F1', 'NLL', 'ECE', 'Brier'))
 
 
 def test_only_the_leaky_split_is_marked(workdir):
