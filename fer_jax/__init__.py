@@ -1,5 +1,7 @@
 """fer_jax: train, ablate, explain and honestly evaluate facial-expression-recognition models in JAX.
 
+``load(WORKDIR)`` gives what was trained, as a function from pictures to faces with named probabilities.
+
 As a library, for a training loop of one's own: attribution maps of any network (``attribution_map``), the alignment
 loss that makes PAL and AU cues of them, what maps are compared with (``landmark_heatmap``, ``action_unit_map``), RAN's
 regions, head and loss, ARM's head, DeepFEVER's triplet loss, and intervals for accuracies. A name loads what it needs

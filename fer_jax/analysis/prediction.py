@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from fer_jax.data import face, image_file
 from fer_jax.data.pixels import to_channels, to_size
@@ -278,7 +279,12 @@ def load(workdir: str | os.PathLike[str], *, detector: str = 'dlib', landmark_mo
     UserError: there is no such run, detector or map, it has not finished, or dlib is needed and missing.
   """
   read_finished(workdir)
-  trained = setup.load(workdir, cluster.make_mesh(jax.local_devices()[:1]))
+  before = logging.get_verbosity()
+  logging.set_verbosity(logging.FATAL)  # As commands do: Orbax warns of what it was asked for.
+  try:
+    trained = setup.load(workdir, cluster.make_mesh(jax.local_devices()[:1]))
+  finally:
+    logging.set_verbosity(before)
   return Predictor(trained, detector=detector, landmark_model=landmark_model, batch_size=batch_size, map=map)
 
 
