@@ -247,7 +247,8 @@ class Predictor:
     """A face of a photograph, brought to where the faces of the run's data are.
 
     It is turned upright, too: a network knows upright faces best. A ResNet-10 answers 74.8 % of 2,911 FERPlus faces
-    (valid) as they are, 75.3 % when their five points are brought to the frame so, and 73.9 % by scale and shift alone.
+    (valid) as they are, 76.4 % when their five points are brought to the frame so, and 74.8 % by scale and shift alone
+    (test: 73.9, 74.5 and 73.9 % of 2,862).
     """
     side = self._align_size or self.size
     if self._align_size:
