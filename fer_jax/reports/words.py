@@ -42,7 +42,8 @@ def measures(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
       ('brier', 'Brier', lambda value: '–' if value is None else f'{value:.3f}',
        'Squared error of the probabilities, summed over the classes: 0 is best, 2 worst.'))
   calibrated = result.get('calibration') or {}
-  after = lambda key, text: f'Calibrated: {text(calibrated[key])}. ' if key in calibrated else ''
+  fitted = f" (fitted on {calibrated['overlap']:,} of these faces)" if calibrated.get('overlap') else ''
+  after = lambda key, text: f'Calibrated{fitted}: {text(calibrated[key])}. ' if key in calibrated else ''
   return [(title, text(result[key]), after(key, text) + remark) for key, title, text, remark in shown if key in result]
 
 

@@ -115,6 +115,8 @@ def test_the_page_has_pictures_and_one_without_calibration_has_no_section(tmp_pa
   assert f"area {test['calibration']['aurc']:.4f}" in words
   summary = text.split('id="summary"')[1].split('<section')[0]
   assert f"Calibrated: {test['calibration']['nll']:.3f} nats." in summary
+  write(tmp_path, 'evaluation/test', result(overlap=9))
+  assert 'Calibrated (fitted on 9 of these faces): ' in write_report(tmp_path).read_text()
   (tmp_path / 'calibration.json').write_text('{"cut')  # The evaluations have what is shown.
   text = write_report(tmp_path).read_text()
   assert '<code>calibration.json</code> is damaged' in text and text.count('<section id="calibration"') == 1
