@@ -32,13 +32,15 @@ class Picture(NamedTuple):
   seconds: float | None = None  # Since the video's start, by its own time stamps.
   pixels: np.ndarray | None = None  # Upright, uint8, grey (H, W) or RGB (H, W, 3); None: not read yet, or not readable.
   reason: str = ''  # Why it cannot be read.
+  encoded: bytes | None = None  # The content of a photograph's file, where it has been read.
 
   def opened(self) -> 'Picture':
     """With its pixels, or the reason why not; of a frame they are there already."""
     if self.pixels is not None or self.reason:
       return self
     try:
-      return self._replace(pixels=image_file.decode(files.File(self.file).read()))
+      encoded = files.File(self.file).read()
+      return self._replace(pixels=image_file.decode(encoded), encoded=encoded)
     except ValueError as e:
       return self._replace(reason=str(e))
 
