@@ -5,6 +5,9 @@ one batch. What waits is bounded, so that a video may be of any length.
 """
 
 import collections
+import contextlib
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -51,7 +54,10 @@ def answers(predictor: Predictor, pictures: Iterable[Picture], maps: bool = Fals
     picture = picture.opened()
     found = []
     if picture.pixels is not None:
-      found = predictor.located(picture.encoded if crops and picture.encoded else picture.pixels)
+      try:
+        found = predictor.located(picture.encoded if crops and picture.encoded else picture.pixels)
+      except UserError as error:
+        picture = picture._replace(reason=str(error))
     return picture._replace(pixels=None, encoded=None), found
 
   def complete() -> Iterator[Answered]:
@@ -108,12 +114,31 @@ def predict(workdir: str, images: str, *, detector: str = 'dlib', every: int = 1
   try:
     with progress(total=pictures.total, desc='predict', unit=pictures.unit) as bar:
       for answered in answers(predictor, pictures, maps, crops=detector in ('crop', 'none')):
-        for output in (tally, *outputs):
-          output.add(answered)
-        bar.update()
+        with _undisturbed():
+          for output in (*outputs, tally):
+            output.add(answered)
+          bar.update()
   except KeyboardInterrupt:
     interrupted = True
-  for output in (*outputs, tally):
-    output.finish()
+  with _undisturbed():
+    for output in (*outputs, tally):
+      output.finish()
   if interrupted:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+  """Lets Ctrl-C wait for the end of this, so that all outputs have the same pictures, each of them whole."""
+  before = signal.getsignal(signal.SIGINT)
+  if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+    yield
+    return
+  told: list[int] = []
+  signal.signal(signal.SIGINT, lambda number, _: told.append(number))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, before)
+  if told:
     raise KeyboardInterrupt

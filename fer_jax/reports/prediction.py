@@ -122,7 +122,8 @@ def check_paths(out: str | None, page: str | None, inputs: Sequence[str]) -> Non
     if os.path.splitext(path)[1] not in endings:
       raise UserError(f"--{flag}={path}: the ending says the form; give a name that ends in {' or '.join(endings)}.")
     path = storage.as_path(path)
-    if not is_remote(path) and path.exists() and any(os.path.exists(one) and path.samefile(one) for one in inputs):
+    if not is_remote(path) and path.exists() and any(
+        os.path.exists(one) and os.path.samefile(path, one) for one in inputs):
       raise UserError(f'--{flag}={path} is one of the pictures, and would be replaced; give another name.')
 
 
