@@ -102,18 +102,19 @@ def predict(workdir: str, images: str, *, detector: str = 'dlib', every: int = 1
     cluster.say(f'Note: {note}.')
   read_finished(workdir)
   trained = setup.load(workdir, cluster.make_mesh(jax.local_devices()[:1]))
+  known = trained.system.explain
+  map = map or (next((name for name in ('predicted', *known) if name in known), '') if page else '')
   predictor = Predictor(trained, detector=detector, map=map)
-  maps = bool(page and trained.system.explain)
   outputs: list[Output] = [RowsFile(out, predictor.classes) if out else Console()]
   if page:
     found = calibration.read(trained.workdir, trained.step)
     outputs.append(Page(page, evaluation.stamp(trained) | {
         'workdir': workdir, 'classes': predictor.classes, 'calibration': found, 'images': images, 'detector': detector,
-        'map': maps and (map or 'of the predicted class')}))
+        'map': map}))
   tally, interrupted = Tally(pictures.unit), False
   try:
     with progress(total=pictures.total, desc='predict', unit=pictures.unit) as bar:
-      for answered in answers(predictor, pictures, maps, crops=detector in ('crop', 'none')):
+      for answered in answers(predictor, pictures, bool(map), crops=detector in ('crop', 'none')):
         with _undisturbed():
           for output in (*outputs, tally):
             output.add(answered)
