@@ -115,7 +115,7 @@ def resize(batch: Batch, image_size: int, regions: Mapping[str, Any] | None = No
   """
   # One map for all faces, and one set of regions where these do not follow the landmarks: computed once.
   uniform = _region_numbers(jax.random.key(0), regions)[None]
-  batch, _ = _resample(batch, jnp.eye(2, 3)[None], image_size, regions, uniform, turned=False)
+  batch, _ = _resample(batch, None, image_size, regions, uniform, turned=False)
   return batch if regions else {**batch, 'image': batch['image'][:, 0]}
 
 
@@ -149,13 +149,20 @@ def move_landmarks(landmarks: jax.Array, matrices: jax.Array) -> jax.Array:
   return jnp.where(determinant[..., None] < 0, moved[:, FLIP], moved)
 
 
-def _resample(batch: Batch, matrices: jax.Array, image_size: int, regions: Mapping[str, Any] | None,
+def _resample(batch: Batch, matrices: jax.Array | None, image_size: int, regions: Mapping[str, Any] | None,
               uniform: jax.Array, turned: bool) -> tuple[Batch, jax.Array]:
   """Sends maps, landmarks and every region of the image through affine maps; the batch, and the regions' boxes.
 
-  ``matrices`` (b, 2, 3) and ``uniform`` (b, count, 3), or (1, ...) for all faces alike.
+  ``matrices`` (b, 2, 3), or None: the identity for all faces, ``uniform`` being (1, count, 3).
   """
-  moved = {name: warp(batch[name][..., None], matrices, batch[name].shape[1], 'zero', turned)[..., 0] * _LEVEL
+  still, matrices = matrices is None, jnp.eye(2, 3)[None] if matrices is None else matrices
+
+  def moved_by(matrices: jax.Array, images: jax.Array, size: int, fill: str) -> jax.Array:
+    if still and matrices.ndim == 3 and size == images.shape[1]:
+      return images.astype(jnp.float32)  # As the warp would give it, bit for bit.
+    return warp(images, matrices, size, fill, turned)
+
+  moved = {name: moved_by(matrices, batch[name][..., None], batch[name].shape[1], 'zero')[..., 0] * _LEVEL
            for name in MAPS if name in batch}
   if 'landmarks' in batch:
     moved['landmarks'] = move_landmarks(batch['landmarks'], matrices)
@@ -163,10 +170,11 @@ def _resample(batch: Batch, matrices: jax.Array, image_size: int, regions: Mappi
     points = moved['landmarks'] if regions['scheme'] == 'landmark' else jnp.zeros((uniform.shape[0], 68, 2))
     uniform = jnp.broadcast_to(uniform, (points.shape[0], *uniform.shape[1:]))
     boxes = jax.vmap(lambda points, numbers: region_boxes(points, numbers, **regions))(points, uniform)
+    image = moved_by(_within(matrices, boxes), batch['image'], image_size, 'edge')
   else:
     boxes = jnp.broadcast_to(jnp.float32(FULL), (len(matrices), 1, 4))
-  moved['image'] = warp(batch['image'], _within(matrices, boxes), image_size, turned=turned) * _LEVEL
-  return {**batch, **moved}, boxes
+    image = moved_by(matrices, batch['image'], image_size, 'edge')[:, None]
+  return {**batch, **moved, 'image': image * _LEVEL}, boxes
 
 
 def _within(matrices: jax.Array, boxes: jax.Array) -> jax.Array:
