@@ -3,7 +3,7 @@
     python -m fer_jax.train --config=configs/ablations/systems.py:ferplus:ran --workdir=runs/systems/ran-0
 
 A ResNet-10 of width 16 with 6 x 6 maps at 48 pixels (0.3 million parameters), 4 epochs. The level is low on purpose;
-the comparison is fair. BUILD_NOTES.md has the table that it made.
+the comparison is fair. fer_jax/reports/README.md has the table that it made.
 """
 
 from ml_collections import ConfigDict
