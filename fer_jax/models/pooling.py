@@ -27,6 +27,12 @@ def max_pool(x: jax.Array, reach: tuple[int, int], strides: tuple[int, int],
   pads = lax.padtype_to_pads(x.shape[1:3], reach, strides, padding) if isinstance(padding, str) else padding
   if not for_cpu() or x.ndim != 4 or min(map(min, pads)) < 0:
     return nn.max_pool(x, reach, strides, padding)
+  return window_max(x, reach, strides, pads)
+
+
+def window_max(x: jax.Array, reach: Sequence[int], strides: Sequence[int], pads: Sequence[tuple[int, int]]
+               ) -> jax.Array:
+  """``max_pool`` with numbers for padding, in its form for the CPU on every platform."""
   return _pool(tuple(reach), tuple(strides), tuple(map(tuple, pads)), x.shape[1:3], x)
 
 
@@ -55,7 +61,7 @@ def _backward(reach, strides, pads, sides, place, y):
 
   def summed(rests: tuple[int, int]) -> jax.Array:
     """The gradient of these pixels (N, H / stride, W / stride, c)."""
-    total = jnp.zeros((len(y), *counts, y.shape[3]), y.dtype)
+    total = jnp.zeros((y.shape[0], *counts, y.shape[3]), y.dtype)
     for (i, down), (j, right) in itertools.product(of(0, rests[0]), of(1, rests[1])):
       chosen = jnp.where(place == i * reach[1] + j, y, 0)
       moves = [(-by, count - side + by, 0) for by, count, side in zip((down, right), counts, y.shape[1:3], strict=True)]
@@ -63,7 +69,7 @@ def _backward(reach, strides, pads, sides, place, y):
     return total
 
   rows = [jnp.stack([summed((row, column)) for column in range(strides[1])], 3) for row in range(strides[0])]
-  whole = jnp.stack(rows, 2).reshape(len(y), counts[0] * strides[0], counts[1] * strides[1], y.shape[3])
+  whole = jnp.stack(rows, 2).reshape(y.shape[0], counts[0] * strides[0], counts[1] * strides[1], y.shape[3])
   return (whole[:, :sides[0], :sides[1]],)
 
 

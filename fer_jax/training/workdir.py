@@ -96,7 +96,7 @@ def check_teacher(record: dict[str, Any], teacher: Trained) -> None:
   facts = {'workdir': str(teacher.workdir), 'name': teacher.protocol.name, 'commit': teacher.record['commit'],
            'seed': teacher.protocol.seed, 'dataset': teacher.protocol.data.dataset,
            'trained_on': teacher.protocol.data.train, 'classes': list(teacher.record['classes']), 'step': teacher.step,
-           'digest': _digest(teacher.variables)}
+           'digest': digest(teacher.variables)}
   if record.get('teacher', facts)['digest'] != facts['digest']:
     raise UserError(f"the teacher in {teacher.workdir} is no longer the one this run began with (step "
                     f"{record['teacher']['step']} then, {teacher.step} now); finish its training first, or choose "
@@ -129,7 +129,7 @@ def check_data(record: Mapping[str, Any], faces: Split) -> None:
                     f'{faces.channels}: an earlier version took those of the first image. Choose another --workdir.')
 
 
-def _digest(variables: Any) -> str:
+def digest(variables: Any) -> str:
   """sha256 of variables."""
   hashed = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables)):
