@@ -38,7 +38,7 @@ OPSET = 17  # Of ONNX.
 TOLERANCE = 1e-4  # Between logits of a file and of the run's network, of the largest logit where that is above 1.
 
 _FILES = {'onnx': 'model.onnx', 'stablehlo': 'model.stablehlo'}
-_NEEDS = {'onnx': ('jax2onnx', 'onnx', 'onnxruntime')}
+_NEEDS = {'onnx': ('jax2onnx', 'onnx', 'onnxruntime'), 'stablehlo': ('flatbuffers',)}
 _MONTHS = 6  # For which JAX promises that its later releases read what it serialises.
 _BATCHES = (1, 32)  # Faces that are timed together.
 
@@ -253,11 +253,11 @@ def _formats(names: Sequence[str]) -> list[str]:
   if not names:
     raise UserError(f"--format: name one or more of {', '.join(FORMATS)}.")
   wanted = [name for name in FORMATS if name in names or name == 'onnx' and 'web' in names]
-  for package in (package for name in wanted for package in _NEEDS.get(name, ())):
+  for name, package in ((name, package) for name in wanted for package in _NEEDS.get(name, ())):
     try:
       importlib.import_module(package)
     except ImportError as error:
-      raise UserError(f'--format=onnx needs {package} ({error}): pip install "fer_jax[export]"') from error
+      raise UserError(f'--format={name} needs {package} ({error}): pip install "fer_jax[export]"') from error
   return wanted
 
 
