@@ -104,9 +104,10 @@ def export_run(workdir: str, out: str, formats: Sequence[str], *, map: str = '',
           part.mkdir(parents=True, exist_ok=True)
           (part / _FILES[name]).write_bytes(written)
     card.write_card(workdir, part / 'MODEL_CARD.md')
-    storage.write_json(part / 'about.json', about)
     with storage.explained(out):
       out.mkdir(parents=True, exist_ok=True)
+      about['checked'] |= _kept(out, about)
+      storage.write_json(part / 'about.json', about)
       for path in part.iterdir():
         path.replace(out / path.name)
   finally:
@@ -268,6 +269,21 @@ def _check_out(out: epath.Path) -> None:
     if out.exists() and (not out.is_dir() or any(
         path.name not in own and path.suffix != '.tgz' for path in out.iterdir())):
       raise UserError(f'--out={out} is not a folder of an export: it holds other files; give another folder.')
+
+
+def _kept(out: epath.Path, about: Mapping[str, Any]) -> dict[str, Any]:
+  """What is known of the files of an earlier export that stay; those of another network, map or temperature go."""
+  others = [name for name in _FILES if name not in about['checked'] and (out / _FILES[name]).exists()]
+  try:
+    before = storage.read_json(out / 'about.json')
+    if others and all(before[key] == about[key] for key in ('digests', 'map', 'temperature')):
+      return {name: before['checked'][name] for name in others}
+  except (FileNotFoundError, ValueError, KeyError, TypeError):
+    pass
+  for name in others:
+    (out / _FILES[name]).unlink()
+    cluster.say(f'{out / _FILES[name]} was of another export, and is removed.')
+  return {}
 
 
 def _name(trained: setup.Trained) -> str:

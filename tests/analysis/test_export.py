@@ -175,6 +175,10 @@ def test_a_run_is_exported_with_its_facts(run, tmp_path, monkeypatch, capsys):
   assert 'the same class on all' in said and 'the checkpoint is the archive' in said
   again = export.export_run(str(run), str(tmp_path / 'out'), ['stablehlo'])  # Its own files are replaced.
   assert again['digests'] == about['digests']
+  (tmp_path / 'out/model.onnx').write_bytes(b'of another run')
+  storage.write_json(tmp_path / 'out/about.json', about | {'temperature': 1.0})
+  export.export_run(str(run), str(tmp_path / 'out'), ['stablehlo'])
+  assert not (tmp_path / 'out/model.onnx').exists()
   assert 'The files are compared with the network on noise: its data are not here.' in capsys.readouterr().out
 
 
