@@ -27,8 +27,8 @@ from fer_jax.training import config_files, setup
 from tests.processes import ROOT
 
 TEXTS = {name: (ROOT / name).read_text() for name in (
-    'README.md', 'configs/README.md', 'fer_jax/analysis/README.md', 'fer_jax/data/README.md', 'fer_jax/reports/README.md',
-    'launch/README.md', 'BUILD_NOTES.md')}
+    'README.md', 'configs/README.md', 'fer_jax/analysis/README.md', 'fer_jax/data/README.md',
+    'fer_jax/reports/README.md', 'launch/README.md', 'BUILD_NOTES.md')}
 # Programs that tests/launch/test_readme.py knows.
 ELSEWHERE = {'mpirun', 'sbatch', 'gcloud', 'kubectl', 'git', 'docker', 'export'}
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax.analysis import export
+from fer_jax.analysis import export, exported
 from fer_jax.errors import UserError
 from fer_jax.runtime import storage
 from fer_jax.training import calibration, config_files, setup
@@ -102,9 +102,9 @@ def check(programs, found):
 
 def test_stablehlo_is_loaded_without_fer_jax_and_agrees(programs, tmp_path):
   check(programs, loaded(programs, tmp_path, 'stablehlo'))
-  exported = jax.export.deserialize(bytearray((tmp_path / 'ran.stablehlo').read_bytes()))
-  assert set(exported.platforms) == {'cpu', 'cuda', 'tpu'}
-  assert str(exported.in_avals[0].shape) == '(N, 16, 16, 1)' and exported.in_avals[0].dtype == np.uint8
+  file = jax.export.deserialize(bytearray((tmp_path / 'ran.stablehlo').read_bytes()))
+  assert set(file.platforms) == {'cpu', 'cuda', 'tpu'}
+  assert str(file.in_avals[0].shape) == '(N, 16, 16, 1)' and file.in_avals[0].dtype == np.uint8
 
 
 def test_onnx_is_loaded_without_fer_jax_and_agrees(programs, tmp_path):
@@ -122,7 +122,7 @@ def test_onnx_is_loaded_without_fer_jax_and_agrees(programs, tmp_path):
 
 def test_a_batch_of_any_size_gives_a_face_the_same_answer(programs):
   program, _ = programs['arm']
-  opened = export.open_stablehlo(export.to_stablehlo(program, {}))
+  opened = exported.open_stablehlo(export.to_stablehlo(program, {}))
   images, = given(program, 5).values()
   np.testing.assert_allclose(opened(images)['logits'][:2], opened(images[:2])['logits'], atol=1e-6)
 
@@ -130,14 +130,14 @@ def test_a_batch_of_any_size_gives_a_face_the_same_answer(programs):
 def test_a_file_that_disagrees_is_an_error(programs):
   program, reference = programs['quickstart']
   faces = [*given(program).values()]
-  assert export.check(reference, reference, program, faces, 'onnx')['same_class'] == 3
+  assert exported.check(reference, reference, faces, 'onnx')['same_class'] == 3
   wrong = lambda *arrays: {'logits': np.asarray(reference(*arrays)['logits']) + 0.01}
-  with pytest.raises(UserError, match='onnx: the file does not say what the network says: logits are up to 0.01 apart, and '
-                                      '0 of 3 classes differ'):
-    export.check(wrong, reference, program, faces, 'onnx')
+  with pytest.raises(UserError, match='onnx: the file does not say what the network says: logits are up to 0.01 '
+                                      'apart, and 0 of 3 classes differ'):
+    exported.check(wrong, reference, faces, 'onnx')
   turned = lambda *arrays: {'logits': -np.asarray(reference(*arrays)['logits'])}
   with pytest.raises(UserError, match='3 of 3 classes differ'):
-    export.check(turned, reference, program, faces, 'onnx')
+    exported.check(turned, reference, faces, 'onnx')
 
 
 @pytest.fixture(scope='module')
@@ -198,7 +198,7 @@ def test_what_cannot_be_exported_is_told(run, tmp_path, monkeypatch):
     export.export_run(str(run), str(tmp_path / 'new'), ['stablehlo'], map='cams')
   monkeypatch.setattr(export.evaluation, 'open_split', no_data)
   monkeypatch.setattr(export.card, 'facts', lambda workdir: {})
-  monkeypatch.setattr(export, 'check', disagree)
+  monkeypatch.setattr(exported, 'check', disagree)
   with pytest.raises(UserError, match='it disagrees'):
     export.export_run(str(run), str(tmp_path / 'new'), ['stablehlo'])
   assert not [path for path in tmp_path.iterdir() if path.name.startswith('new')]
