@@ -20,7 +20,7 @@ from jax.interpreters import partial_eval
 from fer_jax.models.pooling import window_max
 
 _WRAPPERS = ('jit', 'pjit', 'closed_call', 'core_call', 'custom_jvp_call', 'custom_vjp_call', 'checkpoint', 'remat2')
-_ELEMENTWISE = ('add', 'sub', 'mul', 'div', 'max', 'min')
+_ELEMENTWISE = ('add', 'sub', 'mul', 'div', 'max', 'min')  # By which ``lax`` has them, too; sides of 1 stretch.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +72,12 @@ def _step(equation: core.JaxprEqn, inputs: list[Any]) -> list[Any]:
     return _run(branch.jaxpr, branch.consts, inputs[1:])
   if name in _WRAPPERS:
     inner = params.get('call_jaxpr', params.get('jaxpr'))
-    return _run(getattr(inner, 'jaxpr', inner), getattr(inner, 'consts', ()), inputs)
-  if all(map(_known, inputs)) and all(_is_fixed(each.aval.shape) for each in equation.outvars) and name != 'dim_as_value':
+    body, consts = getattr(inner, 'jaxpr', inner), getattr(inner, 'consts', ())
+    if (body.debug_info.func_src_info or '').startswith('exp_neg_sq at'):  # JAX 0.12, in the gradient of erf.
+      return [jnp.exp(-jnp.square(_whole(inputs[0])))]  # Without a look at the bits of x, to the last two digits.
+    return _run(body, consts, inputs)
+  fixed = all(_is_fixed(each.aval.shape) for each in equation.outvars)
+  if all(map(_known, inputs)) and fixed and name != 'dim_as_value':
     with jax.ensure_compile_time_eval():
       return [each if jnp.issubdtype(each.dtype, jax.dtypes.extended) else np.asarray(each)
               for each in _bind(equation, inputs)]
@@ -89,11 +93,10 @@ def _step(equation: core.JaxprEqn, inputs: list[Any]) -> list[Any]:
     return inputs[1:]
   if name in _ELEMENTWISE and sum(isinstance(each, _Spread) for each in inputs) == 1:
     inputs = [each.small if isinstance(each, _Spread) else each for each in inputs]
-    return [getattr(jnp, {'div': 'divide', 'sub': 'subtract', 'mul': 'multiply', 'max': 'maximum', 'min': 'minimum'}.get(
-        name, name))(*inputs)]
+    return [getattr(lax, name)(*inputs)]
   inputs = list(map(_whole, inputs))
   if form := _FORMS.get(name):
-    if function := form(params, *inputs):
+    if function := form(equation, *inputs):
       # Traced by itself, for what is in it may want another form, too.
       again = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(jnp.shape(each), each.dtype) for each in inputs))
       return _run(again.jaxpr, again.consts, inputs)
@@ -120,20 +123,20 @@ def _bind(equation: core.JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
   return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())
 
 
-def _slice(params: dict[str, Any], x: jax.Array, indices: Any) -> Callable[..., Any] | None:
+def _slice(equation: core.JaxprEqn, x: jax.Array, indices: Any) -> Callable[..., Any] | None:
   """A gather of one place along one axis, which is what x[:, 0] becomes where a side is not known."""
-  numbers = params['dimension_numbers']
+  numbers = equation.params['dimension_numbers']
   if not _known(indices) or np.shape(indices) != (1,) or numbers.collapsed_slice_dims != numbers.start_index_map:
     return None
   (axis,), place = numbers.start_index_map, int(indices[0])
   return lambda x, _: lax.squeeze(lax.slice_in_dim(x, place, place + 1, axis=int(axis)), (int(axis),))
 
 
-def _window_max(params: dict[str, Any], x: jax.Array) -> Callable[..., Any] | None:
+def _window_max(equation: core.JaxprEqn, x: jax.Array) -> Callable[..., Any] | None:
   """The largest of windows of rows and columns, for ONNX Runtime, whose windows have three sides at most."""
   if x.ndim != 4:
     return None
-  reach, strides, padding = (tuple(params[key][i] for i in (0, 3, 1, 2)) for key in (
+  reach, strides, padding = (tuple(equation.params[key][i] for i in (0, 3, 1, 2)) for key in (
       'window_dimensions', 'window_strides', 'padding'))
   if reach[:2] != (1, 1) or any(map(any, padding[:2])):
     return None
@@ -147,20 +150,20 @@ def _window_max(params: dict[str, Any], x: jax.Array) -> Callable[..., Any] | No
   return pooled
 
 
-def _window_gradient(params: dict[str, Any], gradient: jax.Array, x: jax.Array) -> Callable[..., Any] | None:
+def _window_gradient(equation: core.JaxprEqn, gradient: jax.Array, x: jax.Array) -> Callable[..., Any] | None:
   """The gradient of ``_window_max``, in the form of ``models.pooling`` for the CPU."""
-  reach, strides, padding = (params[key] for key in ('window_dimensions', 'window_strides', 'padding'))
+  reach, strides, padding = (equation.params[key] for key in ('window_dimensions', 'window_strides', 'padding'))
   if x.ndim != 4 or (reach[0], reach[3]) != (1, 1) or any(map(any, (padding[0], padding[3]))):
     return None
   pool = lambda x: window_max(x, reach[1:3], strides[1:3], padding[1:3])
   return lambda gradient, x: jax.vjp(pool, x)[1](gradient)[0]
 
 
-def _padded(params: dict[str, Any], x: jax.Array, value: Any) -> Callable[..., Any] | None:
+def _padded(equation: core.JaxprEqn, x: jax.Array, value: Any) -> Callable[..., Any] | None:
   """Padding as concatenation, where a side is not known."""
   if _is_fixed(x.shape):
     return None
-  return lambda x, value: _pad(x, value, params['padding_config'])
+  return lambda x, value: _pad(x, value, equation.params['padding_config'])
 
 
 def _pad(x: jax.Array, value: Any, config: Sequence[tuple[int, int, int]]) -> jax.Array:
@@ -179,10 +182,11 @@ def _pad(x: jax.Array, value: Any, config: Sequence[tuple[int, int, int]]) -> ja
   return x
 
 
-def _convolution(params: dict[str, Any], x: jax.Array, kernel: Any) -> Callable[..., Any] | None:
+def _convolution(equation: core.JaxprEqn, x: jax.Array, kernel: Any) -> Callable[..., Any] | None:
   """What a convolution's gradient is, as a convolution of the usual layout: NHWC, HWIO, without holes in x."""
-  numbers, padding = params['dimension_numbers'], params['padding']
-  holes, usual = params['lhs_dilation'], ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+  params = equation.params
+  numbers, padding, holes = params['dimension_numbers'], params['padding'], params['lhs_dilation']
+  usual = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
   if x.ndim != 4 or params['batch_group_count'] != 1 or (
       tuple(numbers) == usual and set(holes) == {1} and min(map(min, padding)) >= 0):
     return None
@@ -203,10 +207,10 @@ def _convolution(params: dict[str, Any], x: jax.Array, kernel: Any) -> Callable[
   return convolved
 
 
-def _scattered_sum(params: dict[str, Any], x: jax.Array, indices: jax.Array, updates: jax.Array
+def _scattered_sum(equation: core.JaxprEqn, x: jax.Array, indices: jax.Array, updates: jax.Array
                    ) -> Callable[..., Any] | None:
   """Sums into places along the last axis, which the gradient of the largest k values is."""
-  numbers, last = params['dimension_numbers'], (x.ndim - 1,)
+  numbers, last = equation.params['dimension_numbers'], (x.ndim - 1,)
   if numbers.update_window_dims or not numbers.inserted_window_dims == numbers.scatter_dims_to_operand_dims == last:
     return None
   if numbers.operand_batching_dims != tuple(range(x.ndim - 1)) or indices.shape[-1] != 1:
@@ -219,27 +223,29 @@ def _scattered_sum(params: dict[str, Any], x: jax.Array, indices: jax.Array, upd
   return summed
 
 
-def _unrolled(params: dict[str, Any], *inputs: Any) -> Callable[..., Any]:
+def _unrolled(equation: core.JaxprEqn, *_: Any) -> Callable[..., Any]:
   """A loop of a known length, one turn after the other."""
-  consts, carried, length, body = (params[key] for key in ('num_consts', 'num_carry', 'length', 'jaxpr'))
+  body, length = equation.params['jaxpr'], equation.params['length']
+  # Constants, what is carried, and rows, of which a turn sees one: JAX's versions count them under other names.
+  apart = lambda outside, inside: sum(each.aval.ndim == aval.ndim for each, aval in zip(outside, inside, strict=True))
+  before, carried = apart(equation.invars, body.in_avals), apart(equation.outvars, body.out_avals)
 
   def run(*inputs: jax.Array) -> list[jax.Array]:
-    carry, rows = inputs[consts:consts + carried], []
-    for turn in range(length)[::-1 if params['reverse'] else 1]:
-      results = core.jaxpr_as_fun(body)(*inputs[:consts], *carry, *(each[turn] for each in inputs[consts + carried:]))
-      carry, rows = results[:carried], [*rows, results[carried:]]
-    rows = rows[::-1 if params['reverse'] else 1]
-    return [*carry, *map(jnp.stack, zip(*rows, strict=True))]
+    consts, carry, turns = inputs[:before - carried], inputs[before - carried:before], {}
+    for turn in range(length)[::-1 if equation.params['reverse'] else 1]:
+      results = core.jaxpr_as_fun(body)(*consts, *carry, *(each[turn] for each in inputs[before:]))
+      carry, turns[turn] = results[:carried], results[carried:]
+    return [*carry, *(jnp.stack(rows) for rows in zip(*(turns[turn] for turn in range(length)), strict=True))]
 
   return run
 
 
-def _horner(params: dict[str, Any], *inputs: Any) -> Callable[..., Any]:
+def _horner(*_: Any) -> Callable[..., Any]:
   """A polynomial from its coefficients, the lowest first."""
   return lambda x, *coefficients: functools.reduce(lambda total, each: total * x + each, coefficients[::-1])
 
 
-# {name of a primitive: its other form, a function of the same inputs, by its parameters; None: as it is}.
+# {name of a primitive: its other form, a function of the same inputs, by its equation and inputs; None: as it is}.
 _FORMS: dict[str, Callable[..., Callable[..., Any] | None]] = {
     'gather': _slice, 'reduce_window_max': _window_max, 'select_and_scatter_add': _window_gradient, 'pad': _padded,
     'conv_general_dilated': _convolution, 'scatter-add': _scattered_sum, 'scan': _unrolled, 'polynomial': _horner}
