@@ -20,8 +20,8 @@ def define() -> None:
   flags.DEFINE_string('workdir', None, 'Folder of a finished training run.', required=True)
   flags.DEFINE_string('out', None, 'The folder to write.', required=True)
   flags.DEFINE_list('format', [], 'onnx, stablehlo, web, or several. ONNX and the page need the extra export.')
-  flags.DEFINE_string('map', '', "Which of the maps of the run's config.explain goes with it; 'predicted' by default, "
-                      'or its first.')
+  flags.DEFINE_string('map', '', "Which of the maps of the run's config.explain goes with it, or 'none'; by default "
+                      "'predicted', or its first.")
   flags.DEFINE_string('data_dir', None, "Where prepared data sets lie, if not where the run's config says.")
   command_line.define_start()
 

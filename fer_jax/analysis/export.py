@@ -1,275 +1,290 @@
-"""Files of a run's network for other programs: made, compared with the network on its test faces, and written."""
+"""A run's network as files for other programs: ONNX, StableHLO, and a page that runs it in the browser.
 
+What is exported is ``prediction.answer``, with the run's variables and its pre-processing inside.
+"""
+
+import contextlib
+import dataclasses
 import datetime
+import functools
 import hashlib
+import importlib
 import json
-import os
-import time
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jaxlib
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax import export as stablehlo
 
-from fer_jax.analysis import prediction
-from fer_jax.analysis.program import (
-  OPSET,
-  PLATFORMS,
-  Program,
-  check_installed,
-  run_onnx,
-  run_stablehlo,
-  to_onnx,
-  to_stablehlo,
-)
-from fer_jax.analysis.speed import in_turns
+from fer_jax.analysis import exported, graph, prediction
+from fer_jax.data.reading import streams
 from fer_jax.errors import UserError, nearest
-from fer_jax.landmarks.align import TEMPLATE
+from fer_jax.landmarks import align
+from fer_jax.landmarks.regions import region_count
+from fer_jax.models.convolution import for_any_platform
+from fer_jax.models.folding import Folded, fold
+from fer_jax.reports import card, web
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import calibration, framing, setup
-from fer_jax.training.workdir import commit, now, read_finished, used, variables_digest
+from fer_jax.training import calibration, evaluation, framing, setup
+from fer_jax.training.workdir import digest, read_finished, used
 
 FORMATS = ('onnx', 'stablehlo', 'web')
-FILES = {'onnx': 'model.onnx', 'stablehlo': 'model.stablehlo'}
+PLATFORMS = ('cpu', 'cuda', 'tpu')  # Of a StableHLO file.
+OPSET = 17  # Of ONNX.
 
-TOLERANCE = 1e-4  # Of logits, in units of the largest of them where that is above 1.
-SIZES = (1, 32)  # Batches that are timed; the last is that of the comparison.
-_RANDOM = 64  # Faces of noise, where the test faces are not here.
-_ROUNDS = 15
-
-# What makes one export another one.
-_IDENTITY = ('digests', 'map', 'temperature', 'threshold', 'classes')
+_FILES = {'onnx': 'model.onnx', 'stablehlo': 'model.stablehlo'}
+_NEEDS = {'onnx': ('jax2onnx', 'onnx', 'onnxruntime'), 'stablehlo': ('flatbuffers',)}
+_MONTHS = 6  # For which JAX promises that its later releases read what it serialises.
 
 
-def export(workdir: str | os.PathLike[str], out: str | os.PathLike[str], formats: Sequence[str], map: str = '',
-           data_dir: str | None = None) -> dict[str, Any]:
-  """Exports the network of a finished run, prints what was compared, and returns the content of ``out/about.json``.
+class Program(NamedTuple):
+  """A network to be exported: ``function(images[, landmarks])`` returns a dict of arrays, all of them rows."""
+
+  function: Callable[..., dict[str, jax.Array]]
+  inputs: tuple[str, ...]
+  size: int  # Side of its images in pixels.
+  channels: int
+  outputs: tuple[str, ...]
+
+  def like(self) -> list[jax.ShapeDtypeStruct]:
+    """The forms of the inputs, for any number of faces."""
+    rows, = stablehlo.symbolic_shape('N')
+    forms = {'images': ((rows, self.size, self.size, self.channels), jnp.uint8), 'landmarks': ((rows, 68, 2),
+                                                                                                jnp.float32)}
+    return [jax.ShapeDtypeStruct(*forms[name]) for name in self.inputs]
+
+
+def export_run(workdir: str, out: str, formats: Sequence[str], *, map: str = '', data_dir: str | None = None
+               ) -> dict[str, Any]:
+  """Writes a finished run's network into the folder ``out``: whole and checked, or not at all.
+
+  In it are model.onnx, model.stablehlo and web/, as ``formats`` says, about.json and MODEL_CARD.md. Every file is
+  loaded again and compared with the network on the faces of the test split, or where they are not here on noise.
 
   Args:
-    workdir: of the run.
-    out: a folder, new or of an export of the same network.
-    formats: of ``FORMATS``; 'web' comes with 'onnx'.
-    map: of the run's config; '': ``prediction.explanation``'s choice, or none where the config has no map; 'none'.
+    formats: of ``FORMATS``; 'web' needs 'onnx' and brings it.
+    map: of ``config.explain``, see ``prediction.explanation``; 'none': no map.
     data_dir: where prepared data sets lie, if not where the run's config says.
 
+  Returns:
+    The content of about.json.
+
   Raises:
-    UserError: an unknown format or map; a run that has not finished, or whose answers depend on the other faces of a
-      batch; a folder with other files; jax2onnx is not installed or does not take the network; a file that does not
-      agree with the network. Then nothing is written.
+    UserError: an unknown format, a package that is missing, a folder with other files in it, no finished run, a network
+      whose answers depend on the other faces of a batch, a part that ONNX does not know, or a file that disagrees.
   """
-  formats = _chosen(formats)
-  if 'onnx' in formats:
-    check_installed()
-  from fer_jax.reports import card, web
+  formats = _formats(formats)
   read_finished(workdir)
-  # Float32 whatever it was trained in, and on one device.
-  trained = setup.load(workdir, cluster.make_mesh(jax.local_devices()[:1]), ['model.dtype=float32'], data_dir)
-  prediction.check_alone(trained)
-  options = prediction.explanation(trained, map) if map or trained.system.explain else None
-  options = None if map == 'none' else options
-  about = _about(trained, options, card.facts(workdir))
-  program = Program(trained.system.recipe, options, about['temperature'], jax.device_get(trained.variables),
-                    about['size'], about['channels'])
-  about |= {'inputs': _described(program.inputs('N')), 'outputs': list(program.outputs)}
   out = storage.as_path(out)
-  earlier = _earlier(out, about)
-  contents = {}
-  if 'onnx' in formats:
-    contents['onnx'] = to_onnx(program, {key: value if isinstance(value, str) else json.dumps(value)
-                                         for key, value in about.items()})
-  if 'stablehlo' in formats:
-    contents['stablehlo'] = to_stablehlo(program)
-    about['stablehlo'] = {'jaxlib': jaxlib.__version__, 'platforms': list(PLATFORMS), 'readable_until': _expires()}
-  into = program.folded.into
-  cluster.say(f'{len([layer for layer in into.values() if layer])} of {len(into)} BatchNorms went into the layer before '
-              'them, the others into one multiplication and one addition.' if into else 'There is no BatchNorm.')
-  about |= {'written': now(), 'commit': commit(), 'versions': used(),
-            'checked': earlier.get('checked', {}) | _checked(program, trained, contents)}
-  about = {key: earlier[key] for key in ('stablehlo',) if key in earlier} | about
-  for name, content in contents.items():
-    _put(out / FILES[name], content)
-    cluster.say(f'{out / FILES[name]}: {len(content) / 1e6:.1f} MB, {_of(name, about)}.')
-  storage.write_json(out / 'about.json', about)
-  card.write_card(workdir, out / card.FILE)
+  _check_out(out)
+  mesh = cluster.make_mesh(jax.local_devices()[:1])
+  trained = setup.load(workdir, mesh, ['model.dtype=float32'], data_dir)  # No file rounds where a device would.
+  prediction.check_alone(trained)
+  map = map or next((name for name in ('predicted', *trained.system.explain) if name in trained.system.explain), 'none')
+  options = None if map == 'none' else prediction.explanation(trained, map)
+  known = calibration.read(trained.workdir, trained.step) or {'temperature': 1.0, 'threshold': None}
+  framed = framing.recalled(trained)
+  size, channels = framed['size'], trained.record['channels']
+  program, reference = make_programs(trained.system, trained.variables, options, known['temperature'], size, channels)
+  about = _about(trained, known, framed, map, options)
+  faces = _faces(trained, program)
+  part = out.with_name(out.name + '.part')
+  try:
+    for name in formats:
+      if name != 'web':
+        cluster.say(f'{_FILES[name]} is made and compared with the network.')
+        written = {'onnx': to_onnx, 'stablehlo': to_stablehlo}[name](program, about)
+        about.setdefault('checked', {})[name] = exported.check(exported.OPEN[name](written), reference, faces, name)
+        with storage.explained(part / _FILES[name]):
+          part.mkdir(parents=True, exist_ok=True)
+          (part / _FILES[name]).write_bytes(written)
+    card.write_card(workdir, part / 'MODEL_CARD.md')
+    with storage.explained(out):
+      out.mkdir(parents=True, exist_ok=True)
+      about['checked'] |= _kept(out, about)
+      storage.write_json(part / 'about.json', about)
+      for path in part.iterdir():
+        path.replace(out / path.name)
+  finally:
+    if part.exists():
+      shutil.rmtree(part)
   if 'web' in formats:
     web.write(out, about)
   return about
 
 
-def _chosen(formats: Sequence[str]) -> list[str]:
-  """The formats, each once, with ONNX where the page needs it."""
-  for name in formats:
+def make_programs(system: setup.System, variables: Mapping[str, Any], explanation: Mapping[str, Any] | None,
+                  temperature: float, size: int, channels: int) -> tuple[Program, Callable[..., dict[str, jax.Array]]]:
+  """What is exported of a network, and the compiled network itself that it has to equal.
+
+  Args:
+    variables: {'params', 'batch_stats'}; constants of the program, BatchNorms folded.
+    explanation: options of its map, or None.
+    temperature: that its logits are divided by.
+    size: side of its images in pixels, with ``channels`` 1 or 3.
+  """
+  recipe = system.recipe
+  regions = recipe.regions and region_count(**recipe.regions)
+  image = jnp.zeros((1, *([regions] if regions else []), recipe.image_size, recipe.image_size, 3))
+  with for_any_platform():
+    folded = fold(lambda known: recipe.model.apply(known, image, False), jax.device_get(variables))
+  inputs = ('images', 'landmarks') if regions and recipe.regions['scheme'] == 'landmark' else ('images',)
+  answer = functools.partial(prediction.answer, recipe, explanation, temperature)
+  outputs = ('probabilities', 'logits', 'embedding', *(['map'] if explanation else []))
+
+  def apart(known: Any, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
+    batch = dict(zip(('image', 'landmarks'), arrays, strict=False))
+    answered = answer(known, batch)
+    return {name: answered[name].astype(jnp.float32) for name in outputs}
+
+  program = Program(functools.partial(_folded_answer, folded, apart), inputs, size, channels, outputs)
+  return program, jax.jit(lambda *arrays: apart(variables, arrays))
+
+
+def _folded_answer(folded: Folded, apart: Callable[..., Any], *arrays: jax.Array) -> dict[str, jax.Array]:
+  with folded.applied(), for_any_platform():
+    return apart(folded.variables, arrays)
+
+
+def to_onnx(program: Program, about: Mapping[str, Any]) -> bytes:
+  """An ONNX file of a program, with ``about`` in its metadata, each value as JSON where it is no text.
+
+  Raises:
+    UserError: jax2onnx does not know a part of it.
+  """
+  import onnx
+  try:
+    model = _convert(program)
+    onnx.checker.check_model(model)
+  except Exception as error:  # Each part of the converter raises its own.
+    reason = ' '.join(str(error).split())[:300] or type(error).__name__
+    part, advice = 'the network', 'take --format=stablehlo'
+    if 'map' in program.outputs:
+      with contextlib.suppress(Exception):
+        _convert(program._replace(outputs=tuple(name for name in program.outputs if name != 'map')))
+        part, advice = 'the map', 'choose another one by --map, or --map=none'
+    raise UserError(f'{part} does not go into ONNX: {advice}. jax2onnx says: {reason}') from error
+  for name, value in about.items():
+    entry = model.metadata_props.add()
+    entry.key, entry.value = name, value if isinstance(value, str) else storage.to_json(value)
+  return model.SerializeToString()
+
+
+def _convert(program: Program) -> Any:
+  import jax2onnx
+  like = program.like()
+
+  def wanted(*arrays: jax.Array) -> dict[str, jax.Array]:
+    answered = program.function(*arrays)
+    return {name: answered[name] for name in program.outputs}
+
+  simple = graph.simplified(wanted, *like)
+  return jax2onnx.to_onnx(lambda *arrays: tuple(simple(*arrays)[name] for name in program.outputs), like,
+                          model_name='fer_jax', opset=OPSET, input_names=list(program.inputs),
+                          output_names=list(program.outputs))
+
+
+def to_stablehlo(program: Program, about: Mapping[str, Any]) -> bytes:
+  """A serialised ``jax.export.Exported`` of a program, for ``PLATFORMS``; about.json beside it has the facts."""
+  del about
+  return bytes(stablehlo.export(jax.jit(program.function), platforms=PLATFORMS)(*program.like()).serialize())
+
+
+def _formats(names: Sequence[str]) -> list[str]:
+  """The formats in order, those that one of them needs before it; raises a UserError where one cannot be made."""
+  for name in names:
     if name not in FORMATS:
-      raise UserError(f"--format: there is no format '{name}'{nearest(name, FORMATS)}")
-  if not formats:
-    raise UserError(f"--format: give one or several of {', '.join(FORMATS)}.")
-  return [name for name in FORMATS if name in formats or name == 'onnx' and 'web' in formats]
+      raise UserError(f"--format={name}{nearest(name, FORMATS)}")
+  if not names:
+    raise UserError(f"--format: name one or more of {', '.join(FORMATS)}.")
+  wanted = [name for name in FORMATS if name in names or name == 'onnx' and 'web' in names]
+  for format in wanted:
+    for package in _NEEDS.get(format, ()):
+      try:
+        importlib.import_module(package)
+      except ImportError as error:
+        raise UserError(f'--format={format} needs {package} ({error}): pip install "fer_jax[export]"') from error
+  return wanted
 
 
-def _about(trained: setup.Trained, options: Mapping[str, Any] | None, facts: Mapping[str, str]) -> dict[str, Any]:
-  """What a user of the files must know, as JSON has it."""
-  known = calibration.read(trained.workdir, trained.step) or {'temperature': 1.0, 'threshold': None}
-  framed, data = framing.recalled(trained), trained.protocol.data
-  aligned = bool(framed['align_size'])
-  named = None
-  if options:
-    names = [name for name in trained.system.explain if prediction.explanation(trained, name) == options]
-    named = {'name': names[0], **options}
-  config = storage.read_text(trained.workdir / 'config.json')
-  return {
-      'name': trained.protocol.name, 'classes': list(trained.record['classes']), 'size': framed['size'],
-      'channels': data.channels or data.open(data.train).channels,
-      'alignment': 'similarity' if aligned else 'none',
-      'template': TEMPLATE.tolist() if aligned else (framed['frame'] or {}).get('points'),
-      'temperature': float(known['temperature']), 'threshold': known['threshold'], 'map': named,
-      'digests': {'variables': variables_digest(trained.variables),
-                  'config': hashlib.sha256(config.encode()).hexdigest()},
-      'trained_by': trained.record['commit'], 'step': trained.step, 'seed': trained.protocol.seed,
-      'dataset': data.dataset, 'variant': data.variant, **facts}
-
-
-def _described(inputs: Mapping[str, Any]) -> dict[str, str]:
-  return {name: f"{one.dtype} ({', '.join(map(str, one.shape))})" for name, one in inputs.items()}
-
-
-def _earlier(out: epath.Path, about: Mapping[str, Any]) -> dict[str, Any]:
-  """The about.json of an export of the same network in the folder; {} where it is new.
-
-  Raises:
-    UserError: the folder holds something else.
-  """
+def _check_out(out: epath.Path) -> None:
+  """Raises UserError where a folder holds what no export has left."""
+  own = {*_FILES.values(), 'about.json', 'MODEL_CARD.md', 'web'}
   with storage.explained(out, 'read'):
-    there = {path.name for path in out.iterdir()} if out.exists() else set()
-  if not there:
-    return {}
+    if out.exists() and (not out.is_dir() or any(
+        path.name not in own and path.suffix != '.tgz' for path in out.iterdir())):
+      raise UserError(f'--out={out} is not a folder of an export: it holds other files; give another folder.')
+
+
+def _kept(out: epath.Path, about: Mapping[str, Any]) -> dict[str, Any]:
+  """What is known of the files of an earlier export that stay; those of another network, map or temperature go."""
+  others = [name for name in _FILES if name not in about['checked'] and (out / _FILES[name]).exists()]
   try:
-    earlier = storage.read_json(out / 'about.json')
-    same = all(json.dumps(earlier[key]) == json.dumps(about[key]) for key in _IDENTITY)
+    before = storage.read_json(out / 'about.json')
+    if others and all(before[key] == about[key] for key in ('digests', 'map', 'temperature')):
+      return {name: before['checked'][name] for name in others}
   except (FileNotFoundError, ValueError, KeyError, TypeError):
-    same = not {name for name in there if not name.endswith(('.part', '.tgz'))}
-    earlier = {}
-  if not same:
-    raise UserError(f'{out} is not empty, and holds no export of this network with this map and calibration; choose '
-                    'another --out, or empty it.')
-  return earlier
+    pass
+  for name in others:
+    (out / _FILES[name]).unlink()
+    cluster.say(f'{out / _FILES[name]} was of another export, and is removed.')
+  return {}
 
 
-def _expires() -> str:
-  """Six months from today: until then at the most JAX promises to read what it exports."""
-  today = datetime.date.today()
-  year, month = divmod(today.year * 12 + today.month - 1 + 6, 12)
-  return min(datetime.date(year, month + 1, 1) + datetime.timedelta(today.day - 1),
-             datetime.date(year + (month + 1) // 12, (month + 1) % 12 + 1, 1)).isoformat()
+def _about(trained: setup.Trained, known: Mapping[str, Any], framed: Mapping[str, Any], map: str,
+           options: Mapping[str, Any] | None) -> dict[str, Any]:
+  """The facts that travel with the files."""
+  record, data = trained.record, trained.protocol.data
+  template = align.TEMPLATE.tolist() if framed['align_size'] else (framed['frame'] or {}).get('points')
+  config = storage.read_text(trained.workdir / 'config.json')
+  until = datetime.date.today() + datetime.timedelta(days=30 * _MONTHS)
+  return {
+      'name': trained.protocol.name, 'classes': list(record['classes']), 'size': framed['size'],
+      'channels': record['channels'], 'alignment': 'similarity' if framed['align_size'] else 'none',
+      'template': None if template is None else np.asarray(template).tolist(),
+      'temperature': float(known['temperature']), 'threshold': known['threshold'],
+      'map': options and {'name': map, **options}, 'landmarks': _wants_landmarks(trained),
+      'dataset': data.dataset, 'variant': data.variant, 'seed': trained.protocol.seed, 'step': trained.step,
+      'commit': record['commit'], 'digests': {'variables': digest(trained.variables),
+                                              'config': hashlib.sha256(config.encode()).hexdigest()},
+      **card.facts(trained.workdir), 'versions': used(),
+      'stablehlo_until': f'JAX promises that its releases of the {_MONTHS} months after {jax.__version__} read the '
+                         f'StableHLO file, so not beyond {until.isoformat()}; the checkpoint is the archive'}
 
 
-def _of(name: str, about: Mapping[str, Any]) -> str:
-  """What a file is, in words."""
-  shapes = ' and '.join(f'{key} {text}' for key, text in about['inputs'].items())
-  if name == 'onnx':
-    return f"opset {OPSET}, {shapes} to {', '.join(about['outputs'])}"
-  known = about['stablehlo']
-  return (f"for {', '.join(PLATFORMS)}. JAX promises to read it with versions made up to six months after this one, "
-          f"jaxlib {known['jaxlib']}: until {known['readable_until']} at the most. The checkpoint in the run's folder is "
-          'what keeps')
+def _wants_landmarks(trained: setup.Trained) -> bool:
+  return bool(trained.system.recipe.regions) and trained.system.recipe.regions['scheme'] == 'landmark'
 
 
-def _checked(program: Program, trained: setup.Trained, contents: Mapping[str, bytes]) -> dict[str, Any]:
-  """Compares files with the network, on its test faces where they are here, and times both.
-
-  Raises:
-    UserError: one does not agree.
-  """
-  runners = {name: (run_onnx if name == 'onnx' else run_stablehlo)(content) for name, content in contents.items()}
-  with jax.default_matmul_precision('highest'):  # Accelerators would round factors, and the files be blamed.
-    network = jax.jit(program)
-    faces, of = _faces(program, trained)
-    inputs = [faces[name] for name in program.inputs(1)]
-    wanted = _answers(network, inputs, padded=True)['logits']
-    found = {}
-    for name, run in runners.items():
-      logits = _answers(run, inputs, padded=name == 'stablehlo')['logits']
-      found[name] = {'faces': len(wanted), 'of': of, **_compared(FILES[name], wanted, logits, of)}
-    seconds = _times({'jax': network, **runners}, inputs)
-  for name, numbers in found.items():
-    numbers['milliseconds'] = {str(size): {key: seconds[size][key] for key in ('jax', name)} for size in SIZES}
-    told = '; '.join(f"{size} face{'s' * (size > 1)}: JAX {seconds[size]['jax']:.2f} ms, {RUNTIMES[name]} "
-                     f'{seconds[size][name]:.2f} ms' for size in SIZES)
-    cluster.say(f"{RUNTIMES[name]} agrees with JAX on {numbers['faces']:,} {of}: logits to "
-                f"{numbers['largest_difference']:.1e}, the class of {numbers['same_class']:,}. {told}.")
-  return found
-
-
-RUNTIMES = {'onnx': 'onnxruntime', 'stablehlo': 'StableHLO'}
-
-
-def _faces(program: Program, trained: setup.Trained) -> tuple[dict[str, np.ndarray], str]:
-  """The test faces of a run, or noise where they are not here, and which of the two, in words."""
-  names = ('image', *(['landmarks'] if 'landmarks' in program.inputs(1) else []))
-  protocol = trained.protocol
+def _faces(trained: setup.Trained, program: Program) -> list[np.ndarray]:
+  """The test split's faces as the program's inputs, or noise where they are not here."""
+  names = {'images': 'image', 'landmarks': 'landmarks'}
   try:
-    split = protocol.data.open(protocol.data.test)
-    taken = split.take(range(len(split)), names)
-    of = 'test faces'
+    faces = evaluation.open_split(trained, trained.protocol.data.test)
+    if (faces.size, faces.channels) != (program.size, program.channels):
+      faces = dataclasses.replace(faces, size=program.size, channels=program.channels)
+    rows = streams.rows(faces, range(len(faces)))
+    return [rows[names[name]] for name in program.inputs]
   except UserError as error:
-    rng = np.random.default_rng(0)
-    taken = {'image': rng.integers(0, 256, (_RANDOM, program.size, program.size, program.channels), np.uint8),
-             'landmarks': rng.uniform(0.2, 0.8, (_RANDOM, 68, 2)).astype(np.float32)}
-    cluster.say(f'The test faces are not here ({error}): the files are compared on noise.')
-    of = 'images of noise'
-  return {'images': taken['image']} | {name: taken[name] for name in names[1:]}, of
+    cluster.say(f'The files are compared with the network on noise: {error}')
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (64, program.size, program.size, program.channels)).astype(np.uint8)
+    return [images, random.random((64, 68, 2), np.float32)][:len(program.inputs)]
 
 
-def _answers(run: Callable[..., Any], inputs: Sequence[np.ndarray], padded: bool) -> dict[str, np.ndarray]:
-  """What a program says of all faces, in batches; ``padded`` ones have one size, and are compiled once."""
-  size, parts = SIZES[-1], []
-  for first in range(0, len(inputs[0]), size):
-    batch = [each[first:first + size] for each in inputs]
-    count = len(batch[0])
-    if padded and count < size:
-      batch = [np.concatenate([each, np.repeat(each[:1], size - count, axis=0)]) for each in batch]
-    parts.append({name: np.asarray(value)[:count] for name, value in run(*batch).items()})
-  return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _compared(file: str, wanted: np.ndarray, found: np.ndarray, of: str) -> dict[str, Any]:
-  """How far logits (N, K) are from those of the network.
-
-  Raises:
-    UserError: too far.
-  """
-  difference, scale = float(np.abs(found - wanted).max()), max(1.0, float(np.abs(wanted).max()))
-  same = found.argmax(axis=1) == wanted.argmax(axis=1)
-  top = np.sort(wanted, axis=1)
-  undecided = top[:, -1] - top[:, -2] <= TOLERANCE * scale  # Either class is right.
-  if not difference <= TOLERANCE * scale or not (same | undecided).all():
-    raise UserError(f'{file} does not agree with the network on {len(wanted):,} {of}: its logits are up to '
-                    f'{difference:.1e} away (allowed {TOLERANCE * scale:.1e}), and {(~same).sum():,} have another class. '
-                    'Nothing was written. Please report it with the versions in run.json.')
-  return {'largest_difference': difference, 'largest_logit': scale, 'same_class': int(same.sum())}
-
-
-def _times(programs: Mapping[str, Callable[..., Any]], inputs: Sequence[np.ndarray]) -> dict[int, dict[str, float]]:
-  """{size of a batch: {program: milliseconds, the median of several in turns}}."""
-  found = {}
-  for size in SIZES:
-    batch = [np.resize(each, (size, *each.shape[1:])) for each in inputs]
-    work = [lambda _, run=run, batch=batch: jax.block_until_ready(run(*batch)) for run in programs.values()]
-    for one in work:
-      one(0)
-    seconds = in_turns(work, _ROUNDS, time.perf_counter)
-    found[size] = {name: round(1e3 * float(value), 3)
-                   for name, value in zip(programs, np.median(seconds, axis=0), strict=True)}
-  return found
-
-
-def _put(path: epath.Path, content: bytes) -> None:
-  """Puts bytes in place of a file, or leaves the old one."""
-  if not cluster.is_main():
-    return
-  with storage.explained(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + '.part')
-    beside.write_bytes(content)
-    beside.replace(path)
+def printed(about: Mapping[str, Any], out: str) -> str:
+  """What the command says in the end."""
+  lines = []
+  for name, found in about['checked'].items():
+    times = ', '.join(f"{size} face(s) {1e3 * each['file']:.2g} ms (JAX {1e3 * each['jax']:.2g})"
+                      for size, each in found['seconds'].items())
+    lines.append(f"{epath.Path(out) / _FILES[name]}: on {found['faces']:,} faces logits at most "
+                 f"{found['logits_apart']:.1e} from the network's, the same class on all; {times}.")
+  if 'stablehlo' in about['checked']:
+    lines.append(f"{about['stablehlo_until']}.")
+  mark = json.dumps(about['protocol'], ensure_ascii=False)
+  return '\n'.join([*lines, f'Protocol: {mark}'])

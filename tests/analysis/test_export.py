@@ -120,6 +120,23 @@ def test_onnx_is_loaded_without_fer_jax_and_agrees(programs, tmp_path):
   assert not {node.op_type for node in model.graph.node} & {'BatchNormalization', 'Sqrt'}
 
 
+def test_a_map_that_onnx_does_not_know_is_named(programs, monkeypatch):
+  pytest.importorskip('jax2onnx', reason='jax2onnx is missing: pip install "fer_jax[export]"')
+  import jax2onnx
+  program, _ = programs['vit']
+
+  def convert(function, like, output_names, **_):
+    if 'map' in output_names:
+      raise NotImplementedError('no such primitive')
+
+  monkeypatch.setattr(jax2onnx, 'to_onnx', convert)
+  with pytest.raises(UserError, match='the map does not go into ONNX: choose another one by --map, or --map=none. '
+                                      'jax2onnx says: no such primitive'):
+    export.to_onnx(program, {})
+  with pytest.raises(UserError, match='the network does not go into ONNX: take --format=stablehlo'):
+    export.to_onnx(program._replace(outputs=('logits', 'embedding')), {})
+
+
 def test_a_batch_of_any_size_gives_a_face_the_same_answer(programs):
   program, _ = programs['arm']
   opened = exported.open_stablehlo(export.to_stablehlo(program, {}))
