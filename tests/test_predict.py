@@ -18,25 +18,15 @@ from fer_jax.data.builders.synthetic_faces.draw import draw_face
 from fer_jax.data.reading.pictures import Picture, Pictures
 from fer_jax.errors import UserError
 from fer_jax.runtime import storage
-from fer_jax.training import calibration
 from tests import faces, processes
 from tests.data.reading.test_pictures import photo, video
-from tests.training.test_evaluation import make_run
+from tests.training.test_evaluation import make_calibrated
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """A finished run of a 16-pixel network that was calibrated."""
-  made = faces.config()
-  made.data.channels = 1
-  workdir = make_run(made, storage.as_path(tmp_path_factory.mktemp('run')))
-  record = storage.read_json(workdir / 'run.json')
-  storage.write_json(workdir / 'run.json', record | {'channels': 1, 'size': 16, 'align_size': 0, 'frame': None,
-                                                     'finished': 'today'})
-  storage.write_json(workdir / calibration.FILE, {
-      'step': 1, 'temperature': 2.5, 'threshold': 0.3, 'temperature_interval': None, 'count': 20, 'split': 'valid',
-      'wanted': {'coverage': 0.9}, 'at_bound': False})
-  return workdir
+  return make_calibrated(storage.as_path(tmp_path_factory.mktemp('run')))
 
 
 class FakePredictor:

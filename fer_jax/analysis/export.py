@@ -84,7 +84,7 @@ def export_run(workdir: str, out: str, formats: Sequence[str], *, map: str = '',
   mesh = cluster.make_mesh(jax.local_devices()[:1])
   trained = setup.load(workdir, mesh, ['model.dtype=float32'], data_dir)  # No file rounds where a device would.
   prediction.check_alone(trained)
-  map = map or next((name for name in ('predicted', *trained.system.explain) if name in trained.system.explain), 'none')
+  map = map or prediction.default_map(trained) or 'none'
   options = None if map == 'none' else prediction.explanation(trained, map)
   known = calibration.read(trained.workdir, trained.step) or {'temperature': 1.0, 'threshold': None}
   framed = framing.recalled(trained)
@@ -99,9 +99,7 @@ def export_run(workdir: str, out: str, formats: Sequence[str], *, map: str = '',
         cluster.say(f'{_FILES[name]} is made and compared with the network.')
         written = {'onnx': to_onnx, 'stablehlo': to_stablehlo}[name](program, about)
         about.setdefault('checked', {})[name] = exported.check(exported.OPEN[name](written), reference, faces, name)
-        with storage.explained(part / _FILES[name]):
-          part.mkdir(parents=True, exist_ok=True)
-          (part / _FILES[name]).write_bytes(written)
+        storage.write_bytes(part / _FILES[name], written)
     card.write_card(workdir, part / 'MODEL_CARD.md')
     with storage.explained(out):
       out.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 
-from fer_jax.analysis.prediction import Face, Located, Predictor
+from fer_jax.analysis.prediction import Face, Located, Predictor, default_map
 from fer_jax.data.reading.ahead import in_order
 from fer_jax.data.reading.pictures import Picture, Pictures
 from fer_jax.errors import UserError
@@ -102,8 +102,7 @@ def predict(workdir: str, images: str, *, detector: str = 'dlib', every: int = 1
     cluster.say(f'Note: {note}.')
   read_finished(workdir)
   trained = setup.load(workdir, cluster.make_mesh(jax.local_devices()[:1]))
-  known = trained.system.explain
-  map = map or (next((name for name in ('predicted', *known) if name in known), '') if page else '')
+  map = map or (default_map(trained) if page else '')
   predictor = Predictor(trained, detector=detector, map=map)
   outputs: list[Output] = [RowsFile(out, predictor.classes) if out else Console()]
   if page:

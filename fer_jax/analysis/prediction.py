@@ -66,7 +66,7 @@ def explanation(trained: setup.Trained, name: str = '') -> dict[str, Any]:
   """The options of ``tap_map`` of a map of a run's config, without a need for labels.
 
   Args:
-    name: of ``config.explain``; '': 'predicted' where the config has it, else its first.
+    name: of ``config.explain``; '': ``default_map``.
 
   Raises:
     UserError: there is no such map, or the network's answer to a face depends on the other faces (ARM's batch mean).
@@ -75,11 +75,17 @@ def explanation(trained: setup.Trained, name: str = '') -> dict[str, Any]:
   known = trained.system.explain
   if not known:
     raise UserError(f"the run in {trained.workdir} has no maps: its config's explain is empty.")
-  name = name or ('predicted' if 'predicted' in known else next(iter(known)))
+  name = name or default_map(trained)
   if name not in known:
     raise UserError(f"the run in {trained.workdir} has no map '{name}'{nearest(name, known)}")
   options = dict(known[name])
   return options | ({'target': 'predicted'} if options.get('target') in _LABELLED else {})
+
+
+def default_map(trained: setup.Trained) -> str:
+  """'predicted' where the run's ``config.explain`` has it, else the first there; '' where it has none."""
+  known = trained.system.explain
+  return 'predicted' if 'predicted' in known else next(iter(known), '')
 
 
 def check_alone(trained: setup.Trained) -> None:

@@ -62,7 +62,7 @@ def write(out: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
   except FileNotFoundError as error:
     raise UserError(f'no model.onnx in {out}: the page runs that file; export it with --format=onnx,web.') from error
   _fetch(out, web)
-  _put(web / 'model.onnx', model)
+  storage.write_bytes(web / 'model.onnx', model)
   storage.write_json(web / 'about.json', about)
   for name in ('page.js', 'pixels.js', 'stage.js'):
     storage.write_text(web / name, _text(f'web/{name}'))
@@ -103,7 +103,7 @@ def _fetch(out: epath.Path, web: epath.Path) -> None:
       if _digest(content) != digest:
         raise UserError(f'{inside} in {packed} is not that of onnxruntime-web {VERSION}: its SHA-256 is '
                         f'{_digest(content)}, not {digest}. Find out where your npm takes packages from.')
-      _put(web / name, content)
+      storage.write_bytes(web / name, content)
 
 
 def _download(folder: str) -> epath.Path:
@@ -125,12 +125,3 @@ def _download(folder: str) -> epath.Path:
 
 def _digest(content: bytes) -> str:
   return hashlib.sha256(content).hexdigest()
-
-
-def _put(path: epath.Path, content: bytes) -> None:
-  """Puts bytes in place of a file, or leaves the old one."""
-  with storage.explained(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + '.part')
-    beside.write_bytes(content)
-    beside.replace(path)

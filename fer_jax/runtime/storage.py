@@ -36,7 +36,7 @@ _TODO_REMOTE = ('check that the bucket exists, that this machine may use it (gcl
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
   """Writes a text as UTF-8."""
-  _write(path, text.encode(errors='backslashreplace'))  # A file name on the command line need not be UTF-8.
+  write_bytes(path, text.encode(errors='backslashreplace'))  # A file name on the command line need not be UTF-8.
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -61,7 +61,7 @@ def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
   """Writes arrays, compressed."""
   if cluster.is_main():
     np.savez_compressed(buffer := io.BytesIO(), **arrays)
-    _write(path, buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer())
 
 
 def append(path: str | os.PathLike[str], text: str) -> None:
@@ -82,7 +82,7 @@ def append(path: str | os.PathLike[str], text: str) -> None:
       file.write(text)
 
 
-def _write(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
   """Puts a file in place of the one there, if this is process 0; folders are made."""
   if not cluster.is_main():
     return

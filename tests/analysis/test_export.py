@@ -12,9 +12,9 @@ import pytest
 from fer_jax.analysis import export, exported
 from fer_jax.errors import UserError
 from fer_jax.runtime import storage
-from fer_jax.training import calibration, config_files, setup
+from fer_jax.training import config_files, setup
 from tests import faces
-from tests.training.test_evaluation import make_run
+from tests.training.test_evaluation import make_calibrated
 
 SMALL = ('image_size=16', 'model.backbone.depth=10', 'model.backbone.width=4')
 # The forms of what is exported: of the quickstart, with regions, an amending head, a transformer, an embedding.
@@ -160,14 +160,7 @@ def test_a_file_that_disagrees_is_an_error(programs):
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """A finished run that was calibrated."""
-  made = faces.config()
-  made.data.channels = 1
-  workdir = make_run(made, storage.as_path(tmp_path_factory.mktemp('run')))
-  record = storage.read_json(workdir / 'run.json')
-  storage.write_json(workdir / 'run.json', record | {'channels': 1, 'size': 16, 'align_size': 0, 'frame': None,
-                                                     'finished': 'today'})
-  storage.write_json(workdir / calibration.FILE, {'step': 1, 'temperature': 2.5, 'threshold': 0.3})
-  return workdir
+  return make_calibrated(storage.as_path(tmp_path_factory.mktemp('run')))
 
 
 def no_data(*_):

@@ -18,7 +18,7 @@ from fer_jax.metrics.intervals import mean_rate, wilson
 from fer_jax.reports.page import write_report
 from fer_jax.reports.table import print_evaluation
 from fer_jax.runtime import cluster, storage
-from fer_jax.training import checkpoint, evaluation, privacy, setup
+from fer_jax.training import calibration, checkpoint, evaluation, privacy, setup
 from fer_jax.training.data import Data
 from fer_jax.training.workdir import open_workdir, read_run
 from tests import faces
@@ -169,6 +169,20 @@ def make_run(config, workdir):
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', write=True)
   checkpoints.save(1, system.initial())
   checkpoints.close()
+  return workdir
+
+
+def make_calibrated(workdir):
+  """A finished run of a 16-pixel network of grey faces that was calibrated."""
+  made = faces.config()
+  made.data.channels = 1
+  workdir = make_run(made, workdir)
+  record = storage.read_json(workdir / 'run.json')
+  storage.write_json(workdir / 'run.json', record | {'channels': 1, 'size': 16, 'align_size': 0, 'frame': None,
+                                                     'finished': 'today'})
+  storage.write_json(workdir / calibration.FILE, {
+      'step': 1, 'temperature': 2.5, 'threshold': 0.3, 'temperature_interval': None, 'count': 20, 'split': 'valid',
+      'wanted': {'coverage': 0.9}, 'at_bound': False})
   return workdir
 
 
