@@ -9,7 +9,7 @@ the command with status 75. --workers=N trains N runs at a time, each with a log
 memory of a GPU (a TPU takes one process only). Start the command several times, also on hosts that share the workdir,
 and all workers divide the runs among them. Afterwards the tables are printed and written to WORKDIR/ablation.md, .tex
 and .csv, with a page, WORKDIR/report.html. --collect trains nothing and takes what is there, also what launch/sweep has
-left.
+left. Comparisons that the config states beforehand, as PRIMARY, have a table of their own, corrected for their number.
 """
 
 import shlex
@@ -38,7 +38,7 @@ def main(given: Any) -> None:
   from fer_jax.analysis import ablation, queue
   from fer_jax.reports import formats
   formats.check_out(given.out)  # Not only after days of training.
-  rows, status = ablation.choose_rows(given.config, given.rows), 0
+  rows, primary, status = ablation.choose_rows(given.config, given.rows), ablation.choose_primary(given.config), 0
   import jax
   jax.config.update('jax_platforms', 'cpu')  # Devices are for the trainings.
   if not given.collect:
@@ -48,7 +48,7 @@ def main(given: Any) -> None:
     options = [f'--config={given.config}', *[f"--rows={','.join(given.rows)}"] * bool(given.rows),
                f'--seeds={given.seeds}', f'--workdir={given.workdir}', *(f'--set={change}' for change in given.set)]
     command = shlex.join(['python', '-m', 'fer_jax.ablate', *options])
-    ablation.report(given.workdir, rows, given.seeds, command, given.out, alone=given.collect)
+    ablation.report(given.workdir, rows, given.seeds, command, given.out, given.collect, primary)
   sys.exit(status)
 
 

@@ -78,6 +78,22 @@ def test_collect_makes_the_tables_of_what_is_there(tmp_path):
     assert next(csv.DictReader(file))['accuracy, %'] == f'{100 * right.mean():.2f}'
 
 
+def test_primary_comparisons_of_the_config_are_printed_and_stand_on_the_page(tmp_path):
+  for row in ('plain', 'pal'):
+    make(tmp_path, row)
+    make(tmp_path, row, 1)
+  config = tmp_path / 'table.py'
+  config.write_text("ROWS = dict.fromkeys(['plain', 'pal', 'other'])\nPRIMARY = (('pal', 'plain'), ('other', 'plain'))")
+  status, out, err = call('ablate', f'--config={config}:faces', f'--workdir={tmp_path}', '--rows=plain,pal',
+                          '--seeds=2', '--collect', data_dir=tmp_path)
+  assert status == 0 and 'priors: accuracy, primary comparisons' in out, err
+  assert out.index('priors: scores') < out.index('primary comparisons') < out.index('difference to plain')
+  assert 'Bonferroni' in (tmp_path / 'ablation.md').read_text()
+  page = (tmp_path / 'report.html').read_text()
+  shown = page.split('priors: accuracy, primary comparisons</h3>')[1].split('</table>')[0]
+  assert '<th>holds</th>' in shown and '97.5 % over faces' in shown and shown.count('<tr') == 2
+
+
 RUNS = ('cosine-0', 'constant-0')
 
 # Fast: one loss, one map, and no evaluations before the end.

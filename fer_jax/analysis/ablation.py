@@ -5,7 +5,7 @@ launch/sweep reads the rows here, which needs no JAX; what does is imported wher
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fer_jax.analysis import queue
 from fer_jax.errors import UserError, nearest
@@ -18,18 +18,42 @@ def choose_rows(config: str, rows: Sequence[str] = ()) -> list[str]:
   """Names of the rows of an ablation config, 'PATH:DATASET' or 'NAME:DATASET'; of those in ``rows``, if there are any.
 
   Raises:
-    UserError: no such config, one without rows or data set, or an unknown row.
+    UserError: no such config, one without rows or data set, an unknown row, or as of ``choose_primary``.
   """
-  path, dataset = config_files.find(config)
-  if not dataset:
-    raise UserError(f'--config={config}: give an ablation config and its data set, such as ablations/pal:ferplus')
-  table = config_files.run(path).get('ROWS')
-  if not table:
-    raise UserError(f'--config={config}: {path} has no ROWS; the configs with rows are in configs/ablations.')
+  path, table, _ = _read(config)
   for row in rows:
     if row not in table:
       raise UserError(f"--rows: {path} has no row '{row}'{nearest(row, table)}")
   return list(dict.fromkeys(rows or table))
+
+
+def choose_primary(config: str) -> list[tuple[str, str]]:
+  """The pairs of rows in an ablation config's PRIMARY: the comparisons that were chosen before anything was trained.
+
+  Raises:
+    UserError: PRIMARY is not made of pairs, names a row that is not in ROWS, or has a pair twice.
+  """
+  return _read(config)[2]
+
+
+def _read(config: str) -> tuple[str, Collection[str], list[tuple[str, str]]]:
+  """The path of an ablation config, the names of its rows, and its primary comparisons."""
+  path, dataset = config_files.find(config)
+  if not dataset:
+    raise UserError(f'--config={config}: give an ablation config and its data set, such as ablations/pal:ferplus')
+  defined = config_files.run(path)
+  table, primary = defined.get('ROWS'), defined.get('PRIMARY', ())
+  if not table:
+    raise UserError(f'--config={config}: {path} has no ROWS; the configs with rows are in configs/ablations.')
+  for pair in primary:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or pair[0] == pair[1]:
+      raise UserError(f"{path}: PRIMARY has {pair!r}; write pairs of two rows: PRIMARY = (('row', 'against'),)")
+    for row in pair:
+      if row not in table:
+        raise UserError(f"{path}: PRIMARY names the row '{row}', which is not in ROWS{nearest(row, table)}")
+  if len({frozenset(pair) for pair in primary}) < len(primary):
+    raise UserError(f'{path}: PRIMARY has a pair twice, and is corrected for the number of its pairs; leave one out.')
+  return path, table, [tuple(pair) for pair in primary]
 
 
 def list_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, more: Sequence[str] = ()) -> list[queue.Job]:
@@ -77,7 +101,8 @@ def check_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, chang
   return jobs
 
 
-def report(workdir: str, rows: Sequence[str], seeds: int, command: str, out: str | None, alone: bool) -> None:
+def report(workdir: str, rows: Sequence[str], seeds: int, command: str, out: str | None, alone: bool,
+           primary: Sequence[tuple[str, str]] = ()) -> None:
   """Prints and writes the tables, and writes the page; what cannot be used is said on the standard error.
 
   Args:
@@ -85,6 +110,7 @@ def report(workdir: str, rows: Sequence[str], seeds: int, command: str, out: str
     command: what makes all this, for the tables.
     out: file of the tables, beside those in the workdir, or None.
     alone: whether no other worker may be at the same; buckets have no locks.
+    primary: pairs of rows, for a table of these comparisons.
 
   Raises:
     UserError: there is no such folder, or a file cannot be written.
@@ -94,7 +120,7 @@ def report(workdir: str, rows: Sequence[str], seeds: int, command: str, out: str
   from fer_jax.runtime import storage
   workdir = storage.as_path(workdir)
   found, problems = ablation.collect(workdir, rows, seeds)
-  tables = ablation.make_tables(found, command)
+  tables = ablation.make_tables(found, command, primary)
   print(formats.deliver(tables, out))
   with contextlib.nullcontext() if alone else lock.hold(f'{workdir}/ablation.lock', wait=True):
     for ending in ('md', 'tex', 'csv'):

@@ -38,7 +38,7 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> McNemar:
 
 
 class Welch(NamedTuple):
-  """A mean difference, its 95 % interval and p-value; None where the values have no spread to compare it with."""
+  """A mean difference, its interval and p-value; None where the values have no spread to compare it with."""
 
   difference: float
   low: float | None = None
@@ -46,12 +46,12 @@ class Welch(NamedTuple):
   p_value: float | None = None
 
 
-def welch(ours: Sequence[float], theirs: Sequence[float]) -> Welch:
+def welch(ours: Sequence[float], theirs: Sequence[float], level: float = 0.95) -> Welch:
   """Welch's t test that two recipes have the same mean over seeds, whose spreads may differ (B. L. Welch, 1947).
 
   Each has one number for each of its seeds, assumed roughly normal; nothing is paired. Returns ours - theirs of the
-  means, with interval and p-value where both have two seeds or more and not all are equal. Raises a ValueError where
-  one has no values.
+  means, with the interval at the ``level`` and p-value where both have two seeds or more and not all are equal. Raises
+  a ValueError where one has no values.
   """
   if not len(ours) or not len(theirs):
     raise ValueError('no values')
@@ -61,5 +61,5 @@ def welch(ours: Sequence[float], theirs: Sequence[float]) -> Welch:
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', RuntimeWarning)  # Of lost precision, where one of the two has no spread at all.
     test = scipy.stats.ttest_ind(ours, theirs, equal_var=False)
-  low, high = test.confidence_interval()
+  low, high = test.confidence_interval(level)
   return Welch(difference, float(low), float(high), float(test.pvalue))

@@ -85,8 +85,8 @@ def share_interval(shares: Sequence[float], whole: float = 1.0) -> Estimate:
   return Estimate(mean, *(whole / (1 + math.exp(-end)) for end in (logit - half, logit + half)), n)
 
 
-def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 9999) -> Estimate:
-  """The mean over independent examples (N,) with its percentile bootstrap 95 % interval (B. Efron, 1979).
+def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 9999, level: float = 0.95) -> Estimate:
+  """The mean over independent examples (N,) with its percentile bootstrap interval at ``level`` (B. Efron, 1979).
 
   Its coverage is right for many examples only: of a handful of seeds it is too short, so take ``t_interval`` there. The
   same seed of the resampling gives the same interval; a single example has none. Raises a ValueError without values.
@@ -95,7 +95,7 @@ def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 9999) -> Estim
   if n == 1:
     return Estimate(mean, None, None, n)
   ends = scipy.stats.bootstrap((values,), np.mean, batch=100, n_resamples=resamples, method='percentile',
-                               rng=np.random.default_rng(seed)).confidence_interval
+                               confidence_level=level, rng=np.random.default_rng(seed)).confidence_interval
   return Estimate(mean, float(ends.low), float(ends.high), n)
 
 

@@ -70,14 +70,14 @@ def collect(workdir: str | os.PathLike[str], names: Sequence[str], seeds: int) -
   return rows, problems
 
 
-def make_tables(rows: Sequence[Row], command: str) -> list[Table]:
+def make_tables(rows: Sequence[Row], command: str, primary: Sequence[tuple[str, str]] = ()) -> list[Table]:
   """Makes the tables of an ablation from the rows of ``collect``, of which the others are compared with the first.
 
-  They are scores, with the command that makes them in a note; differences to the first row, if there are others; cost;
-  and, where attribution maps were evaluated, their alignment. Numbers are means over seeds, with ± their standard
-  deviation.
+  They are scores, with the command that makes them in a note; the ``primary`` comparisons, pairs of names, corrected
+  for their number; differences to the first row, if there are others; cost; and, where attribution maps were evaluated,
+  their alignment. Numbers are means over seeds, with ± their standard deviation.
   """
-  tables = [_scores(rows, command)]
+  tables = [_scores(rows, command), *_primary(rows, primary)]
   if rows[1:]:
     tables.append(_differences(rows))
   tables.append(_costs(rows))
@@ -116,20 +116,9 @@ def _own_protocol(row: Row, first: Row) -> Iterator[str]:
 
 def _differences(rows: Sequence[Row]) -> Table:
   first = rows[0]
-  columns = (_ROW, _SEEDS, Column('difference'), Column('95 % over faces', apart=ENDS), Column('p over faces'),
-             Column('95 % over seeds', apart=ENDS), Column('p over seeds'), _MARKS)
+  columns = _difference_columns()
   found = {row.name: compare(row.runs, first.runs) for row in rows[1:] if row.runs and first.runs}
-  lines = []
-  for row in rows[1:]:
-    cells, notes, marks = {}, [], []
-    if difference := found.get(row.name):
-      cells, notes = _difference_cells(difference), [f'{row.name}: {difference.problem}'] * bool(difference.problem)
-      marks = [*(f'{first.name}: {mark}' for mark in _beware(first)), *disagreements((*row.runs, *first.runs))]
-      if test := difference.mcnemar:
-        notes.append(f'{row.name}: {test.ours_only:,} faces are right only here, {test.theirs_only:,} only in '
-                     f'{first.name}.')
-    counts = f'{len(row.runs)} and {len(first.runs)}'
-    lines.append(_line(row, cells | {'seeds': counts}, notes, marks))
+  lines = [_difference_line(row, first, found.get(row.name), columns) for row in rows[1:]]
   notes = [f'In percentage points of accuracy; above 0 the row is better than {first.name}.'] if found else [
       f'There are not two rows with a finished run, one of them {first.name}: nothing can be compared.']
   faces = [difference for difference in found.values() if difference.over_faces]
@@ -146,17 +135,69 @@ def _differences(rows: Sequence[Row]) -> Table:
   if len(found) > 1:
     notes.append(f'The p-values are not corrected for the {len(found)} comparisons: where no row differed, about one '
                  'comparison in twenty would be below 0.05.')
-  return Table(_title(rows, f'accuracy, difference to {first.name}'), columns, tuple(lines), tuple(notes))
+  return Table(_title(rows, f'accuracy, difference to {first.name}'), (_ROW, _SEEDS, *columns, _MARKS), tuple(lines),
+               tuple(notes))
 
 
-def _difference_cells(found: Difference) -> dict[str, str]:
-  ends = lambda low, high: '' if low is None else f'{low:+.2f} to {high:+.2f}'
-  p_value = lambda value: '' if value is None else f'{value:.2g}'
-  seeds, faces, test = found.over_seeds, found.over_faces, found.mcnemar
-  return {**({'difference': f'{seeds.difference:+.2f}', '95 % over seeds': ends(seeds.low, seeds.high),
-              'p over seeds': p_value(seeds.p_value)} if seeds else {}),
-          **({'95 % over faces': ends(faces.low, faces.high)} if faces else {}),
-          **({'p over faces': p_value(test.p_value)} if test else {})}
+def _primary(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[Table]:
+  """The table of the primary comparisons whose rows are both among ``rows``, corrected for all of ``pairs``."""
+  named, count = {row.name: row for row in rows}, len(pairs)
+  shown = [(named[ours], named[theirs]) for ours, theirs in pairs if ours in named and theirs in named]
+  if not shown:
+    return []
+  level = 1 - 0.05 / count
+  columns, lines = _difference_columns(level, f' x {count}' * (count > 1)), []
+  for row, other in shown:
+    found = compare(row.runs, other.runs, level) if row.runs and other.runs else None
+    line = _difference_line(row, other, found, columns, count)
+    lines.append(dataclasses.replace(line, cells={**line.cells, 'against': other.name, 'holds': _holds(found)}))
+  correction = 'One comparison needs no correction: both intervals are at the level 95 %.' if count == 1 else (
+      f"Bonferroni's correction for {count} comparisons: every interval is at the level 1 - 0.05 / {count} = "
+      f'{_percent(level)}, every p-value is multiplied by {count} (at most 1). So chance, of the seeds or of the '
+      'faces, lets any of them leave 0 out in about one such table in twenty at most.')
+  notes = ['In percentage points of accuracy; above 0 the row is better than the one it is against.',
+           'The primary comparisons are those that the config states, to be chosen before anything is trained: '
+           f'{count}, of which {len(shown)} have both rows here. {correction}',
+           "'yes' stands where both intervals, over faces (paired bootstrap) and over seeds (Welch's t), leave 0 out "
+           "on the same side; 'no' where one includes it, which does not say that the rows are equal; nothing where "
+           'one is missing: over seeds it takes two of each row.']
+  columns = (_ROW, Column('against', 'l'), _SEEDS, *columns, Column('holds', 'l'), _MARKS)
+  return [Table(_title(rows, 'accuracy, primary comparisons'), columns, tuple(lines), tuple(notes))]
+
+
+def _holds(found: Difference | None) -> str:
+  """Whether a difference stands out over faces and over seeds, to the same side; '' where one is not known."""
+  known = [one for one in (found.over_faces, found.over_seeds) if one and one.low is not None] if found else []
+  if len(known) < 2:
+    return ''
+  return 'yes' if all(one.low > 0 for one in known) or all(one.high < 0 for one in known) else 'no'
+
+
+def _percent(level: float) -> str:
+  return f'{100 * level:.5g} %'
+
+
+def _difference_columns(level: float = 0.95, times: str = '') -> tuple[Column, ...]:
+  """The columns of a comparison; ``times`` stands behind p."""
+  return (Column('difference'), Column(f'{_percent(level)} over faces', apart=ENDS), Column(f'p over faces{times}'),
+          Column(f'{_percent(level)} over seeds', apart=ENDS), Column(f'p over seeds{times}'))
+
+
+def _difference_line(row: Row, other: Row, found: Difference | None, columns: Sequence[Column], times: int = 1) -> Line:
+  """A line of a row beside another one; p-values are multiplied by ``times``."""
+  cells, notes, marks = {'seeds': f'{len(row.runs)} and {len(other.runs)}'}, [], []
+  if found:
+    ends = lambda known: '' if known is None or known.low is None else f'{known.low:+.2f} to {known.high:+.2f}'
+    p_value = lambda test: '' if test is None or test.p_value is None else f'{min(times * test.p_value, 1):.2g}'
+    seeds, faces, test = found[:3]
+    texts = (f'{seeds.difference:+.2f}' if seeds else '', ends(faces), p_value(test), ends(seeds), p_value(seeds))
+    cells |= {column.name: text for column, text in zip(columns, texts, strict=True)}
+    notes = [f'{row.name}: {found.problem}'] * bool(found.problem)
+    marks = [*(f'{other.name}: {mark}' for mark in _beware(other)), *disagreements((*row.runs, *other.runs))]
+    if test:
+      notes.append(f'{row.name}: {test.ours_only:,} faces are right only here, {test.theirs_only:,} only in '
+                   f'{other.name}.')
+  return _line(row, cells, notes, marks)
 
 
 def _costs(rows: Sequence[Row]) -> Table:

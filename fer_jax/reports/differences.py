@@ -27,8 +27,8 @@ class Difference(NamedTuple):
   problem: str = ''
 
 
-def compare(ours: Sequence[Run], theirs: Sequence[Run]) -> Difference:
-  """Compares two groups of runs, each one run or more, that differ in their seed.
+def compare(ours: Sequence[Run], theirs: Sequence[Run], level: float = 0.95) -> Difference:
+  """Compares two groups of runs, each one run or more, that differ in their seed; ``level`` is that of the intervals.
 
   Faces are compared one by one from the predictions in the workdirs; never those of other faces or other labels.
   """
@@ -37,7 +37,7 @@ def compare(ours: Sequence[Run], theirs: Sequence[Run]) -> Difference:
     return Difference(problem='The runs were not tested on the same faces (fingerprints '
                               f"{', '.join(sorted(one[:12] for one in tested))}), so they are not compared.")
   accuracies = [[100 * run.result['accuracy'] for run in runs] for runs in (ours, theirs)]
-  over_seeds = welch(*accuracies)
+  over_seeds = welch(*accuracies, level)
   try:
     answers = [[_right(run) for run in runs] for runs in (ours, theirs)]
   except UserError as error:
@@ -48,7 +48,7 @@ def compare(ours: Sequence[Run], theirs: Sequence[Run]) -> Difference:
   known = labels[0] >= 0
   right = [np.array([right[known] for _, right in runs]) for runs in answers]
   # Shares of seeds, in percentage points.
-  over_faces = bootstrap(np.subtract(*(100.0 * group.mean(axis=0) for group in right)))
+  over_faces = bootstrap(np.subtract(*(100.0 * group.mean(axis=0) for group in right)), level=level)
   single = all(len(group) == 1 for group in right)
   return Difference(over_seeds, over_faces, mcnemar(right[0][0], right[1][0]) if single else None)
 

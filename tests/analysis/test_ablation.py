@@ -33,3 +33,23 @@ def test_rows_are_those_of_the_config(tmp_path):
   config.write_text('')
   with pytest.raises(UserError, match='table.py has no ROWS; the configs with rows are in configs/ablations'):
     ablation.choose_rows(f'{config}:faces')
+
+
+@pytest.mark.parametrize('primary, message', [
+    ("(('plain', 'uniform'), ('shufled', 'plain'))",
+     "table.py: PRIMARY names the row 'shufled', which is not in ROWS; did you mean 'shuffled'"),
+    ("('plain', 'uniform')", r"PRIMARY has 'plain'; write pairs of two rows: PRIMARY = \(\('row', 'against'\),\)"),
+    ("(('plain', 'plain'),)", r"PRIMARY has \('plain', 'plain'\); write pairs"),
+    ("(('plain', 'uniform'), ('uniform', 'plain'))", 'PRIMARY has a pair twice')])
+def test_primary_comparisons_are_of_rows_of_the_config(primary, message, tmp_path):
+  config = tmp_path / 'table.py'
+  rows = "ROWS = {'plain': {}, 'shuffled': {}, 'uniform': {}}\nPRIMARY = "
+  config.write_text(rows + primary)
+  for choose in (ablation.choose_primary, ablation.choose_rows):  # Before anything is trained.
+    with pytest.raises(UserError, match=message):
+      choose(f'{config}:faces')
+  config.write_text(rows + "(['shuffled', 'plain'], ('uniform', 'plain'))")
+  assert ablation.choose_primary(f'{config}:faces') == [('shuffled', 'plain'), ('uniform', 'plain')]
+  config.write_text(rows + '()')
+  assert ablation.choose_primary(f'{config}:faces') == []
+  assert ablation.choose_primary('ablations/arm:ferplus') == []

@@ -72,6 +72,17 @@ def test_welch_is_its_textbook_formula(ours, theirs):
   assert welch(theirs, ours).low == pytest.approx(-result.high)
 
 
+@pytest.mark.parametrize('level', [0.95, 0.9875])
+def test_welch_has_the_interval_of_the_level(level):
+  ours, theirs = [84.1, 85.0, 84.4], [82.0, 83.5, 83.1, 82.2]
+  result = welch(ours, theirs, level)
+  test = stats.ttest_ind(ours, theirs, equal_var=False)
+  assert (result.low, result.high) == pytest.approx(tuple(test.confidence_interval(level)))
+  usual = welch(ours, theirs)
+  assert result.p_value == usual.p_value == pytest.approx(test.pvalue)
+  assert (result.low < usual.low and result.high > usual.high) == (level > 0.95)
+
+
 def test_welch_of_a_single_seed_or_of_equal_ones_has_no_interval():
   assert welch([3], [1, 2]) == (1.5, None, None, None) and welch([3, 3], [1, 1]) == (2, None, None, None)
   with pytest.raises(ValueError, match='no values'):

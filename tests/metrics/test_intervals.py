@@ -110,6 +110,14 @@ def test_bootstrap_of_a_rate_gives_the_percentiles_of_a_binomial():
   assert bootstrap(hits) == (value, low, high, n)
 
 
+def test_bootstrap_has_the_interval_of_the_level():
+  values = np.random.default_rng(0).normal(size=300)
+  narrow, wide = bootstrap(values), bootstrap(values, level=0.9875)
+  expected = stats.norm.ppf([0.00625, 0.99375], values.mean(), values.std() / math.sqrt(300))
+  assert (wide.low, wide.high) == pytest.approx(tuple(expected), abs=0.02) and wide.value == narrow.value
+  assert wide.low < narrow.low < narrow.high < wide.high
+
+
 def test_bootstrap_is_about_differences_of_the_same_faces():
   rng = np.random.default_rng(0)
   theirs = rng.random(800)
