@@ -1,8 +1,6 @@
 """DeepFEVER's sources at a size that two CPU cores train: which of labels, triplets and unlabelled faces does what.
 
-    python -m fer_jax.train --config=configs/ablations/deepfever.py:ferplus:teacher --workdir=runs/deepfever/teacher-0
-    python -m fer_jax.train --config=configs/ablations/deepfever.py:ferplus:student \\
-        --workdir=runs/deepfever/student-0 --config.teacher.workdir=runs/deepfever/teacher-0
+    python -m fer_jax.ablate --config=configs/ablations/deepfever.py:ferplus --seeds=2 --workdir=runs/deepfever
 
 The net and recipe of configs/ablations/systems.py; every row takes as many steps of as many faces, but for the 'seen'
 rows, which are trained on the faces of four classes, for transfer to the others. 'labels' is the plain classifier,
@@ -27,6 +25,7 @@ ROWS = {
     'seen_labels': {**SIZE, **_LABELS, **_SEEN},
     'seen_teacher': {**SIZE, **_SEEN},
 }
+TEACHERS = {'student': 'teacher', 'student_labelled': 'teacher'}  # Rows whose runs with the same seed they learn from.
 
 
 def get_config(argument: str = 'synthetic_faces:teacher') -> ConfigDict:

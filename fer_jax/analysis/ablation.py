@@ -59,14 +59,47 @@ def _read(config: str) -> tuple[str, Collection[str], list[tuple[str, str]]]:
 def list_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, more: Sequence[str] = ()) -> list[queue.Job]:
   """All rows with the seeds 0 to ``seeds`` - 1, seed by seed, so that what is cut off has whole rounds.
 
-  ``more`` are further arguments of every training.
+  ``more`` are further arguments of every training. A row that the config's ``TEACHERS`` names, {row: row}, learns from
+  the run of the other row with the same seed, and waits for it.
 
   Raises:
-    UserError: no seeds.
+    UserError: no seeds, ``TEACHERS`` that cannot be, or a teacher that is neither finished nor among the rows.
   """
   if seeds < 1:
     raise UserError(f'--seeds={seeds}: give a whole number above 0.')
-  return [queue.make_job(workdir, row, seed, f'{config}:{row}', more) for seed in range(seeds) for row in rows]
+  teachers = _teachers(config)
+  jobs = [queue.make_job(workdir, row, seed, f'{config}:{row}', more, teachers.get(row, ''))
+          for seed in range(seeds) for row in rows]
+  own = {job.workdir for job in jobs}
+  for job in (job for job in jobs if job.after):
+    if any(word.startswith('--config.teacher.workdir') for word in more):
+      raise UserError(f"teacher.workdir: '{job.row}' learns from '{teachers[job.row]}', say the TEACHERS of {config}; "
+                      'leave this change out, or train the row by itself with fer_jax.train.')
+    if job.after not in own and not any(map(queue.finished, (job.workdir, job.after))):
+      raise UserError(f"--rows: '{job.row}' learns from '{teachers[job.row]}', of which {job.after} holds no finished "
+                      'run: name it in --rows as well.')
+  return jobs
+
+
+def _teachers(config: str) -> dict[str, str]:
+  """``TEACHERS`` of an ablation config: {row: row that it learns from}.
+
+  Raises:
+    UserError: they name what is no row, or a row would learn from itself.
+  """
+  path, _ = config_files.find(config)
+  names = config_files.run(path)
+  table, teachers = names.get('ROWS', {}), names.get('TEACHERS', {})
+  for row in (*teachers, *teachers.values()):
+    if row not in table:
+      raise UserError(f"{path}: TEACHERS names '{row}', which is not in ROWS{nearest(row, table)}")
+  for row in teachers:
+    line = [row]
+    while (last := teachers.get(line[-1])) and last not in line:
+      line.append(last)
+    if last:
+      raise UserError(f"{path}: TEACHERS lets '{last}' learn from itself; leave one of its teachers out.")
+  return teachers
 
 
 def check_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, changes: Sequence[str] = ()
@@ -88,16 +121,19 @@ def check_jobs(config: str, rows: Sequence[str], seeds: int, workdir: str, chang
                     'make the tables with --collect, or choose a folder that the workers share.')
   storage.as_path(workdir)  # Names other kinds of storage.
   configs, seen = {row: config_files.load_config(f'{config}:{row}', changes) for row in rows}, {}
+  jobs = list_jobs(config, rows, seeds, workdir, config_files.arguments(configs[rows[0]], changes))
+  after = {job.row: job.after for job in jobs if not job.seed}
   for row, made in configs.items():
-    if (other := seen.setdefault(str(made.to_dict() | {'name': ''}), row)) != row:
+    if (other := seen.setdefault((after[row], str(made.to_dict() | {'name': ''})), row)) != row:
       raise UserError(f"the rows '{other}' and '{row}' are the same config"
                       + (f" with --set={' --set='.join(changes)}." if changes else '.'))
-  jobs = list_jobs(config, rows, seeds, workdir, config_files.arguments(configs[rows[0]], changes))
-  for made in configs.values():
     start.settle(made, [f'--config.{change}' for change in changes])
   for job in jobs:
-    configs[job.row].seed = job.seed
-    is_claimed(job.workdir, setup.settings(configs[job.row]))
+    made = configs[job.row]
+    made.seed = job.seed
+    if job.after:
+      made.teacher.workdir = job.after
+    is_claimed(job.workdir, setup.settings(made))
   return jobs
 
 

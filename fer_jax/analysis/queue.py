@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import re
 import shlex
@@ -30,16 +31,21 @@ PREEMPTED = 75  # As in cluster.py, which would load JAX.
 _say = functools.partial(print, flush=True)
 _PAUSE = 0.1  # Seconds between looks at the trainings.
 _LONGEST_PAUSE = 5.0  # Between looks at what other workers hold.
+_UNSEEN = 60.0  # How long a network file system may hide the record of a run that another worker has finished.
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A training that is to be finished in the end: a row of the table with a seed, its workdir and its command."""
+  """A training that is to be finished in the end: a row of the table with a seed, its workdir and its command.
+
+  ``after`` is the workdir of the run it learns from, its teacher's, which is to be finished before; '' without one.
+  """
 
   row: str
   seed: int
   workdir: str
   command: tuple[str, ...]
+  after: str = ''
 
   @property
   def lock(self) -> Path:
@@ -47,11 +53,15 @@ class Job:
     return locks.of(self.workdir)
 
 
-def make_job(workdir: str, row: str, seed: int, config: str, more: Sequence[str] = ()) -> Job:
-  """The training of ``config`` with ``seed`` in WORKDIR/ROW-SEED; ``more`` are further arguments of it."""
-  home = f"{paths.expand(workdir).rstrip('/')}/{row}-{seed}"
+def make_job(workdir: str, row: str, seed: int, config: str, more: Sequence[str] = (), teacher: str = '') -> Job:
+  """The training of ``config`` with ``seed`` in WORKDIR/ROW-SEED; ``more`` are further arguments of it.
+
+  ``teacher`` is the row whose run with the same seed it learns from; '' without one.
+  """
+  home, after = (f"{paths.expand(workdir).rstrip('/')}/{name}-{seed}" if name else '' for name in (row, teacher))
+  own = [f'--config.teacher.workdir={after}'] if after else []
   return Job(row, seed, home, (sys.executable, '-m', 'fer_jax.train', f'--config={config}', f'--config.seed={seed}',
-                               f'--workdir={home}', *more))
+                               f'--workdir={home}', *own, *more), after)
 
 
 def finished(workdir: str) -> str | None:
@@ -66,7 +76,8 @@ def finished(workdir: str) -> str | None:
 def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dry_run: bool = False) -> int:
   """Trains what is not finished; a training that fails is reported and the others go on.
 
-  SIGTERM and Ctrl-C reach the trainings, which save their states.
+  What learns from another run is passed over until that is finished, and reported as failed if that fails. SIGTERM and
+  Ctrl-C reach the trainings, which save their states.
 
   Args:
     shared: whether workers of other processes go through the same jobs, each of which is then for one of them: what
@@ -84,11 +95,18 @@ def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dr
   """
   queue, failed, pause = list(jobs), [], 0.0
   before = {job: locks.read_note(job.lock) for job in jobs} if shared else {}
+  lost = {job.after for job in jobs} - {job.workdir for job in jobs}  # What is not going to be finished.
+  told = {}  # Runs that are said to be finished, and when that is believed though no record of it is seen.
   with _Trainings(workers) as trainings:
     while trainings.running or queue and not trainings.asked:
-      ended = list(trainings.ended())
-      failed += [f'{job.workdir} ({end})' for job, end in ended if end]
-      went_on = bool(ended)
+      went_on = False
+      for job, end in trainings.ended():
+        went_on = True
+        if end:
+          failed.append(f'{job.workdir} ({end})')
+          lost.add(job.workdir)
+        else:
+          told[job.workdir] = 0.0
       for job in list(queue):
         if trainings.asked or len(trainings.running) == workers:
           break
@@ -96,14 +114,23 @@ def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dr
           _say(f'# {job.workdir}: finished at {when}')
         elif dry_run:
           _say(shlex.join(job.command))
+        elif job.after and not finished(job.after) and time.monotonic() < told.get(job.after, math.inf):
+          if job.after not in lost:
+            continue
+          failed.append(f'{job.workdir} (its teacher failed)')
+          lost.add(job.workdir)
         elif not shared:
           trainings.start(job)
         elif lock := locks.hold(job.lock):
           note = lock.read().strip()
           # What another worker saw fail would fail here as well; what was killed there may do better.
           if note != before[job] and (ended := re.match(r'finished|failed: status [0-9]+', note)):
-            failed += [f'{job.workdir} ({note})'] * (ended[0] != 'finished')
             lock.close()
+            if ended[0] == 'finished':
+              told[job.workdir] = time.monotonic() + _UNSEEN
+            else:
+              failed.append(f'{job.workdir} ({note})')
+              lost.add(job.workdir)
           else:
             trainings.start(job, lock)
         else:
@@ -114,7 +141,8 @@ def train_all(jobs: Sequence[Job], *, shared: bool = False, workers: int = 1, dr
         pause = 0.0
         continue
       if not pause and not trainings.running:
-        _say('# waiting for ' + ', '.join(f'{job.workdir} ({locks.read_note(job.lock)})' for job in queue))
+        why = lambda job: f'after {job.after}' if job.after and not finished(job.after) else locks.read_note(job.lock)
+        _say('# waiting for ' + ', '.join(f'{job.workdir} ({why(job)})' for job in queue))
       pause = _PAUSE if len(trainings.running) == workers else min(2 * pause or _PAUSE, _LONGEST_PAUSE)
       time.sleep(pause)
   if failed and not trainings.asked:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,7 +53,8 @@ leave(0)
 WORK = """
 import sys
 from fer_jax.analysis.queue import Job, train_all
-jobs = [Job(name, 0, name, (sys.executable, 'train.py', name)) for name in sys.argv[2:]]
+named = [text.partition('<') for text in sys.argv[2:]]  # 'STUDENT<TEACHER', or one without a teacher.
+jobs = [Job(name, 0, name, (sys.executable, 'train.py', name), after) for name, _, after in named]
 sys.exit(train_all(jobs, shared=True, workers=int(sys.argv[1])))
 """
 
@@ -182,13 +184,62 @@ def test_a_run_that_another_worker_finished_is_not_started_though_its_record_is_
   seen = []
 
   def finished(workdir):
-    if seen.append(workdir) is None and len(seen) == 2:  # The first look was at what the other holds.
+    if seen.append(workdir) is None and seen.count('a') == 2:  # The first look was at what the other holds.
       order(folder, 'a', '')
       first.wait()
 
   monkeypatch.setattr(queue, 'finished', finished)
-  assert queue.train_all([Job('a', 0, 'a', (sys.executable, 'train.py', 'a'))], shared=True) == 0
-  assert ends(first)[0] == [0] and len(starts(folder, 'a')) == 1
+  monkeypatch.setattr(queue, '_UNSEEN', 0.5)  # Who learns from it waits for the record, but not for ever.
+  jobs = [Job(name, 0, name, (sys.executable, 'train.py', name), after) for name, after in (('a', ''), ('b', 'a'))]
+  begun = time.monotonic()
+  assert queue.train_all(jobs, shared=True) == 0 and time.monotonic() > begun + 0.5
+  assert ends(first)[0] == [0] and len(starts(folder, 'a')) == len(starts(folder, 'b')) == 1
+
+
+def test_who_learns_from_a_run_waits_for_its_end_and_the_others_do_not(folder):
+  order(folder, 'a', 'wait')
+  first = work(folder, 'b<a', 'a', 'c')
+  wait_for(lambda: starts(folder, 'a'))
+  second = work(folder, 'b<a', 'a', 'c')
+  assert says(second, '# waiting for ').startswith('# waiting for b (after a), a (in training, ')
+  assert starts(folder, 'c') and not starts(folder, 'b')
+  order(folder, 'a', '')
+  statuses, printed = ends(first, second)
+  assert statuses == [0, 0], printed
+  assert [len(starts(folder, name)) for name in 'abc'] == [1, 1, 1] and not list(folder.glob('*/twice'))
+  statuses, [(out, _)] = ends(work(folder, 'b<a', 'a'))
+  assert statuses == [0] and out.count(': finished at') == 2
+
+
+def test_who_learns_from_a_run_that_fails_is_not_started_by_any_worker(folder):
+  order(folder, 'a', 'wait')
+  names = ('c<b', 'b<a', 'a', 'd', 'f<e')  # Nobody here trains e.
+  first = work(folder, *names)
+  wait_for(lambda: starts(folder, 'a'))
+  second = work(folder, *names)
+  says(second, '# waiting for ')
+  order(folder, 'a', '3')
+  statuses, printed = ends(first, second)
+  assert statuses == [1, 1] and not any(starts(folder, name) for name in 'bcef') and len(starts(folder, 'd')) == 1
+  for _, err in printed:
+    assert len(re.findall(r'[bcf] \(its teacher failed\)', err)) == 3 and re.search(r'\ba \((failed: )?status 3', err)
+  order(folder, 'a', '')
+  statuses, [(_, err)] = ends(work(folder, *names[:-1]))
+  assert statuses == [0] and [len(starts(folder, name)) for name in 'abc'] == [2, 1, 1], err
+
+
+def test_two_learn_from_a_run_at_the_same_time_and_from_one_that_leaves_no_record(folder):
+  for name in 'bc':
+    order(folder, name, 'wait')
+  order(folder, 'a', '0')
+  process = work(folder, 'b<a', 'c<a', 'a', workers=2)
+  wait_for(lambda: starts(folder, 'b') and starts(folder, 'c'))
+  assert not (folder / 'a' / 'run.json').exists()  # Status 0 is enough, or it would be waited for.
+  for name in 'bc':
+    order(folder, name, '')
+  statuses, [(out, _)] = ends(process)
+  told = out.splitlines()
+  assert statuses == [0] and told[:2] == ['# a: in training, see a.log', '# a: finished'] and len(told) == 6
 
 
 def test_a_run_that_is_trained_by_hand_is_waited_for(folder):

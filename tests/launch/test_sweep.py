@@ -100,6 +100,39 @@ def test_a_failed_run_does_not_stop_the_others(folder):
   assert err == 'error: failed: w/a-0 (status 2)\n'
 
 
+def teach(folder):
+  (folder / 'table.py').write_text("ROWS = {'a': {}, 'b': {}, 'c': {}}\nTEACHERS = {'a': 'b'}\n")
+
+
+def test_a_row_that_learns_from_another_comes_after_it(folder):
+  teach(folder)
+  status, out, err = sweep(folder, '--dry_run')
+  assert status == 0 and [line.split('--workdir=w/')[1] for line in out.splitlines()] == [
+      'a-0 --config.teacher.workdir=w/b-0', 'b-0', 'c-0'], err
+  status, out, err = sweep(folder, '--rows=a,c')
+  assert status == 2 and err.startswith("error: --rows: 'a' learns from 'b', of which w/b-0 holds no finished run")
+  assert not out and not (folder / 'w').exists()
+  todo(folder, 'b-1', '2')
+  status, out, err = sweep(folder, '--seeds=2')
+  assert status == 1 and trained(out) == ['b-0', 'a-0', 'c-0', 'b-1', 'c-1']
+  assert err == 'error: failed: w/b-1 (status 2), w/a-1 (its teacher failed)\n'
+  status, out, err = sweep(folder, '--rows=a')  # Its teacher is there.
+  assert status == 0 and out == '# w/a-0: finished at 2026-01-01T00:00:00\n', err
+
+
+def test_an_array_is_not_submitted_with_rows_whose_teachers_are_not_finished(folder):
+  teach(folder)
+  status, out, err = sweep(folder, '--via=slurm', '--dry_run')
+  assert status == 2 and not out and err == (
+      "error: --via=slurm: w/a-0 learns from w/b-0, which is not finished, and an array has no order: submit the "
+      "teachers' rows first (--rows=b), and the others when they are finished.\n")
+  status, out, err = sweep(folder, '--via=slurm', '--dry_run', '--rows=b,c')
+  assert status == 0 and out.startswith('sbatch --array=0,1 '), err
+  assert sweep(folder, '--rows=b')[0] == 0
+  status, out, err = sweep(folder, '--via=slurm', '--dry_run', '--rows=a,c')
+  assert status == 0 and out.startswith('sbatch --array=0,1 '), err
+
+
 def test_a_preempted_run_ends_the_queue_with_75_and_is_the_next_to_go_on(folder):
   todo(folder, 'b-0', '75')
   status, out, _ = sweep(folder)
