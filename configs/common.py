@@ -84,6 +84,7 @@ def get_config(dataset: str) -> ConfigDict:
       'geometry': 'code', 'disgust': '', 'au20_right': '', 'au10': '', 'au6': '',  # '': as the geometry says.
       'radii': 'scaled'})
   config.data.maps.action_unit_generic_map = False  # Also give the map of all action units, whatever the expression.
+  config.data.maps.action_unit_random_map = False  # Also give that of an expression drawn for the face, a control.
   # Files that list faces of the test split to be scored apart, see fer_jax/data/reading/subsets.py.
   config.data.subsets = ()
   config.data.duplicates = False  # Also score test splits without the images that data.train has too.

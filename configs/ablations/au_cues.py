@@ -31,6 +31,7 @@ ROWS = {
     'wildcat': {'model.head': ConfigDict({'name': 'wildcat', 'modalities': 5, 'share': 0.5})},  # RAF-DB 88.26 to 88.85.
     # The maps.
     'generic': {_TERM + 'prior': 'action_unit_generic', 'data.maps.action_unit_generic_map': True},
+    'random_class': {_TERM + 'prior': 'action_unit_random', 'data.maps.action_unit_random_map': True},
     'intended_geometry': {'data.maps.action_unit_map.geometry': 'intended'},
     'disgust_au10': {'data.maps.action_unit_map.disgust': 'au10'},
     'landmark_prior': {_TERM + 'prior': 'landmark', _TERM + 'mask': 'landmarks',

@@ -188,7 +188,7 @@ def compile_step(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[jax.stage
   classes = tuple(config.data.classes) or registry.find('data.builders', config.data.dataset).CLASSES
   classes = classes or face.EXPRESSIONS  # Of a folder of faces nobody knows them.
   size, maps = config.data.size, ['landmark_heatmap', 'action_unit_map']
-  maps += ['action_unit_generic_map'] * config.data.maps.action_unit_generic_map
+  maps += [name for name in ('action_unit_generic_map', 'action_unit_random_map') if config.data.maps[name]]
   fields = {'image': ((size, size, config.data.channels or 3), 'uint8'), 'target': ((len(classes),), 'float32'),
             'landmarks': ((68, 2), 'float32'), 'mask': ((), 'bool'),
             **{name: ((), 'int32') for name in ('label', 'landmark_source', 'row', 'triplet')},

@@ -15,6 +15,7 @@ SOURCES = {
     'landmark': 'landmark_heatmap',
     'action_unit': 'action_unit_map',
     'action_unit_generic': 'action_unit_generic_map',
+    'action_unit_random': 'action_unit_random_map',
     'shuffled': 'landmark_heatmap',
 }
 PRIORS = (*SOURCES, 'centred_gaussian', 'uniform')
@@ -38,8 +39,10 @@ def prior(batch: Mapping[str, jax.Array], kind: str, size: tuple[int, int]) -> j
   Args:
     batch: an augmented batch with the maps (B, H, W) float32 in [0, 1] that ``SOURCES`` names for ``kind``.
     kind: 'landmark'; 'action_unit' (of the labelled expression); 'action_unit_generic' (of all action units there are,
-      so it tells no class); the controls 'centred_gaussian', 'uniform' and 'shuffled' (the landmarks of another face of
-      the batch: face-like, but not this face; empty where the landmarks of one of the two are not to be trusted).
+      so it tells no class); the controls 'action_unit_random' (of an expression that is drawn for this face, whatever
+      its label; empty where 'action_unit' is), 'centred_gaussian', 'uniform' and 'shuffled' (the landmarks of another
+      face of the batch: face-like, but not this face; empty where the landmarks of one of the two are not to be
+      trusted).
     size: (h, w) of controls that are drawn from no map.
 
   Returns:

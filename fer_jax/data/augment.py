@@ -27,7 +27,7 @@ Drawn = dict[str, jax.Array]  # By the names of _DRAWN.
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Of ImageNet's RGB values in [0, 1], as in torchvision.
 
-MAPS = ('landmark_heatmap', 'action_unit_map', 'action_unit_generic_map', 'causal_mask')
+MAPS = ('landmark_heatmap', 'action_unit_map', 'action_unit_generic_map', 'action_unit_random_map', 'causal_mask')
 
 # What is drawn for an example, one uniform number each. Append only, or old seeds give other pictures: with JAX's
 # counter-based generator a number depends on its place alone.

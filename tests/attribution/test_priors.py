@@ -16,7 +16,7 @@ ROWS = 4
 def batch_of(height=24, width=24):
   rng = np.random.default_rng(0)
   maps = {name: jnp.asarray(rng.uniform(0.1, 0.9, (ROWS, height, width)), jnp.float32)
-          for name in ('landmark_heatmap', 'action_unit_map', 'action_unit_generic_map')}
+          for name in ('landmark_heatmap', 'action_unit_map', 'action_unit_generic_map', 'action_unit_random_map')}
   # The circle of 'shuffled' is rows 1, 0, 3, 2.
   return {'label': jnp.zeros(ROWS, jnp.int32), 'landmark_source': jnp.full(ROWS, LANDMARK_SOURCES.index('exact')),
           'draw': jnp.float32([0.5, 0.1, 0.9, 0.7]), **maps}
@@ -89,7 +89,7 @@ def test_priors_stay_between_their_sources_least_and_largest_value(kind, resize)
 
 def test_each_prior_is_drawn_from_its_own_map():
   batch = batch_of()
-  for kind in ('landmark', 'action_unit', 'action_unit_generic'):
+  for kind in ('landmark', 'action_unit', 'action_unit_generic', 'action_unit_random'):
     np.testing.assert_allclose(prior_map(batch, kind, (24, 24))[0], batch[priors.SOURCES[kind]], atol=1e-6)
   uniform, valid = prior_map({'label': batch['label']}, 'uniform', (3, 4))
   assert (uniform == 1).all() and uniform.shape == (ROWS, 3, 4) and valid.all()
@@ -139,9 +139,10 @@ def test_blocks_stay_on_a_device_of_the_mapped_form():
     ({'kind': 'action_unit_general'}, "did you mean 'action_unit_generic'"),
     ({'kind': 'landmark', 'resize': 'antialiased'}, "unknown resize 'antialiased'; did you mean 'antialias'"),
     ({'kind': 'action_unit_generic'}, r"'action_unit_generic_map', .* config\.data\.maps"),
+    ({'kind': 'action_unit_random'}, r"'action_unit_random_map', .* config\.data\.maps"),
 ])
 def test_errors_say_what_to_do(options, message):
   batch = batch_of()
-  del batch['action_unit_generic_map']
+  del batch['action_unit_generic_map'], batch['action_unit_random_map']
   with pytest.raises(UserError, match=message):
     prior_map(batch, size=(7, 7), **options)

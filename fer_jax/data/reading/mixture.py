@@ -149,7 +149,7 @@ class Mixture:
              for name, value in self._like.items()}
     ours = np.array([self._classes.index(name) if name in self._classes else -1 for name in part.source.classes])
     known = (part.supervision == 'labels') & (found['label'] >= 0) & (ours[found['label']] >= 0)
-    for name in batch.keys() & {'action_unit_map'}:
+    for name in batch.keys() & {'action_unit_map', 'action_unit_random_map'}:  # Empty ones tell of labels.
       batch[name] = batch[name] * known.reshape(-1, *[1] * (batch[name].ndim - 1))
     if 'label' in batch:
       batch['label'] = np.where(known, ours[found['label']], -1).astype(np.int32)

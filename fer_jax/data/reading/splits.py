@@ -186,7 +186,7 @@ class Split:
     maps = {name: decode(record, name) for name in _MAPS
             if name in record and name not in self._redrawn and wanted(name)}
     expression = canonical(self.classes[label]) if label >= 0 else None
-    maps |= {name: draw(landmarks, expression) for name, draw in self._redrawn.items() if wanted(name)}
+    maps |= {name: draw(landmarks, expression, name_of(record)) for name, draw in self._redrawn.items() if wanted(name)}
     if height != width:
       image, maps, landmarks = to_square(image, maps, landmarks)
     example = {

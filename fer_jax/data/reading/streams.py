@@ -4,9 +4,9 @@ A host batch is a dict of numpy arrays, b rows of the global batch's B: ``image`
 ``label`` int32 (b,) with -1 for unknown, ``target`` float32 (b, K), ``landmarks`` float32 (b, 68, 2) as fractions of
 width and height with NaN where there is none, ``landmark_source`` int32 (b,), ``landmark_heatmap``,
 ``action_unit_map`` and, where the data set has one, ``causal_mask`` uint8 (b, 56, 56), where asked for
-``action_unit_generic_map`` uint8 (b, 56, 56), ``mask`` bool (b,) that is False for padding, and ``row`` int32 (b,): in
-training the row of the global batch, in evaluation the row of the split. Training batches have ``triplet`` int32 (b,)
-as well, see ``mixture``.
+``action_unit_generic_map`` and ``action_unit_random_map`` uint8 (b, 56, 56), ``mask`` bool (b,) that is False for
+padding, and ``row`` int32 (b,): in training the row of the global batch, in evaluation the row of the split. Training
+batches have ``triplet`` int32 (b,) as well, see ``mixture``.
 """
 
 import sys
