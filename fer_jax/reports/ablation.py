@@ -41,8 +41,8 @@ class Row:
   wanted: int
 
 
-def collect(workdir: str | os.PathLike[str], names: Sequence[str], seeds: int) -> tuple[list[Row], list[str]]:
-  """Reads the runs of seeds 0 to ``seeds`` - 1 of the rows ``names``: WORKDIR/NAME-SEED, local or on gs://.
+def collect(workdir: str | os.PathLike[str], seeds: Mapping[str, int]) -> tuple[list[Row], list[str]]:
+  """Reads the runs of the rows in ``seeds``, {name: number of seeds}: WORKDIR/NAME-SEED, local or on gs://.
 
   Returns the rows in order, and a sentence about every run that is there and is not used. Raises a UserError where
   there is no such folder.
@@ -52,9 +52,9 @@ def collect(workdir: str | os.PathLike[str], names: Sequence[str], seeds: int) -
     raise UserError(f'--workdir={workdir}: there is no such folder; give the one that holds the runs.')
   there = {path.name for path in folder.iterdir() if path.is_dir()}
   rows, problems = [], []
-  for name in names:
+  for name, count in seeds.items():
     runs = []
-    for seed in range(seeds):
+    for seed in range(count):
       found, said = read(str(folder / home) for home in [f'{name}-{seed}'] if home in there)
       problems += said
       for run in found:
@@ -63,10 +63,10 @@ def collect(workdir: str | os.PathLike[str], names: Sequence[str], seeds: int) -
         elif not run.result.get('overrides'):  # Evaluations with changes to the config answer another question.
           runs.append(run)
     numbers = [re.fullmatch(re.escape(name) + r'-(\d+)', entry) for entry in there]
-    if more := sorted(int(found[1]) for found in numbers if found and int(found[1]) >= seeds):
+    if more := sorted(int(found[1]) for found in numbers if found and int(found[1]) >= count):
       # Who leaves some out should know.
-      problems.append(f'{folder} also holds seed {listed(more)} of {name}, which --seeds={seeds} leaves out.')
-    rows.append(Row(name, tuple(runs), seeds))
+      problems.append(f'{folder} also holds seed {listed(more)} of {name}, beyond the {count} wanted.')
+    rows.append(Row(name, tuple(runs), count))
   return rows, problems
 
 
