@@ -245,5 +245,5 @@ def _shown(entry: Mapping[str, Any], label: str) -> str:
 def _system(run: Run) -> str:
   """What published numbers call the run's config: an ablation's row of the whole system is the system."""
   table, _, row = run.result['name'].partition('/')
-  name = row if table in ('systems', row) else run.result['name']
+  name = row if table in ('systems', 'papers', row) else run.result['name']
   return ' with '.join([name, *run.result.get('overrides', [])])

@@ -144,8 +144,11 @@ def by_config(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def settings(run: Run) -> dict[str, str]:
-  """The flat config and what was tested on, without the seed and without where the data lie."""
+  """The flat config and what was tested on, without the seed, a teacher's of the same seed, and where the data lie."""
   found = {key: json.dumps(value) for key, value in storage.flat(run.config).items() if key not in ('seed', 'data.dir')}
+  teacher, end = (run.config.get('teacher') or {}).get('workdir', ''), f"-{run.config['seed']}"
+  if teacher.endswith(end):  # As the rows of an ablation have it.
+    found['teacher.workdir'] = json.dumps(f'{teacher.removesuffix(end)}-SEED')
   start = start_of(run)
   return found | {'test data': run.result['protocol']['fingerprint'][:12], **({'start': start} if start else {})}
 
@@ -174,7 +177,7 @@ def protocol(runs: Sequence[Run]) -> str:
   return (f"{of(lambda run: named(run.result['protocol']))}, trained on {tested('trained_on')} from "
           f"{of(lambda run: start_of(run) or 'random parameters')} ({of(net)}, "
           f"{of(lambda run: run.config['image_size'])} px, "
-          f"{of(lambda run: format(run.config['epochs'], 'g'))} epochs), "
+          f"{of(lambda run: run.config.get('length') or format(run.config['epochs'], 'g') + ' epochs')}), "
           f"{of(lambda run: chosen(run.result['protocol']))}, tested on "
           f"{tested('split')} ({of(lambda run: format(run.result['protocol']['n'], ','))} faces, {tested('K')} "
           f"classes), evaluations {of(lambda run: evaluations(run.result))}; "

@@ -95,6 +95,18 @@ def test_a_seed_that_is_there_twice_counts_once(tmp_path):
   assert remarks == [f'{tmp_path}/b repeats seed 0 of {tmp_path}/a and was left out.']
 
 
+def test_students_of_the_same_seeds_teachers_are_one_row(tmp_path):
+  learnt_from = lambda seed: {'teacher': {'workdir': f'runs/teacher-{seed}'}, 'length': '551 steps'}
+  for seed in range(3):
+    write_run(tmp_path / f'student-{seed}', name='papers/student', seed=seed, config=learnt_from(seed))
+  (table,), _ = tables_of(tmp_path, 'ferplus')
+  line = lines_of(table)['papers/student']
+  assert line['seeds'] == '3' and ', 551 steps)' in line.notes[0]  # No number of epochs, which did not count.
+  write_run(tmp_path / 'student-3', name='papers/student', seed=3, config=learnt_from(0))
+  assert sorted(line['seeds'] for line in lines_of(tables_of(tmp_path, 'ferplus')[0][0]).values()
+                if line['seeds']) == ['1', '3']
+
+
 def test_published_numbers_stand_beside_their_system_or_alone(tmp_path):
   write_run(tmp_path / 'run', name='systems/ran')
   write_run(tmp_path / 'other', name='ours')
@@ -225,7 +237,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
   runs, problems = collect([f'{tmp_path}/*'])
   said = {'damaged': 'is damaged or of another version: JSON', 'list': 'config.json or run.json is no record',
           'nothing': 'holds no evaluated run: no config.json',
-          'old': "is damaged or of another version: KeyError: 'model'", 'unfinished': 'has not finished',
+          'old': "is damaged or of another version: KeyError: 'seed'", 'unfinished': 'has not finished',
           'unlabelled': 'no labelled faces', 'untested': 'holds no evaluated run: no test.json'}
   assert [run.workdir for run in runs] == [f'{tmp_path}/fine'] and len(problems) == len(said)
   for problem, (name, words) in zip(problems, said.items(), strict=True):
