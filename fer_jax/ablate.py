@@ -27,7 +27,7 @@ def define() -> None:
   flags.DEFINE_string('config', None, 'An ablation config, and behind a colon the data set.', required=True)
   flags.DEFINE_string('workdir', None, 'Folder of the runs; gs:// for --collect only.', required=True)
   flags.DEFINE_list('rows', [], 'Rows of the config; all by default. Others are compared with the first.')
-  flags.DEFINE_integer('seeds', None, "How many seeds of each row: 0, 1 ...; by default as the config's SEEDS says, or 3.")
+  flags.DEFINE_integer('seeds', None, "Seeds of each row: 0, 1 ...; by default as the config's SEEDS says, or 3.")
   flags.DEFINE_integer('workers', 1, 'How many runs are trained at the same time, here.', lower_bound=1)
   flags.DEFINE_multi_string('set', [], 'A change to the config of every row, such as --set=epochs=10; may be repeated.')
   flags.DEFINE_boolean('collect', False, 'Train nothing: only make the tables of the runs that are there.')

@@ -47,12 +47,13 @@ def config(**changes) -> ConfigDict:
 
 
 def shrink(made: ConfigDict, **changes) -> ConfigDict:
-  """Brings any config that has a ResNet, or dlib's network, to this size; an ARM head is made to fit its features."""
+  """Brings any config with a ResNet, MobileFaceNet or dlib's network to this size, and an ARM head to its features."""
   changes = {'batch_size': 8, 'eval_batch_size': 8, 'image_size': 16, 'data__size': 16, 'data__target': 'label',
              'model__backbone__width': 4, 'model__backbone__depth': 10, 'epochs': 1.0, 'log_every': 2, **changes}
-  if made.model.backbone.name == 'dlib_resnet':
+  sides = {'dlib_resnet': 55, 'mobilefacenet': 32}  # The least without its last block; 2 x 2 pixels in the last stage.
+  if made.model.backbone.name in sides:
     del changes['model__backbone__depth']
-    changes['image_size'] = 55  # The least that it takes without its last block.
+    changes['image_size'] = sides[made.model.backbone.name]
   head = made.model.head
   if head.name == 'arm' and head.arrangement:
     changes = {'model__head__block': 4, 'model__head__kernel': 4, 'model__head__stride': 2, **changes}

@@ -26,6 +26,7 @@ CONFIG = '--config=configs/ablations/pal_priors.py:synthetic_faces'
     ([CONFIG, '--workdir={}', '--rows=plian'], "has no row 'plian'; did you mean 'plain'"),
     ([CONFIG, '--workdir={}', '--out=table.html'], '--out=table.html: the ending says the form'),
     ([CONFIG, '--workdir={}', '--workers=0'], 'workers'),
+    ([CONFIG, '--workdir={}', '--seeds=0'], '--seeds=0: give a whole number above 0'),
     ([CONFIG, '--workdir=gs://bucket/runs'], '--workdir=gs://bucket/runs: a bucket has no locks'),
     ([CONFIG, '--workdir=s3://bucket/runs'], 's3://bucket/runs: give a local path'),
     ([CONFIG, '--workdir={}', '--collect'], 'there is no such folder; give the one that holds the runs'),
@@ -66,7 +67,7 @@ def test_collect_makes_the_tables_of_what_is_there(tmp_path):
   assert out.startswith('## priors: scores\n') and '| landmark | 2 | ' in out and '| plain | 0 of 2 |' in out
   made = (f'python -m fer_jax.ablate {CONFIG} --rows=landmark,plain --seeds=2 --workdir={tmp_path} --set=epochs=20')
   assert f'Made by: {made}'.replace('_', r'\_') in out
-  assert f'note: {tmp_path} also holds seed 7 of plain, which --seeds=2 leaves out.' in err
+  assert f'note: {tmp_path} also holds seed 7 of plain, beyond the 2 wanted.' in err
   assert f'report: {tmp_path}/report.html' in err and 'landmark' in (tmp_path / 'report.html').read_text()
   rows = list(csv.DictReader(io.StringIO((tmp_path / 'ablation.csv').read_text())))
   assert rows[0]['row'] == 'landmark' and rows[0]['seeds'] == '2'
@@ -92,6 +93,22 @@ def test_primary_comparisons_of_the_config_are_printed_and_stand_on_the_page(tmp
   page = (tmp_path / 'report.html').read_text()
   shown = page.split('priors: accuracy, primary comparisons</h3>')[1].split('</table>')[0]
   assert '<th>holds</th>' in shown and '97.5 % over faces' in shown and shown.count('<tr') == 2
+
+
+def test_the_config_says_how_many_seeds_each_row_has_where_the_command_does_not(tmp_path):
+  for row, seed in (('plain', 0), ('plain', 1), ('pal', 0), ('pal', 1), ('other', 0)):
+    make(tmp_path, row, seed)
+  config = tmp_path / 'table.py'
+  config.write_text("ROWS = dict.fromkeys(['plain', 'pal', 'other'])\nSEEDS = {'plain': 5, 'pal': 2}")
+  arguments = (f'--config={config}:faces', f'--workdir={tmp_path}', '--collect')
+  table = lambda: {row['row']: row['seeds'] for row in numbers(tmp_path) if 'scores' in row['table']}
+  status, _, err = call('ablate', *arguments, data_dir=tmp_path)
+  assert status == 0 and table() == {'plain': '2 of 5', 'pal': '2', 'other': '1 of 3'}, err
+  assert f'Made by: python -m fer_jax.ablate --config={config}:faces --workdir={tmp_path}' in (
+      tmp_path / 'ablation.md').read_text().replace('\\_', '_')
+  status, _, err = call('ablate', *arguments, '--seeds=1', data_dir=tmp_path)
+  assert status == 0 and table() == {'plain': '1', 'pal': '1', 'other': '1'}, err
+  assert f'note: {tmp_path} also holds seed 1 of pal, beyond the 1 wanted.' in err
 
 
 RUNS = ('cosine-0', 'constant-0')

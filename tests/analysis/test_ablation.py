@@ -14,19 +14,53 @@ from fer_jax.training import config_files
 def test_jobs_go_seed_by_seed(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   Path('t.py').write_text("ROWS = {'a': {}, 'b': {}}")
-  jobs = ablation.list_jobs('t.py:faces', ['a', 'b'], 2, 'runs/x/', ['--config.epochs=1'])
+  jobs = ablation.list_jobs('t.py:faces', {'a': 2, 'b': 2}, 'runs/x/', ['--config.epochs=1'])
   assert [(job.row, job.seed, job.workdir, str(job.lock)) for job in jobs] == [
       (row, seed, f'runs/x/{row}-{seed}', f'runs/x/{row}-{seed}/lock') for seed in (0, 1) for row in 'ab']
   assert jobs[1].command == (sys.executable, '-m', 'fer_jax.train', '--config=t.py:faces:b', '--config.seed=0',
                              '--workdir=runs/x/b-0', '--config.epochs=1')
-  with pytest.raises(UserError, match='--seeds=0: give a whole number above 0'):
-    ablation.list_jobs('t.py:faces', ['a'], 0, 'runs')
+
+
+def test_rows_have_the_seeds_that_the_config_says_or_the_command(tmp_path):
+  config = tmp_path / 't.py'
+  config.write_text("ROWS = {'a': {}, 'b': {}, 'c': {}}; SEEDS = {'b': 4, 'c': 1}")
+  choose = lambda *given: ablation.choose_seeds(f'{config}:faces', *given)
+  assert choose(['a', 'b', 'c']) == {'a': 3, 'b': 4, 'c': 1} and choose(['c', 'a']) == {'c': 1, 'a': 3}
+  jobs = ablation.list_jobs(f'{config}:faces', choose(['a', 'b', 'c']), 'w')
+  assert [Path(job.workdir).name for job in jobs] == ['a-0', 'b-0', 'c-0', 'a-1', 'b-1', 'a-2', 'b-2', 'b-3']
+  assert choose(['a', 'b', 'c'], 2) == {'a': 2, 'b': 2, 'c': 2}
+  for given in (0, -1):
+    with pytest.raises(UserError, match=f'--seeds={given}: give a whole number above 0'):
+      choose(['a'], given)
+  config.write_text("ROWS = {'a': {}}")
+  assert choose(['a']) == {'a': 3}
+
+
+@pytest.mark.parametrize('seeds, message', [
+    ({'frist': 5}, "t.py: SEEDS names 'frist', which is not in ROWS; did you mean 'first'"),
+    ({'second': 0}, "t.py: SEEDS of 'second' is 0: give a whole number above 0"),
+    ({'second': 2.5}, "t.py: SEEDS of 'second' is 2.5: give a whole number above 0"),
+    (5, r"t.py: SEEDS is 5; write rows and their numbers: SEEDS = \{'row': 5\}"),
+])
+def test_seeds_that_cannot_be_are_named(seeds, message, tmp_path):
+  (tmp_path / 't.py').write_text(f"ROWS = {{'first': {{}}, 'second': {{}}}}; SEEDS = {seeds}")
+  for given in (None, 3):
+    with pytest.raises(UserError, match=message):
+      ablation.choose_seeds(f'{tmp_path}/t.py:faces', ['first'], given)
+
+
+def test_a_student_needs_a_teacher_with_as_many_seeds(tmp_path):
+  (tmp_path / 't.py').write_text("ROWS = {'a': {}, 'b': {}}; TEACHERS = {'a': 'b'}")
+  with pytest.raises(UserError, match="from 'b', of which w/b-1 holds no finished run: .*with as many seeds"):
+    ablation.list_jobs(f'{tmp_path}/t.py:faces', {'a': 2, 'b': 1}, 'w')
+  assert len(ablation.list_jobs(f'{tmp_path}/t.py:faces', {'a': 1, 'b': 2}, 'w')) == 3
 
 
 def test_students_get_the_run_of_their_teacher_with_their_seed(tmp_path):
   config, more = tmp_path / 't.py', ['--config.epochs=1']
   config.write_text("ROWS = {'a': {}, 'b': {}, 'c': {}}; TEACHERS = {'a': 'b'}")
-  list_jobs = lambda rows, more=(): ablation.list_jobs(f'{config}:faces', rows, 2, f'{tmp_path}/w/', more)
+  list_jobs = lambda rows, more=(): ablation.list_jobs(f'{config}:faces', dict.fromkeys(rows, 2), f'{tmp_path}/w/',
+                                                       more)
   jobs = list_jobs(['a', 'b'], more)
   assert [(Path(job.workdir).name, job.after) for job in jobs] == [
       ('a-0', f'{tmp_path}/w/b-0'), ('b-0', ''), ('a-1', f'{tmp_path}/w/b-1'), ('b-1', '')]
@@ -52,7 +86,7 @@ def test_students_get_the_run_of_their_teacher_with_their_seed(tmp_path):
 def test_teachers_that_cannot_be_are_named(teachers, message, tmp_path):
   (tmp_path / 't.py').write_text(f"ROWS = {{'first': {{}}, 'second': {{}}, 'third': {{}}}}; TEACHERS = {teachers}")
   with pytest.raises(UserError, match=message):
-    ablation.list_jobs(f'{tmp_path}/t.py:faces', ['second'], 1, 'runs')
+    ablation.list_jobs(f'{tmp_path}/t.py:faces', {'second': 1}, 'runs')
 
 
 # Students with one config and two teachers.
@@ -68,8 +102,8 @@ def test_claims_are_compared_with_the_teacher_which_need_not_be_there(tmp_path):
   from fer_jax.training import setup, workdir
   path = tmp_path / 'pupils.py'
   path.write_text(PUPILS)
-  check = lambda *changes: ablation.check_jobs(f'{path}:synthetic_faces', ['pupil', 'other_pupil', 'one', 'two'], 2,
-                                               str(tmp_path / 'w'), changes)
+  seeds = dict.fromkeys(('pupil', 'other_pupil', 'one', 'two'), 2)
+  check = lambda *changes: ablation.check_jobs(f'{path}:synthetic_faces', seeds, str(tmp_path / 'w'), changes)
   assert [job.after for job in check()[4:]] == [f'{tmp_path}/w/one-1', f'{tmp_path}/w/two-1', '', '']
   assert [made.name for made in tmp_path.iterdir()] == ['pupils.py']
   config = config_files.load_config(f'{path}:synthetic_faces:pupil', [f'teacher.workdir={tmp_path}/w/one-1', 'seed=1'])
@@ -89,7 +123,8 @@ def test_claims_are_compared_with_the_teacher_which_need_not_be_there(tmp_path):
 
 
 def test_the_table_of_deepfever_names_its_teachers():
-  jobs = ablation.list_jobs('ablations/deepfever:ferplus', ablation.choose_rows('ablations/deepfever:ferplus'), 1, 'w')
+  rows = ablation.choose_rows('ablations/deepfever:ferplus')
+  jobs = ablation.list_jobs('ablations/deepfever:ferplus', dict.fromkeys(rows, 1), 'w')
   assert {job.row: job.after for job in jobs if job.after} == {
       row: 'w/teacher-0' for row in ('student', 'student_labelled')}
 

@@ -46,7 +46,7 @@ def make(folder, row='plain', seed=0, rate=0.85, *, at='{row}-{seed}', record=No
 
 
 def tables_of(folder, names=('plain', 'pal'), seeds=1):
-  rows, problems = collect(folder, names, seeds)
+  rows, problems = collect(folder, dict.fromkeys(names, seeds))
   assert not problems
   return {table.title: {line['row']: line for line in table.lines} for table in make_tables(rows, 'the command')}
 
@@ -89,7 +89,7 @@ def test_a_difference_over_seeds_has_welch_and_no_p_over_faces(tmp_path):
   ours = [make(tmp_path, 'pal', seed, rate).mean() for seed, rate in enumerate((0.87, 0.88))]
   for path in (tmp_path / 'plain-2', tmp_path / 'pal-1'):
     assert path.exists()
-  rows, _ = collect(tmp_path, ['plain', 'pal'], 3)
+  rows, _ = collect(tmp_path, {'plain': 3, 'pal': 3})
   line = make_tables(rows, '')[1].lines[0]
   expected = stats.ttest_ind(ours, theirs, equal_var=False)
   low, high = (100 * end for end in expected.confidence_interval())
@@ -105,24 +105,24 @@ def test_a_difference_over_seeds_has_welch_and_no_p_over_faces(tmp_path):
 def test_the_number_of_comparisons_is_said(tmp_path):
   for row in ('plain', 'pal', 'other'):
     make(tmp_path, row)
-  rows, _ = collect(tmp_path, ['plain', 'pal', 'other'], 1)
+  rows, _ = collect(tmp_path, {'plain': 1, 'pal': 1, 'other': 1})
   assert 'The p-values are not corrected for the 2 comparisons' in ' '.join(make_tables(rows, '')[1].notes)
 
 
 def test_rows_without_finished_runs_are_lines_without_numbers(tmp_path):
   make(tmp_path, 'plain')
-  rows, problems = collect(tmp_path, ['plain', 'pal'], 3)
+  rows, problems = collect(tmp_path, {'plain': 3, 'pal': 3})
   assert rows == [Row('plain', rows[0].runs, 3), Row('pal', (), 3)] and not problems
   for table in make_tables(rows, ''):
     line = next(line for line in table.lines if line['row'] == 'pal')
     assert {name: text for name, text in line.cells.items() if text} == {
         'row': 'pal', 'seeds': '0 and 1' if 'difference' in table.title else '0 of 3', 'marks': 'unfinished'}
-  rows, _ = collect(tmp_path, ['pal', 'plain'], 1)  # The first row is missing.
+  rows, _ = collect(tmp_path, {'pal': 1, 'plain': 1})  # The first row is missing.
   scores, differences, _ = make_tables(rows, '')
   assert [line['accuracy, %'] != '' for line in scores.lines] == [False, True]
   assert differences.lines[0]['difference'] == '' and 'nothing can be compared' in differences.notes[0]
   for form in FORMS:
-    assert 'nan' not in render(make_tables(collect(tmp_path, ['x', 'y'], 2)[0], ''), form)
+    assert 'nan' not in render(make_tables(collect(tmp_path, {'x': 2, 'y': 2})[0], ''), form)
 
 
 @pytest.mark.parametrize('changes, mark', [
@@ -141,7 +141,7 @@ def test_marks_stand_in_every_table_that_compares(tmp_path, changes, mark):
   make(tmp_path, 'pal', 1, alignment=alignment, **changes)
   for seed in (0, 1):
     make(tmp_path, 'plain', seed, alignment=alignment)
-  tables = make_tables(collect(tmp_path, ('plain', 'pal'), 2)[0], '')
+  tables = make_tables(collect(tmp_path, {'plain': 2, 'pal': 2})[0], '')
   assert len(tables) == 4
   for table in tables:
     lines = {line['row']: line for line in table.lines}
@@ -173,7 +173,7 @@ def test_other_faces_are_not_compared(tmp_path):
 def test_the_protocol_the_changes_of_rows_and_the_command_are_said(tmp_path):
   make(tmp_path, 'plain')
   make(tmp_path, 'pal', protocol={'select': 'ema'})
-  tables = make_tables(collect(tmp_path, ['plain', 'pal'], 1)[0], 'python -m this')
+  tables = make_tables(collect(tmp_path, {'plain': 1, 'pal': 1})[0], 'python -m this')
   scores = tables[0]
   assert scores.lines[0].notes == () and scores.notes[-1] == 'Made by: python -m this'
   changes, own = scores.lines[1].notes
@@ -190,7 +190,7 @@ def test_cost_is_that_of_a_seed(tmp_path):
   make(tmp_path, 'plain', 1, record={'devices': 2, 'parameters': 7})
   make(tmp_path, 'pal')
   (tmp_path / 'pal-0' / 'metrics.jsonl').unlink()
-  rows, _ = collect(tmp_path, ['plain', 'pal'], 2)
+  rows, _ = collect(tmp_path, {'plain': 2, 'pal': 2})
   table = make_tables(rows, '')[2]
   hours = np.array([60 / 2.5, 2 * 60 / 2.5]) / 3600
   assert table.title == 'priors: cost'
@@ -209,7 +209,7 @@ def test_alignment_stands_above_maps_that_know_nothing(tmp_path):
             'attention': {'pearson': None, 'action_unit_cosine': 0.8}}
     make(tmp_path, 'plain', seed, alignment={**maps, **TRIVIAL})
   make(tmp_path, 'pal', alignment={'cam': {'pearson': 0.9}, **TRIVIAL})
-  rows, _ = collect(tmp_path, ['plain', 'pal'], 2)
+  rows, _ = collect(tmp_path, {'plain': 2, 'pal': 2})
   table = make_tables(rows, '')[3]
   assert table.title == 'priors: alignment of attribution maps'
   cells = {(line['map'], line['row']): line for line in table.lines}
@@ -230,7 +230,7 @@ def test_alignment_stands_above_maps_that_know_nothing(tmp_path):
 
 def test_without_maps_there_is_no_table_of_alignment(tmp_path):
   make(tmp_path)
-  assert len(make_tables(collect(tmp_path, ['plain'], 1)[0], '')) == 2  # One row: no differences either.
+  assert len(make_tables(collect(tmp_path, {'plain': 1})[0], '')) == 2  # One row: no differences either.
 
 
 def test_what_is_not_used_is_said(tmp_path):
@@ -239,15 +239,28 @@ def test_what_is_not_used_is_said(tmp_path):
   make(tmp_path, 'pal', 0, at='other-0')
   (make(tmp_path, 'pal', 0), (tmp_path / 'pal-0' / 'run.json').write_text('{}'))
   make(tmp_path, 'pal', 0, at='pal-1')
-  rows, problems = collect(tmp_path, ['plain', 'pal', 'other'], 2)
+  rows, problems = collect(tmp_path, {'plain': 2, 'pal': 2, 'other': 2})
   assert [len(row.runs) for row in rows] == [2, 0, 0]
   assert problems == [
-      f'{tmp_path} also holds seed 2, 3 and 5 of plain, which --seeds=2 leaves out.',
+      f'{tmp_path} also holds seed 2, 3 and 5 of plain, beyond the 2 wanted.',
       f'{tmp_path}/pal-0: this run has not finished; give its command again and it goes on.',
       f"{tmp_path}/pal-1 is left out: it holds 'priors/pal' with seed 0.",
       f"{tmp_path}/other-0 is left out: it holds 'priors/pal' with seed 0."]
   with pytest.raises(UserError, match='--workdir=.*/none: there is no such folder'):
-    collect(tmp_path / 'none', ['plain'], 1)
+    collect(tmp_path / 'none', {'plain': 1})
+
+
+def test_each_row_has_as_many_seeds_as_it_is_to_have(tmp_path):
+  for row, count in (('plain', 2), ('pal', 2), ('other', 4)):
+    for seed in range(count):
+      make(tmp_path, row, seed)
+  rows, problems = collect(tmp_path, {'plain': 5, 'pal': 2, 'other': 3})
+  assert problems == [f'{tmp_path} also holds seed 3 of other, beyond the 3 wanted.']
+  scores, differences, costs = make_tables(rows, '')
+  for table in (scores, costs):
+    assert [(line['row'], line['seeds'], line['marks']) for line in table.lines] == [
+        ('plain', '2 of 5', 'unfinished'), ('pal', '2', ''), ('other', '3', '')]
+  assert [(line['row'], line['seeds']) for line in differences.lines] == [('pal', '2 and 2'), ('other', '3 and 2')]
 
 
 def test_evaluations_with_changes_answer_another_question(tmp_path):
@@ -264,7 +277,8 @@ def test_csv_has_numbers_in_columns_of_their_own(tmp_path):
     make(tmp_path, 'pal', seed, rate + 0.01)
     if seed < 2:
       make(tmp_path, 'plain', seed, rate)
-  rows = list(csv.DictReader(io.StringIO(render(make_tables(collect(tmp_path, ['plain', 'pal'], 3)[0], ''), '.csv'))))
+  tables = make_tables(collect(tmp_path, {'plain': 3, 'pal': 3})[0], '')
+  rows = list(csv.DictReader(io.StringIO(render(tables, '.csv'))))
   scores = {row['row']: row for row in rows if row['table'] == 'priors: scores'}
   assert float(scores['pal']['accuracy, % sd']) > 0 and float(scores['pal']['95 % from']) < float(
       scores['pal']['accuracy, %']) < float(scores['pal']['95 % to'])

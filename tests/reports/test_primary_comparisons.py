@@ -37,7 +37,7 @@ def answers(tmp_path):
 
 
 def table_of(folder, pairs, names=('plain', 'better', 'slight', 'varied'), seeds=3):
-  tables = make_tables(collect(folder, names, seeds)[0], '', pairs)
+  tables = make_tables(collect(folder, dict.fromkeys(names, seeds))[0], '', pairs)
   assert [table.title == TITLE for table in tables].index(True) == 1  # Behind the scores.
   return tables[1]
 
@@ -89,7 +89,7 @@ def test_nothing_is_said_to_hold_with_too_few_seeds(tmp_path, answers):
 
 
 def test_the_table_of_differences_is_as_without_them_and_no_pair_is_no_table(tmp_path, answers):
-  rows, _ = collect(tmp_path, ['plain', 'better'], 3)
+  rows, _ = collect(tmp_path, {'plain': 3, 'better': 3})
   without, tables = make_tables(rows, ''), make_tables(rows, '', PAIRS)
   assert [table for table in tables if table.title != TITLE] == without and len(tables) == len(without) + 1
   assert make_tables(rows, '', PAIRS[1:]) == without  # None of the pairs has both its rows.

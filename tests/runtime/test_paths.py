@@ -22,7 +22,7 @@ def test_the_home_folder_is_known_wherever_a_path_is_read(tmp_path, monkeypatch)
   assert (tmp_path / 'runs/a/file').read_text() == 'text' == storage.read_text('~/runs/a/file')
   assert str(storage.absolute('~/runs')) == f'{tmp_path}/runs'
   assert runs.expand('~/runs/*') == [f'{tmp_path}/runs/a'] == runs.expand('~/runs/a')
-  assert ablation.list_jobs('ablations/pal:ferplus', ['row'], 1, '~/x/')[0].workdir == f'{tmp_path}/x/row-0'
+  assert ablation.list_jobs('ablations/pal:ferplus', {'row': 1}, '~/x/')[0].workdir == f'{tmp_path}/x/row-0'
   (tmp_path / 'own.py').write_text('')
   assert config_files.find('~/own.py:faces') == (f'{tmp_path}/own.py', 'faces')
 

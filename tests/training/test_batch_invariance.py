@@ -132,7 +132,7 @@ def test_arms_batch_mean_is_called_leaky_wherever_its_numbers_are_shown(monkeypa
     printed = pages.printed(print_evaluation, result, width=200) + pages.printed(print_evaluation, result, verbose=True)
     page = write_report(workdir).read_text(encoding='utf-8')
     benchmark_tables, _ = benchmark.make_tables(runs.collect([str(workdir)])[0], ['ferplus'])
-    rows, _ = ablation.collect(tmp_path, [row], 1)
+    rows, _ = ablation.collect(tmp_path, {row: 1})
     ablation_tables = ablation.make_tables(rows, 'the command')
     monkeypatch.setenv('COLUMNS', '1000')  # So that no cell is folded.
     shown = [printed, page, *(render(tables, form) for tables in (benchmark_tables, ablation_tables) for form in FORMS),
