@@ -232,8 +232,8 @@ def used() -> dict[str, str]:
 
 
 def commit() -> str:
-  """The git commit of the code, with '-dirty' where files differ from it; of a git archive the one it was made of;
-  'version x' elsewhere, with the reason where there is a clone that git cannot read."""
+  """The git commit of the code, with '-dirty' where files differ from it that are no records of runs; of a git archive
+  the one it was made of; 'version x' elsewhere, with the reason where there is a clone that git cannot read."""
   root = Path(__file__).parents[2]
 
   def git(*arguments: str) -> str:
@@ -246,7 +246,8 @@ def commit() -> str:
   try:
     # An installed copy inside some other project's checkout is not that project's commit.
     git('ls-files', '--error-unmatch', __file__)
-    return git('rev-parse', '--short=12', 'HEAD') + ('-dirty' if git('status', '--porcelain') else '')
+    changed = git('status', '--porcelain', '--', '.', ':!configs/records')
+    return git('rev-parse', '--short=12', 'HEAD') + ('-dirty' if changed else '')
   except (OSError, subprocess.CalledProcessError) as error:
     archived = (Path(__file__).parents[1] / 'COMMIT').read_text(encoding='utf-8').strip()
     if not archived.startswith('$'):

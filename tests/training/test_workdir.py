@@ -121,6 +121,20 @@ def test_a_record_that_is_gone_or_without_a_whole_config_is_named(run):
     workdir.read_run(folder)
 
 
+def test_records_of_runs_leave_the_commit_as_it_is(tmp_path, monkeypatch):
+  clone = tmp_path / 'clone'
+  for name in ('fer_jax/training/workdir.py', 'configs/records/run.json'):
+    (clone / name).parent.mkdir(parents=True, exist_ok=True)
+    (clone / name).write_text('')
+  monkeypatch.setattr(workdir, '__file__', str(clone / 'fer_jax/training/workdir.py'))
+  for command in (['init', '-q'], ['add', 'fer_jax'], ['-c', 'user.name=x', '-c', 'user.email=x', 'commit', '-qm', 'x']):
+    subprocess.run(['git', '-C', clone, *command], check=True)
+  clean = workdir.commit()
+  assert len(clean) == 12
+  (clone / 'configs/mine.py').write_text('')
+  assert workdir.commit() == f'{clean}-dirty'
+
+
 def test_the_commit_is_read_from_a_clone_of_another_user(monkeypatch, tmp_path):
   if not (ROOT / '.git').exists():
     pytest.skip('this is no git checkout')
