@@ -25,6 +25,9 @@ _LONG = {**_ALIGNED, 'epochs': 7.5}
 _AS_IS = {**_ALIGNED, 'data.variant': 'majority', 'data.size': 48}
 _HELD_OUT = {**_ALIGNED, 'data.train': 'train', 'data.holdout': 'valid', 'length': f'{STEPS} steps'}  # To calibrate on.
 
+_SEEN = {**_ALIGNED, 'data.classes': ('neutral', 'happiness', 'surprise', 'fear'), 'length': f'{STEPS} steps'}
+
+_ARM_OF_512 = {'model.head.block': 16, 'model.head.kernel': 32, 'model.head.stride': 8}  # Channels, as in the paper.
 _MEAN_OF_REGIONS = {'model.head.self_attention': False, 'model.head.relation_attention': False,
                     'losses.region_bias.weight': 0.0}
 
@@ -77,7 +80,7 @@ _ROWS = {
     'pal_all': (pal.get_config, {**_ALIGNED, 'losses.pal.channels': 'all'}),
     'au_cues_random': (au_cues.get_config, {
         **_ALIGNED, 'losses.au_cues.prior': 'action_unit_random', 'data.maps.action_unit_random_map': True}),
-    'arm': (arm.get_config, {**_ALIGNED, 'model.head.block': 16, 'model.head.kernel': 32, 'model.head.stride': 8}),
+    'arm': (arm.get_config, {**_ALIGNED, **_ARM_OF_512}),
     'pal_au_cues_ran': (_all_three, _ALIGNED),
     'random': (baseline.get_config, {
         **_ALIGNED, 'init_from': '', 'finetune.frozen': '', 'finetune.factor': 1.0, 'finetune.head_alone': 0.0,
@@ -87,12 +90,15 @@ _ROWS = {
     'pal_as_is': (pal.get_config, _AS_IS),
     'au_cues_as_is': (au_cues.get_config, _AS_IS),
     'ran_as_is': (ran.get_config, _AS_IS),
-    'arm_as_is': (arm.get_config, {**_AS_IS, 'model.head.block': 16, 'model.head.kernel': 32, 'model.head.stride': 8}),
+    'arm_as_is': (arm.get_config, {**_AS_IS, **_ARM_OF_512}),
     # DeepFEVER with few labels; 'labels' learn from these alone, with the same head.
     **{f'{role}_{per_cent}': made for per_cent in (1, 10) for role, made in (
         ('labels', (_deepfever('teacher'), _some_labels(per_cent, **_LABELS_ALONE))),
         ('teacher', (_deepfever('teacher'), _some_labels(per_cent))),
         ('student', (_deepfever('student'), _student(per_cent))))},
+    # Trained on the faces of four classes, for transfer to the others.
+    'seen_labels': (_deepfever('teacher'), {**_SEEN, **_LABELS_ALONE}),
+    'seen_teacher': (_deepfever('teacher'), _SEEN),
     # To calibrate on the validation faces.
     'plain_held_out': (baseline.get_config, _HELD_OUT),
     'pal_held_out': (pal.get_config, _HELD_OUT),
