@@ -9,15 +9,24 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from fer_jax.errors import UserError, listed
 from fer_jax.metrics.action_units import CLASS_FREE
+from fer_jax.reports.ablation_differences import differences, primary_comparisons
+from fer_jax.reports.ablation_rows import (
+  MARKS,
+  ROW,
+  SEEDS,
+  Row,
+  count_of,
+  mean_cells,
+  row_line,
+  spread_columns,
+  title_of,
+)
 from fer_jax.reports.alignment import GROUPS, PUBLISHED, TRIVIAL
 from fer_jax.reports.cost import cost
-from fer_jax.reports.differences import Difference, compare, disagreements
-from fer_jax.reports.formats import ENDS, SPREAD, Column, Line, Table, covered, interval_of, mean
-from fer_jax.reports.runs import Run, marks, protocol, read, settings
+from fer_jax.reports.formats import ENDS, Column, Line, Table, covered, interval_of
+from fer_jax.reports.runs import protocol, read, settings
 from fer_jax.reports.words import every
 from fer_jax.runtime import storage
 
@@ -28,17 +37,6 @@ _SCORES = (('mean_class_accuracy', 'mean class, %', 100, 2), ('macro_f1', 'macro
 _COSTS = (('images_per_second', 'images/s', 1, 0), ('device_hours', 'device-hours', 1, 4))
 
 _NO_NETWORK = (*TRIVIAL, CLASS_FREE)
-
-_ROW, _SEEDS, _MARKS = Column('row', 'l'), Column('seeds'), Column('marks', 'p{.15\\linewidth}')
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """A row of an ablation: its name in the config's ROWS, one finished run a seed, in order, and how many are wanted."""
-
-  name: str
-  runs: tuple[Run, ...]
-  wanted: int
 
 
 def collect(workdir: str | os.PathLike[str], seeds: Mapping[str, int]) -> tuple[list[Row], list[str]]:
@@ -74,27 +72,27 @@ def make_tables(rows: Sequence[Row], command: str, primary: Sequence[tuple[str, 
   """Makes the tables of an ablation from the rows of ``collect``, of which the others are compared with the first.
 
   They are scores, with the command that makes them in a note; the ``primary`` comparisons, pairs of names, corrected
-  for their number; differences to the first row, if there are others; cost; and, where attribution maps were evaluated,
-  their alignment. Numbers are means over seeds, with ± their standard deviation.
+  for their number; differences to the first row, if there are others; accuracy on parts of the test split, where they
+  were scored; cost; and, where attribution maps were evaluated, their alignment. Numbers are means over seeds, with ±
+  their standard deviation.
   """
-  tables = [_scores(rows, command), *_primary(rows, primary)]
+  tables = [_scores(rows, command), *primary_comparisons(rows, primary)]
   if rows[1:]:
-    tables.append(_differences(rows))
-  tables.append(_costs(rows))
-  return tables + _alignments(rows)
+    tables.append(differences(rows))
+  return [*tables, *_parts(rows), _costs(rows), *_alignments(rows)]
 
 
 def _scores(rows: Sequence[Row], command: str) -> Table:
-  columns = (_ROW, _SEEDS, *_columns([_ACCURACY]), Column('95 %', apart=ENDS), *_columns(_SCORES), _MARKS)
+  columns = (ROW, SEEDS, *spread_columns([_ACCURACY]), Column('95 %', apart=ENDS), *spread_columns(_SCORES), MARKS)
   runs = [run for row in rows for run in row.runs]
   lines = []
   for row in rows:
     results = [run.result for run in row.runs]
-    cells = _cells(results, (_ACCURACY, *_SCORES)) | ({'95 %': interval_of(results)} if results else {})
-    lines.append(_line(row, cells, [*_changes(row, rows[0]), *_own_protocol(row, rows[0])]))
+    cells = mean_cells(results, (_ACCURACY, *_SCORES)) | ({'95 %': interval_of(results)} if results else {})
+    lines.append(row_line(row, cells, [*_changes(row, rows[0]), *_own_protocol(row, rows[0])]))
   notes = [f'All rows: {protocol(runs)}.'] if runs else []
   notes += [*covered({len(row.runs) for row in rows}), f'Made by: {command}']
-  return Table(_title(rows, 'scores'), columns, tuple(lines), tuple(notes))
+  return Table(title_of(rows, 'scores'), columns, tuple(lines), tuple(notes))
 
 
 def _changes(row: Row, first: Row) -> Iterator[str]:
@@ -114,105 +112,41 @@ def _own_protocol(row: Row, first: Row) -> Iterator[str]:
     yield f'{row.name}: {protocol(row.runs)}.'
 
 
-def _differences(rows: Sequence[Row]) -> Table:
-  first = rows[0]
-  columns = _difference_columns()
-  found = {row.name: compare(row.runs, first.runs) for row in rows[1:] if row.runs and first.runs}
-  lines = [_difference_line(row, first, found.get(row.name), columns) for row in rows[1:]]
-  notes = [f'In percentage points of accuracy; above 0 the row is better than {first.name}.'] if found else [
-      f'There are not two rows with a finished run, one of them {first.name}: nothing can be compared.']
-  faces = [difference for difference in found.values() if difference.over_faces]
-  if faces:
-    notes.append('Over faces (paired bootstrap of the share of seeds that were right on each face): covers which faces '
-                 'were tested, takes the trained networks as they are, and so does not cover other seeds.')
-  if any(difference.mcnemar for difference in faces):
-    notes.append('p over faces (exact McNemar test), for one seed each: of these two networks, not of the recipes.')
-  if any(difference.over_seeds and difference.over_seeds.low is not None for difference in found.values()):
-    notes.append("Over seeds (Welch's t): covers what the seed decides, takes the test faces as they are, and assumes "
-                 'that accuracies are normal over seeds. To hold for other faces and other seeds a difference has to '
-                 'stand out over both.' + ' Two seeds on a side leave it hardly a degree of freedom: such an interval '
-                 'is very wide.' * any(len(row.runs) == 2 for row in rows))
-  if len(found) > 1:
-    notes.append(f'The p-values are not corrected for the {len(found)} comparisons: where no row differed, about one '
-                 'comparison in twenty would be below 0.05.')
-  return Table(_title(rows, f'accuracy, difference to {first.name}'), (_ROW, _SEEDS, *columns, _MARKS), tuple(lines),
-               tuple(notes))
-
-
-def _primary(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[Table]:
-  """The table of the primary comparisons whose rows are both among ``rows``, corrected for all of ``pairs``."""
-  named, count = {row.name: row for row in rows}, len(pairs)
-  shown = [(named[ours], named[theirs]) for ours, theirs in pairs if ours in named and theirs in named]
-  if not shown:
+def _parts(rows: Sequence[Row]) -> list[Table]:
+  """The accuracy on parts of the test split: subsets, and what the training split does not have too."""
+  found = {row.name: [_scored_parts(run.result) for run in row.runs] for row in rows}
+  counts = {name: part['count'] for parts in found.values() for entry in parts for name, part in entry.items()}
+  if not counts:
     return []
-  level = 1 - 0.05 / count
-  columns, lines = _difference_columns(level, f' x {count}' * (count > 1)), []
-  for row, other in shown:
-    found = compare(row.runs, other.runs, level) if row.runs and other.runs else None
-    line = _difference_line(row, other, found, columns, count)
-    lines.append(dataclasses.replace(line, cells={**line.cells, 'against': other.name, 'holds': _holds(found)}))
-  correction = 'One comparison needs no correction: both intervals are at the level 95 %.' if count == 1 else (
-      f"Bonferroni's correction for {count} comparisons: every interval is at the level 1 - 0.05 / {count} = "
-      f'{_percent(level)}, every p-value is multiplied by {count} (at most 1). So chance, of the seeds or of the '
-      'faces, lets any of them leave 0 out in about one such table in twenty at most.')
-  notes = ['In percentage points of accuracy; above 0 the row is better than the one it is against.',
-           'The primary comparisons are those that the config states, to be chosen before anything is trained: '
-           f'{count}, of which {len(shown)} have both rows here. {correction}',
-           "'yes' stands where both intervals, over faces (paired bootstrap) and over seeds (Welch's t), leave 0 out "
-           "on the same side; 'no' where one includes it, which does not say that the rows are equal; nothing where "
-           'one is missing: over seeds it takes two of each row.']
-  columns = (_ROW, Column('against', 'l'), _SEEDS, *columns, Column('holds', 'l'), _MARKS)
-  return [Table(_title(rows, 'accuracy, primary comparisons'), columns, tuple(lines), tuple(notes))]
+  shown = [(name, f'{name}, %', 100, 2) for name in counts]
+  lines = [row_line(row, mean_cells([{name: part['accuracy'] for name, part in entry.items()}
+                                     for entry in found[row.name]], shown)) for row in rows]
+  notes = ('Faces: ' + ', '.join(f'{name} {count:,}' for name, count in counts.items()) + '.',)
+  return [Table(title_of(rows, 'accuracy on parts of the test split'), (ROW, SEEDS, *spread_columns(shown), MARKS),
+                tuple(lines), notes)]
 
 
-def _holds(found: Difference | None) -> str:
-  """Whether a difference stands out over faces and over seeds, to the same side; '' where one is not known."""
-  known = [one for one in (found.over_faces, found.over_seeds) if one and one.low is not None] if found else []
-  if len(known) < 2:
-    return ''
-  return 'yes' if all(one.low > 0 for one in known) or all(one.high < 0 for one in known) else 'no'
-
-
-def _percent(level: float) -> str:
-  return f'{100 * level:.5g} %'
-
-
-def _difference_columns(level: float = 0.95, times: str = '') -> tuple[Column, ...]:
-  """The columns of a comparison; ``times`` stands behind p."""
-  return (Column('difference'), Column(f'{_percent(level)} over faces', apart=ENDS), Column(f'p over faces{times}'),
-          Column(f'{_percent(level)} over seeds', apart=ENDS), Column(f'p over seeds{times}'))
-
-
-def _difference_line(row: Row, other: Row, found: Difference | None, columns: Sequence[Column], times: int = 1) -> Line:
-  """A line of a row beside another one; p-values are multiplied by ``times``."""
-  cells, notes, marks = {'seeds': f'{len(row.runs)} and {len(other.runs)}'}, [], []
-  if found:
-    ends = lambda known: '' if known is None or known.low is None else f'{known.low:+.2f} to {known.high:+.2f}'
-    p_value = lambda test: '' if test is None or test.p_value is None else f'{min(times * test.p_value, 1):.2g}'
-    seeds, faces, test = found[:3]
-    texts = (f'{seeds.difference:+.2f}' if seeds else '', ends(faces), p_value(test), ends(seeds), p_value(seeds))
-    cells |= {column.name: text for column, text in zip(columns, texts, strict=True)}
-    notes = [f'{row.name}: {found.problem}'] * bool(found.problem)
-    marks = [*(f'{other.name}: {mark}' for mark in _beware(other)), *disagreements((*row.runs, *other.runs))]
-    if test:
-      notes.append(f'{row.name}: {test.ours_only:,} faces are right only here, {test.theirs_only:,} only in '
-                   f'{other.name}.')
-  return _line(row, cells, notes, marks)
+def _scored_parts(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+  """The parts of an evaluation that have faces, each also without duplicates, by their names."""
+  parts = {'no duplicates': result.get('without_duplicates')}
+  for name, part in (result.get('subsets') or {}).items():
+    parts |= {name: part, f'{name}, no duplicates': part.get('without_duplicates')}
+  return {name: part for name, part in parts.items() if part and part['count']}
 
 
 def _costs(rows: Sequence[Row]) -> Table:
-  columns = (_ROW, _SEEDS, *_columns(_COSTS), Column('parameters'), Column('hardware', 'p{.25\\linewidth}'), _MARKS)
+  columns = (ROW, SEEDS, *spread_columns(_COSTS), Column('parameters'), Column('hardware', 'p{.25\\linewidth}'), MARKS)
   lines, known = [], []
   for row in rows:
     costs = [cost(run) or {} for run in row.runs]
     known += [one['device_hours'] for one in costs if one]
-    lines.append(_line(row, _cells(costs, _COSTS) | {
+    lines.append(row_line(row, mean_cells(costs, _COSTS) | {
         key: every(run.record.get(key, '') for run in row.runs) for key in ('parameters', 'hardware')}))
   notes = ('Compare images/s and device-hours only between runs on the same hardware with nothing else running on it.',
            'Device-hours are those of one seed: training with compiling, without evaluations. Added up over '
            f'{len(known)} of {sum(len(row.runs) for row in rows)} finished runs, whose logs are whole: '
            f'{sum(known):.4f}.')
-  return Table(_title(rows, 'cost'), columns, tuple(lines), notes)
+  return Table(title_of(rows, 'cost'), columns, tuple(lines), notes)
 
 
 def _alignments(rows: Sequence[Row]) -> list[Table]:
@@ -230,12 +164,12 @@ def _alignments(rows: Sequence[Row]) -> list[Table]:
     of = lambda alignments: [alignment[name] for alignment in alignments if name in alignment]  # noqa: B023
     title = name.replace('_', ' ')
     if name in _NO_NETWORK:
-      cells = _cells(of(everything), shown, constant=True)
+      cells = mean_cells(of(everything), shown, constant=True)
       lines.append(Line({'map': title, 'row': 'no network', **cells}, (), 'trivial'))
       continue
     for row in rows:
       entries = of(measured[row.name])
-      lines.append(_line(row, {'map': title, 'seeds': _count(row, len(entries)), **_cells(entries, shown)}))
+      lines.append(row_line(row, {'map': title, 'seeds': count_of(row, len(entries)), **mean_cells(entries, shown)}))
   constant = ', '.join(name.replace('_', ' ') for name in TRIVIAL if name in maps)
   notes = [f'Maps of no network stand at the bottom. {constant.capitalize()}: the same picture for every face; what is '
            'not above them says nothing about the face shown.'] if constant else []
@@ -243,43 +177,5 @@ def _alignments(rows: Sequence[Row]) -> list[Table]:
   if any(key == 'action_unit_published_cosine' for key, *_ in shown):
     notes.append(f"'action units: {PUBLISHED}' of the map cam is CAM-COS of AU cues, that of the map attention "
                  'ATT-COS, enlarged as their code does it; the other columns have each map where the network sees it.')
-  columns = (Column('map', 'l'), _ROW, _SEEDS, *_columns(shown), _MARKS)
-  return [Table(_title(rows, 'alignment of attribution maps'), columns, tuple(lines), tuple(notes))]
-
-
-def _columns(measures: Sequence[tuple[str, str, int, int]]) -> list[Column]:
-  return [Column(title, apart=SPREAD) for _, title, _, _ in measures]
-
-
-def _cells(entries: Sequence[Mapping[str, Any]], measures: Sequence[tuple[str, str, int, int]], constant: bool = False
-           ) -> dict[str, str]:
-  """Means over entries of what all of them have; ``constant``: they owe nothing to the run."""
-  cells = {}
-  for key, title, scale, decimals in measures:
-    values = [scale * entry[key] for entry in entries if entry.get(key) is not None]
-    if values and len(values) == len(entries):
-      # What owes nothing to a run is the same for all, or they were tested on other faces.
-      cells[title] = mean(values[:1] if constant and np.ptp(values) < 5e-4 else values, decimals)
-  return cells
-
-
-def _line(row: Row, cells: Mapping[str, str], notes: Sequence[str] = (), marks: Sequence[str] = ()) -> Line:
-  """A line of a row, with what must be known of its runs."""
-  said = dict.fromkeys([*_beware(row), *marks])
-  return Line({'row': row.name, 'seeds': _count(row, len(row.runs)), 'marks': '; '.join(said), **cells}, tuple(notes),
-              'leaky' if any('LEAKY' in mark for mark in said) else '')
-
-
-def _count(row: Row, there: int) -> str:
-  return str(there) if there == row.wanted else f'{there} of {row.wanted}'
-
-
-def _beware(row: Row) -> list[str]:
-  """Marks of a row."""
-  found = [*marks(row.runs), *disagreements(row.runs, settings=True)] if row.runs else []
-  return [*found, *['unfinished'] * (len(row.runs) < row.wanted)]
-
-
-def _title(rows: Sequence[Row], what: str) -> str:
-  names = dict.fromkeys(run.config['name'].rpartition('/')[0] for row in rows for run in row.runs)
-  return ': '.join(filter(None, [' and '.join(names), what]))
+  columns = (Column('map', 'l'), ROW, SEEDS, *spread_columns(shown), MARKS)
+  return [Table(title_of(rows, 'alignment of attribution maps'), columns, tuple(lines), tuple(notes))]

@@ -12,7 +12,7 @@ from etils import epath
 from fer_jax.metrics.confusion import recall
 from fer_jax.metrics.intervals import share_interval, wilson
 from fer_jax.reports import figures, row_figures, template, wall
-from fer_jax.reports.ablation import Row
+from fer_jax.reports.ablation_rows import Row
 from fer_jax.reports.alignment import CLASS_FREE, TRIVIAL
 from fer_jax.reports.differences import Difference, compare, disagreements
 from fer_jax.reports.formats import Table

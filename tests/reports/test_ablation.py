@@ -11,7 +11,8 @@ from sklearn.metrics import confusion_matrix
 
 from fer_jax.errors import UserError
 from fer_jax.metrics.intervals import share_interval, wilson
-from fer_jax.reports.ablation import Row, collect, make_tables
+from fer_jax.reports.ablation import collect, make_tables
+from fer_jax.reports.ablation_rows import Row
 from fer_jax.reports.formats import FORMS, render
 from tests.reports.test_benchmark import write_run
 
@@ -43,6 +44,21 @@ def make(folder, row='plain', seed=0, rate=0.85, *, at='{row}-{seed}', record=No
       **(record or {})}))
   (workdir / 'metrics.jsonl').write_text('{"step": 6, "kind": "train", "images_per_second": 2.5}\n')
   return right
+
+
+def test_parts_of_the_test_split_are_a_table(tmp_path):
+  part = lambda rate, count, **more: {'accuracy': rate, 'count': count, **more}
+  for seed, rate in enumerate((0.5, 0.7)):
+    make(tmp_path, 'plain', seed, without_duplicates=part(0.8, 300), subsets={
+        'occlusion': part(rate, 10, without_duplicates=part(rate - 0.1, 8)), 'empty': part(None, 0)})
+  make(tmp_path, 'pal')
+  found = tables_of(tmp_path, ['plain', 'pal'], 2)['priors: accuracy on parts of the test split']
+  cells = found['plain'].cells
+  assert (cells['no duplicates, %'], cells['occlusion, %'], cells['occlusion, no duplicates, %']) == (
+      '80.00 ± 0.00', '60.00 ± 14.14', '50.00 ± 14.14')
+  assert not any('%' in column for column in found['pal'].cells) and 'empty, %' not in cells
+  make(tmp_path / 'other')
+  assert 'priors: accuracy on parts of the test split' not in tables_of(tmp_path / 'other', ['plain'])
 
 
 def tables_of(folder, names=('plain', 'pal'), seeds=1):

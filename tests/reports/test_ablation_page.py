@@ -8,7 +8,7 @@ from scipy import stats
 
 from fer_jax.metrics.intervals import share_interval
 from fer_jax.metrics.summary import summarise
-from fer_jax.reports.ablation import Row
+from fer_jax.reports.ablation_rows import Row
 from fer_jax.reports.formats import Column, Line, Table
 from fer_jax.reports.runs import Run
 from tests.rows import CLASSES, changed, make_rows, make_run, render, section
