@@ -7,6 +7,7 @@ runs in a pool of processes or as an Apache Beam pipeline. Images that cannot be
 
 import abc
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 
 from fer_jax.data import face
 from fer_jax.data.preparing import beam, contents, pool
@@ -29,6 +31,17 @@ from fer_jax.data.preparing.records import Listed, Reason, make_record
 from fer_jax.errors import UserError, nearest, raise_if
 from fer_jax.landmarks.action_units import DRAWING
 from fer_jax.runtime.progress import progress
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """TFDS warns of every variant that its class does not list, such as an alignment, each time it is opened."""
+  before = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(before)
 
 
 def features(classes: Sequence[str], extra: Mapping[str, Any] | None = None) -> tfds.features.FeaturesDict:
@@ -100,7 +113,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self._skipped: dict[str, Reason] = {}  # Images that were left out.
     self._notes: list[str] = []  # What else there is to say.
     try:
-      super().__init__(config=self.find_variant(config) if isinstance(config, str) else config, **kwargs)
+      with _quiet():
+        super().__init__(config=self.find_variant(config) if isinstance(config, str) else config, **kwargs)
     except Exception as e:  # JSON's, protobuf's, assertions: TFDS has read what is there.
       if isinstance(e, UserError) or not hasattr(self, '_data_dir') or not self.data_path.exists():
         raise

@@ -248,10 +248,11 @@ def test_what_is_not_prepared_or_damaged_is_told(tmp_path):
     preparation.make_builder('faces_folder', None, str(tmp_path / 'data'))
 
 
-def test_aligned(tmp_path):
+def test_aligned(tmp_path, caplog):
   pytest.importorskip('dlib', reason='landmarks need dlib')
   files = {'train/happy/1.png': png(0), 'train/sad/1.png': png(1)}
   build(tmp_path, files, classes=['sad', 'happy'], variant='mine-similarity64')
   builder = preparation.make_builder('faces_folder', 'mine-similarity64', str(tmp_path / 'data'))
   assert builder.classes() == ('sadness', 'happiness')
   assert splits.open_split('faces_folder', 'mine-similarity64', 'train', str(tmp_path / 'data')).size == 64
+  assert 'custom data configuration' not in caplog.text  # TFDS says this of every variant that it has no list of.
