@@ -52,8 +52,10 @@ def test_the_wheel_has_every_file_of_the_package(installed):
   site, = (installed / 'env').glob('lib/python*/site-packages/fer_jax')
   files = subprocess.run(['git', 'ls-files', 'fer_jax', 'configs'], cwd=ROOT, text=True, capture_output=True,
                          check=True).stdout.split()
-  wanted = {path.removeprefix('fer_jax/') for path in files if not path.endswith('.png') and (ROOT / path).exists()}
+  wanted = {path.removeprefix('fer_jax/') for path in files
+            if not path.endswith('.png') and not path.startswith('configs/records/') and (ROOT / path).exists()}
   assert wanted <= {str(path.relative_to(site)) for path in site.rglob('*')}
+  assert not (site / 'configs/records').exists()
 
 
 @pytest.mark.parametrize('extra', [None, *PROJECT['optional-dependencies']])
