@@ -95,10 +95,12 @@ def _depthwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: An
     return sum(part * kernel[i, j, 0] for (i, j), part in zip(places, moved(x), strict=True))
 
   def back(kernel: jax.Array, y: jax.Array) -> jax.Array:
+    y = lax.optimization_barrier(y)  # Computed once: fused with what follows it would be at every place of the kernel.
     of = jax.ShapeDtypeStruct((y.shape[0], *x.shape[1:]), y.dtype)
     return jax.linear_transpose(lambda x: out(x, kernel), of)(y)[0]
 
   def weights(y: jax.Array, x: jax.Array) -> jax.Array:
+    y, x = lax.optimization_barrier((y, x))  # Likewise.
     # One reduction of all products in one pass, a row at a time: alone each would write what it moved to memory.
     products = tuple(part * y for part in moved(x))
     rows = lax.reduce(products, (jnp.zeros((), y.dtype),) * len(products),

@@ -21,16 +21,15 @@ def tapping(backbone: nn.Module) -> tuple[dict[str, jax.Array], Callable[..., ja
   see of those below, such as a class token, goes along: ``tap(name, x, *beside) -> (x, *beside)``.
 
   A tap is a ``perturb`` point. A pass with the mutable collection 'held' also returns there what every tap was,
-  ``(x, *beside)``; a pass that is given such a tuple in 'held' goes on with it, and the layers below are dead code.
+  ``(x, *beside)``; a pass that is given such tuples in 'held' goes on with them, and the layers below are dead code.
   """
   taps: dict[str, jax.Array] = {}
 
   def tap(name: str, x: jax.Array, *beside: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
     if not backbone.is_initializing():  # Where every collection is mutable, and nothing is to be held.
+      x, *beside = backbone.get_variable('held', name, (x, *beside))
       if backbone.is_mutable_collection('held'):
         backbone.put_variable('held', name, (x, *beside))
-      else:
-        x, *beside = backbone.get_variable('held', name, (x, *beside))
     taps[name] = x = Mark(name=f'tap_{name}', parent=backbone)(backbone.perturb(name, x))
     return (x, *beside) if beside else x
 

@@ -108,6 +108,7 @@ def make_system(config: ConfigDict, classes: Sequence[str], total_steps: int, te
       regions=options['regions'] if regions > 1 else None, remat=config.remat,
       drawn_target=config.data.target == 'drawn', ema_decay=config.ema, accumulate=config.optimizer.accumulate,
       frozen=optim.frozen_paths(shapes['params'], options['optimizer']['rules']),
+      frozen_to='' if config.optimizer.rules else config.finetune.frozen,  # Rules may let something below it learn.
       teacher=teacher and _make_teacher(teacher, classes, config.teacher.view),
       group=config.data.parts + sum(map(rows, options['sources'].values())), axis=axis)
   initial = lambda seed=config.seed: initial_state(initial_variables(seed), optimizer, bool(config.ema))

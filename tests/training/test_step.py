@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import pal, ran
 from fer_jax.data.reading import streams
 from fer_jax.errors import UserError
 from fer_jax.training import optim, setup, step
@@ -104,6 +105,21 @@ def test_frozen_scopes_rest_and_the_average_counts_updates(form):
   # The third step is half of an update, so the average has seen one.
   once = optim.ema_update(start.params, state.params, made.ema, 0)
   assert difference(state.ema['params'], once) < 1e-7 < difference(start.params, state.params)
+
+
+@pytest.mark.parametrize('system', [pal, ran])
+def test_what_is_frozen_is_computed_some_faces_at_a_time(system, monkeypatch):
+  made = faces.shrink(system.get_config('synthetic_faces'), seed=2, finetune__frozen='stage2')
+  whole, _ = faces.steps(made, count=2)
+  held, below = [], step._frozen_below
+  monkeypatch.setattr(step, '_frozen_below', lambda *given: held.append(below(*given)) or held[-1])
+  monkeypatch.setattr(jax, 'device_count', lambda *_: 1)  # Of several devices each has few faces, and this is not done.
+  parts, _ = faces.steps(made, count=2)
+  assert list(held[0]) == ['stage2']
+  assert difference(whole.params, parts.params) < 1e-5 and difference(whole.batch_stats, parts.batch_stats) < 1e-5
+  start = setup.make_system(made, faces.CLASSES, 20).initial()
+  stages = {path.split('/')[1].split('_')[0] for path in moved(start.params, parts.params) if path.startswith('backbone/')}
+  assert stages == {'layer3', 'layer4'}
 
 
 def test_drawn_targets_differ_from_soft_ones():
