@@ -3,8 +3,8 @@
 import numpy as np
 
 from fer_jax.metrics.summary import summarise
-from fer_jax.reports.ablation_rows import Row
 from fer_jax.reports.ablation_page import write_page
+from fer_jax.reports.ablation_rows import Row
 from fer_jax.reports.runs import Run
 from tests.pages import Page
 

@@ -127,7 +127,8 @@ def test_records_of_runs_leave_the_commit_as_it_is(tmp_path, monkeypatch):
     (clone / name).parent.mkdir(parents=True, exist_ok=True)
     (clone / name).write_text('')
   monkeypatch.setattr(workdir, '__file__', str(clone / 'fer_jax/training/workdir.py'))
-  for command in (['init', '-q'], ['add', 'fer_jax'], ['-c', 'user.name=x', '-c', 'user.email=x', 'commit', '-qm', 'x']):
+  who = ['-c', 'user.name=x', '-c', 'user.email=x']
+  for command in (['init', '-q'], ['add', 'fer_jax'], [*who, 'commit', '-qm', 'x']):
     subprocess.run(['git', '-C', clone, *command], check=True)
   clean = workdir.commit()
   assert len(clean) == 12
