@@ -5,7 +5,7 @@
 The net and recipe of configs/ablations/systems.py; every row takes as many steps of as many faces, but for the 'seen'
 rows, which are trained on the faces of four classes, for transfer to the others. 'labels' is the plain classifier,
 whose pooled features are scored as its embedding. Triplets are made from votes or labels: they are not FEC.
-BUILD_NOTES.md has the table.
+fer_jax/reports/README.md has the table.
 """
 
 from ml_collections import ConfigDict
