@@ -5,8 +5,8 @@
 
 MobileFaceNet (MS-Celeb-1M) is fine-tuned on aligned faces. It needs both forms of the data set (prepare it as it is,
 and with --align=similarity), weights/mobilefacenet.pt and RAN's lists, of which configs/README.md names the sources.
-Sized for two CPU cores. BUILD_NOTES.md has the plan, which is older than the first run, and the results. What every run
-left behind is in configs/records/papers, so the command trains nothing and makes the same tables.
+Sized for two CPU cores. BUILD_NOTES.md has the plan, which is older than the first run, and the results so far. What
+finished runs left behind is in configs/records/papers: the command leaves them out and trains those that are missing.
 """
 
 from typing import Any
